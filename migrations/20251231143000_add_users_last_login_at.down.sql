@@ -1,0 +1,4 @@
+-- xtask: backup users
+
+ALTER TABLE users
+    DROP COLUMN IF EXISTS last_login_at;

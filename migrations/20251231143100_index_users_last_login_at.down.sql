@@ -1,0 +1,3 @@
+-- no-transaction
+
+DROP INDEX CONCURRENTLY IF EXISTS idx_users_last_login_at;
