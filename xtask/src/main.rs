@@ -1,1 +1,7 @@
-fn main(){}
+//! `cargo xtask db-*`: the migration runbook that runs itself.
+
+mod database;
+mod error;
+mod migration;
+
+fn main() {}
