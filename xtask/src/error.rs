@@ -4,7 +4,7 @@
 use std::fmt;
 
 /// `anyhow` carries errors; a [`Failure`] somewhere in the chain gives them a kind and a hint.
-pub(crate) type Result<T = ()> = anyhow::Result<T>;
+pub(crate) type Result<T = (), E = anyhow::Error> = std::result::Result<T, E>;
 
 /// The kinds of failure that a script can tell apart by the exit code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,220 @@
 //! `cargo xtask db-*`: the migration runbook that runs itself.
+//!
+//! `main` parses, builds the context, dispatches to one file per command, and turns an error into
+//! its message and exit code.
 
+mod commands;
+mod config;
 mod database;
 mod error;
+mod flags;
+mod interrupt;
 mod migration;
+mod runbook;
+mod server;
+mod tools;
+mod ui;
 
-fn main() {}
+use std::cell::OnceCell;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use config::{Config, Origin};
+use database::connect::{ConnectError, ConnectProblem};
+use database::conninfo::ConnInfo;
+use database::{Database, SESSION_OPTIONS, connect};
+use error::{Failure, Kind, Result};
+use flags::{Cli, Command, Format};
+use migration::source::Folder;
+use runbook::failures;
+use tools::Tools;
+use ui::Ui;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage_error(&error),
+    };
+    let global = &cli.global;
+    let ui = Ui::new(
+        global.quiet,
+        global.verbose,
+        global.yes,
+        global.color,
+        cli.command.format(),
+    );
+    interrupt::install();
+    let result = Context::new(&cli, ui).and_then(|ctx| {
+        let mut ctx = ctx;
+        let result = dispatch(&mut ctx, &cli.command);
+        result.map_err(|error| {
+            let failure = failures::from_error(&error);
+            ctx.ui.failure(&failure);
+            Reported(failure.kind).into()
+        })
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => ExitCode::from(match error.downcast_ref::<Reported>() {
+            Some(Reported(kind)) => kind.exit_code(),
+            None => report_early(&cli, &error),
+        }),
+    }
+}
+
+/// An error that has been printed.
+#[derive(Debug)]
+struct Reported(Kind);
+
+impl std::fmt::Display for Reported {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("reported")
+    }
+}
+
+impl std::error::Error for Reported {}
+
+/// An error from before there was a context.
+fn report_early(cli: &Cli, error: &anyhow::Error) -> u8 {
+    let failure = failures::from_error(error);
+    Ui::new(false, false, false, cli.global.color, cli.command.format()).failure(&failure);
+    failure.kind.exit_code()
+}
+
+fn dispatch(ctx: &mut Context, command: &Command) -> Result {
+    match command {
+        Command::DbSetup(flags) => commands::db_setup::run(ctx, flags),
+        Command::DbStart => commands::db_start::run(ctx),
+        Command::DbStop => commands::db_stop::run(ctx),
+        Command::DbDestroy => commands::db_destroy::run(ctx),
+        Command::DbDoctor(output) => commands::db_doctor::run(ctx, output),
+        Command::DbStatus(flags) => commands::db_status::run(ctx, flags),
+        Command::DbMigrate(flags) => commands::db_migrate::run(ctx, flags),
+        Command::DbRollback(flags) => commands::db_rollback::run(ctx, flags),
+        Command::DbRedo(flags) => commands::db_redo::run(ctx, flags),
+        Command::DbVerify(flags) => commands::db_verify::run(ctx, flags),
+        Command::DbBackup(flags) => commands::db_backup::run(ctx, flags),
+        Command::DbBackups(output) => commands::db_backups::run(ctx, output),
+        Command::DbBaseline(flags) => commands::db_baseline::run(ctx, flags),
+        Command::DbSeed(flags) => commands::db_seed::run(ctx, flags),
+        Command::DbPsql(flags) => commands::db_psql::run(ctx, flags),
+    }
+}
+
+/// What every command works with.
+pub(crate) struct Context {
+    pub(crate) ui: Ui,
+    pub(crate) config: Config,
+    /// How our sessions call themselves on the server: `xtask db-migrate`.
+    pub(crate) application_name: String,
+    tools: OnceCell<Tools>,
+}
+
+impl Context {
+    fn new(cli: &Cli, ui: Ui) -> Result<Context> {
+        Ok(Context {
+            ui,
+            config: Config::read(&cli.global)?,
+            application_name: format!("xtask {}", cli.command.name()),
+            tools: OnceCell::new(),
+        })
+    }
+
+    /// The PostgreSQL programs of this machine, looked for when they are first needed.
+    pub(crate) fn tools(&self) -> &Tools {
+        self.tools
+            .get_or_init(|| Tools::find(self.config.path.as_ref(), self.config.pg_bin_dir()))
+    }
+
+    /// Looks again, after an installation.
+    pub(crate) fn forget_tools(&mut self) {
+        self.tools = OnceCell::new();
+    }
+
+    /// The migrations on disk.
+    ///
+    /// # Errors
+    /// If the folder cannot be understood.
+    pub(crate) fn folder(&self) -> Result<Folder> {
+        Folder::load(&self.config.migrations, &self.config.shown(&self.config.migrations))
+    }
+
+    /// The configured database, before it is connected to.
+    ///
+    /// # Errors
+    /// If none is configured, or the address is malformed.
+    pub(crate) fn target(&self) -> Result<(ConnInfo, Origin)> {
+        let Some((url, origin)) = self.config.database_url()? else {
+            return Err(Failure::usage("no database is configured")
+                .cause("there is no --database-url, no DATABASE_URL in the environment, and none in `.env`")
+                .hint("name your database: export DATABASE_URL=postgres://USER@HOST:5432/DATABASE")
+                .hint("or make a private one for development: cargo xtask db-setup")
+                .into());
+        };
+        Ok((self.resolve(&url)?, origin))
+    }
+
+    /// Reads a connection string as libpq would.
+    ///
+    /// # Errors
+    /// If it is malformed.
+    pub(crate) fn resolve(&self, url: &str) -> Result<ConnInfo> {
+        let info = ConnInfo::resolve(url, &self.config.env, self.config.os_user.as_deref())?;
+        for warning in info.warnings() {
+            self.ui.warn(warning);
+        }
+        Ok(info)
+    }
+
+    /// Connects to the configured database and says which it is. A stopped private server is started.
+    ///
+    /// # Errors
+    /// If there is none, or it does not let us in.
+    pub(crate) fn connect(&self) -> Result<Database> {
+        let (target, _) = self.target()?;
+        let db = match self.connect_to(&target) {
+            Ok(db) => db,
+            Err(error) => match server::start_for(self, &target)? {
+                Some(target) => self.connect_to(&target)?,
+                None => return Err(failures::connect_failure(&error).into()),
+            },
+        };
+        self.ui.status("Database", &db.server);
+        Ok(db)
+    }
+
+    /// Connects to a database.
+    ///
+    /// # Errors
+    /// If it does not let us in.
+    pub(crate) fn connect_to(&self, target: &ConnInfo) -> Result<Database, ConnectError> {
+        let connection = connect::connect(target, &self.application_name, SESSION_OPTIONS)?;
+        Database::learn(connection.client, connection.info).map_err(|error| ConnectError {
+            problem: ConnectProblem::Other,
+            failure: Box::new(failures::from_error(&error)),
+        })
+    }
+}
+
+/// clap prints its own help and usage errors; with `--format json` an error is a document too.
+fn usage_error(error: &clap::Error) -> ExitCode {
+    let arguments: Vec<OsString> = raw_arguments();
+    let wants_json = arguments.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json")
+        || arguments.iter().any(|argument| argument == "--format=json");
+    if wants_json && error.use_stderr() {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default();
+        let message = message.trim_start_matches("error: ");
+        let failure = Failure::usage(message).hint("cargo xtask --help");
+        Ui::new(false, false, false, flags::Color::Auto, Format::Json).failure(&failure);
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(if error.use_stderr() { Kind::Usage.exit_code() } else { 0 })
+}
+
+fn raw_arguments() -> Vec<OsString> {
+    std::env::args_os().collect()
+}

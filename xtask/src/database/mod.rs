@@ -1,1 +1,127 @@
-//! Native queries.
+//! Native queries, through which every decision and every check is made. Nothing here changes the
+//! schema: psql does (see `tools`). The only place that uses the `postgres` crate.
+
+pub(crate) mod activity;
+pub(crate) mod baseline;
+pub(crate) mod catalog;
+pub(crate) mod connect;
+pub(crate) mod connstring;
+pub(crate) mod conninfo;
+pub(crate) mod history;
+pub(crate) mod lock;
+pub(crate) mod passfile;
+pub(crate) mod seed;
+pub(crate) mod servicefile;
+pub(crate) mod standby;
+pub(crate) mod tls;
+
+use anyhow::Context as _;
+use conninfo::ConnInfo;
+use jiff::Timestamp;
+use postgres::Client;
+use serde::Serialize;
+
+use crate::error::Result;
+
+/// Settings that every session of a run starts with, whatever the role or database has set: no
+/// limit of theirs may end a backup or leave an INVALID index. Options in the startup packet take
+/// precedence over `ALTER ROLE … SET` and are what RESET goes back to.
+pub(crate) const SESSION_OPTIONS: &str = "-c statement_timeout=0 -c lock_timeout=0 \
+    -c idle_in_transaction_session_timeout=0 -c standard_conforming_strings=on \
+    -c default_transaction_read_only=off";
+
+/// The oldest server that is supported, as a major version.
+pub(crate) const OLDEST_SERVER: u32 = 14;
+
+/// A connected database and what was learned of it at once.
+pub(crate) struct Database {
+    pub(crate) client: Client,
+    /// Pinned to the host that answered, for psql to reach the same server.
+    pub(crate) target: ConnInfo,
+    pub(crate) server: Server,
+}
+
+/// The server, the database and the role, as they say themselves.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Server {
+    /// The database.
+    pub(crate) name: String,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) user: String,
+    /// `15.18`.
+    pub(crate) server_version: String,
+    /// 150018.
+    #[serde(skip)]
+    pub(crate) version_number: u32,
+    #[serde(skip)]
+    pub(crate) in_recovery: bool,
+    /// The first schema of the search path that exists.
+    #[serde(skip)]
+    pub(crate) schema: Option<String>,
+    /// The server's clock at connection.
+    #[serde(skip)]
+    pub(crate) clock: Timestamp,
+    /// Where sqlx's history table is, if it is.
+    #[serde(skip)]
+    pub(crate) history_schema: Option<String>,
+}
+
+impl Server {
+    pub(crate) fn major(&self) -> u32 {
+        self.version_number / 10_000
+    }
+}
+
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Server { name, host, port, user, server_version, .. } = self;
+        let place = if host.starts_with('/') {
+            format!("{host}/.s.PGSQL.{port}")
+        } else {
+            format!("{host}:{port}")
+        };
+        write!(f, "`{name}` on {place} as {user} (PostgreSQL {server_version})")
+    }
+}
+
+impl Database {
+    /// Asks the server who and what it is: one round trip more than the connection.
+    ///
+    /// # Errors
+    /// If the query fails.
+    pub(crate) fn learn(mut client: Client, target: ConnInfo) -> Result<Database> {
+        // Everything as text, so that no type has to be looked up first.
+        let row = client
+            .query_one(
+                "SELECT pg_catalog.current_database()::text, current_user::text,
+                        pg_catalog.current_setting('server_version'),
+                        pg_catalog.current_setting('server_version_num'),
+                        pg_catalog.pg_is_in_recovery(),
+                        pg_catalog.current_schema()::text,
+                        pg_catalog.clock_timestamp(),
+                        (SELECT n.nspname::text
+                         FROM pg_catalog.pg_class AS c
+                         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                         WHERE c.oid = pg_catalog.to_regclass('_sqlx_migrations'))",
+                &[],
+            )
+            .context("cannot ask the server what it is")?;
+        let version: String = row.get(2);
+        let number: String = row.get(3);
+        let (host, port) = (target.hosts()[0].shown(), target.hosts()[0].port);
+        let server = Server {
+            name: row.get(0),
+            user: row.get(1),
+            server_version: version.split(' ').next().unwrap_or_default().to_owned(),
+            version_number: number.parse().context("the server's version is no number")?,
+            in_recovery: row.get(4),
+            schema: row.get(5),
+            clock: row.get(6),
+            history_schema: row.get(7),
+            host,
+            port,
+        };
+        Ok(Database { client, target, server })
+    }
+}

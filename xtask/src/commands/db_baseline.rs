@@ -1,0 +1,121 @@
+//! `db-baseline`: adopt a database that existed before this tool.
+
+use crate::Context;
+use crate::database::baseline::{self, Differences};
+use crate::database::{Database, history, lock};
+use crate::error::{Failure, Result};
+use crate::flags::Baseline;
+use crate::migration::script::Script;
+use crate::migration::source::{Folder, Migration};
+use crate::runbook::apply::Runner;
+use crate::runbook::{preflight, verify};
+use crate::ui;
+
+pub(crate) fn run(ctx: &Context, flags: &Baseline) -> Result {
+    let folder = ctx.folder()?;
+    let chosen = chosen(&folder, flags.version)?;
+    let mut db = ctx.connect()?;
+    preflight::server(&db)?;
+    preflight::history_rights(&mut db)?;
+    if !flags.dry_run {
+        lock::acquire(&mut db, flags.locks.lock_deadline, &ctx.ui)?;
+    }
+    let recorded = history::read(&mut db)?;
+    let wanted: Vec<&Migration> = chosen
+        .into_iter()
+        .filter(|migration| recorded.iter().all(|row| row.version != migration.version))
+        .collect();
+    if wanted.is_empty() {
+        ctx.ui.status("Finished", "nothing to record: the history has it already");
+        return Ok(());
+    }
+
+    compare(ctx, &mut db, &wanted)?;
+    if flags.dry_run {
+        ctx.ui.status("Finished", "the live schema agrees; nothing was recorded");
+        return Ok(());
+    }
+    let mut runner = Runner::new(&mut db, ctx.tools(), &ctx.ui, flags.locks, &ctx.application_name);
+    runner.ensure_history()?;
+    runner.record_unrun(&wanted)?;
+    runner.finish();
+    for migration in &wanted {
+        ctx.ui.status("Recorded", format_args!("{} {}", migration.version, migration.name));
+    }
+    ctx.ui.hint("cargo xtask db-status");
+    Ok(())
+}
+
+/// Every migration up to the version, or up to the newest that is marked as baseline.
+fn chosen(folder: &Folder, version: Option<i64>) -> Result<Vec<&Migration>> {
+    let marked = || {
+        let marked = folder.migrations.iter().filter(|migration| migration.is_baseline());
+        marked.map(|migration| migration.version).max()
+    };
+    let Some(last) = version.or_else(marked) else {
+        return Err(Failure::usage("no migration is marked as baseline")
+            .cause("none has the line `-- xtask: baseline` at its head")
+            .hint("name the version up to which the schema exists: cargo xtask db-baseline VERSION")
+            .into());
+    };
+    if folder.get(last).is_none() {
+        return Err(Failure::usage(format!("there is no migration `{last}`"))
+            .hint("cargo xtask db-status")
+            .into());
+    }
+    let up_to = folder.migrations.iter().filter(|migration| migration.version <= last);
+    Ok(up_to.collect())
+}
+
+/// Transactional files run beside the live schema and are compared with it; the others have their
+/// verify files for that.
+fn compare(ctx: &Context, db: &mut Database, wanted: &[&Migration]) -> Result {
+    let (transactional, others): (Vec<&Migration>, Vec<&Migration>) =
+        wanted.iter().partition(|migration| migration.up.transactional);
+    let scripts: Vec<&Script> = transactional.iter().map(|migration| &migration.up).collect();
+    let mut differences = baseline::compare(db, &scripts)?;
+    for migration in &others {
+        if migration.verify.is_none() {
+            ctx.ui.warn(format_args!(
+                "`{}` runs outside a transaction and has no verify file: not compared",
+                migration.stem
+            ));
+        }
+        // What the other files index was compared above as the table had it before.
+        differences.extra.retain(|line| !line.contains(" INDEX USING "));
+    }
+    let checked = verify::run(db, wanted.iter().copied())?;
+    report(ctx, &differences);
+    if !differences.missing.is_empty() {
+        let mut failure = Failure::finding(format!(
+            "the live schema of `{}` is not what the baseline makes",
+            db.server.name
+        ));
+        for line in differences.missing {
+            failure = failure.cause(format!("missing or different: {line}"));
+        }
+        return Err(failure
+            .state("nothing was recorded")
+            .hint("make the baseline file say what is there, then: cargo xtask db-baseline")
+            .hint("look at the live table: cargo xtask db-psql -- -c '\\d users'")
+            .into());
+    }
+    if let Some(failure) = verify::failed("the live schema is not what the baseline makes", &checked) {
+        return Err(failure.state("nothing was recorded").hint("cargo xtask db-verify").into());
+    }
+    ctx.ui.status(
+        "Compared",
+        format_args!(
+            "{} and {} agree with the live schema",
+            ui::plural(differences.tables as u64, "table"),
+            ui::plural(checked.len() as u64, "check")
+        ),
+    );
+    Ok(())
+}
+
+fn report(ctx: &Context, differences: &Differences) {
+    for line in &differences.extra {
+        ctx.ui.warn(format_args!("the live schema has more than the baseline makes: {line}"));
+    }
+}

@@ -1,0 +1,42 @@
+//! `db-destroy`: the private server and everything in it, deleted.
+
+use private_server::Status;
+
+use crate::Context;
+use crate::config::DATABASE_URL;
+use crate::error::{Failure, Result};
+use crate::server;
+
+pub(crate) fn run(ctx: &Context) -> Result {
+    let cluster = server::cluster(ctx)?;
+    if cluster.status()? == Status::Absent {
+        ctx.ui.status("Destroyed", "there is no private server here");
+        return Ok(());
+    }
+    ctx.ui.info(
+        "Will delete",
+        format_args!(
+            "every database of the private server on 127.0.0.1, `{}` among them, in {}",
+            server::DATABASE,
+            cluster.folder().display()
+        ),
+    );
+    ctx.ui.more("backups stay where they are");
+    if !ctx.ui.confirm("Delete it?", "cargo xtask db-destroy --yes")? {
+        return Err(Failure::failed("not deleted")
+            .cause("the answer was no")
+            .state("nothing was changed")
+            .hint("cargo xtask db-stop")
+            .into());
+    }
+    let private = match ctx.target() {
+        Ok((target, _)) => server::is_private(ctx, &target)?,
+        Err(_) => false,
+    };
+    cluster.destroy()?;
+    if private {
+        ctx.config.unset_dot_env(DATABASE_URL)?;
+    }
+    ctx.ui.status("Destroyed", "the private server (cargo xtask db-setup makes a new one)");
+    Ok(())
+}

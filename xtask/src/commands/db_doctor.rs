@@ -1,0 +1,253 @@
+//! `db-doctor`: every precondition as a list, with a remedy for each that does not hold.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::Context;
+use crate::database::{Database, activity, catalog, history};
+use crate::error::{Failure, Result};
+use crate::flags::Output;
+use crate::migration::effects::ObjectName;
+use crate::migration::plan;
+use crate::runbook::preflight::{self, Touched};
+use crate::runbook::{backup, failures};
+use crate::ui;
+
+/// Clocks that differ by more make dates in names and reports misleading.
+const SKEW_SECONDS: i64 = 5;
+/// A plain-text dump may be larger than the table: room for twice its size is asked for.
+const ROOM_FACTOR: u64 = 2;
+
+#[derive(Serialize)]
+struct Report {
+    checks: Vec<Check>,
+    ok: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Ok,
+    Warn,
+    Fail,
+}
+
+#[derive(Serialize)]
+struct Check {
+    name: &'static str,
+    status: Status,
+    detail: String,
+    hint: Option<String>,
+}
+
+pub(crate) fn run(ctx: &Context, _: &Output) -> Result {
+    let mut checks = Checks(Vec::new());
+    tools(ctx, &mut checks);
+    let folder = checks.take("migrations", ctx.folder(), |folder| {
+        format!("{} in {}", ui::plural(folder.migrations.len() as u64, "migration"), folder.shown_as.display())
+    });
+    let db = checks.take("connection", ctx.connect(), |db| db.server.to_string());
+    if let Some(mut db) = db {
+        server(ctx, &mut db, &mut checks);
+        if let Some(folder) = folder {
+            migrations(ctx, &mut db, &folder, &mut checks);
+        }
+        sessions(&mut db, &mut checks);
+        indexes(&mut db, &mut checks);
+    }
+
+    let Checks(checks) = checks;
+    let ok = checks.iter().all(|check| check.status != Status::Fail);
+    let report = Report { checks, ok };
+    print(ctx, &report);
+    ctx.ui.json(&report)?;
+    let failing = report.checks.iter().filter(|check| check.status == Status::Fail);
+    let names: Vec<&str> = failing.clone().map(|check| check.name).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut failure = Failure::finding(format!("not ready: {}", names.join(", ")));
+    for hint in failing.filter_map(|check| check.hint.clone()) {
+        failure = failure.hint(hint);
+    }
+    Err(failure.into())
+}
+
+struct Checks(Vec<Check>);
+
+impl Checks {
+    fn add(&mut self, name: &'static str, status: Status, detail: impl Into<String>, hint: Option<String>) {
+        self.0.push(Check { name, status, detail: detail.into(), hint });
+    }
+
+    /// A check that is an operation: its error is the finding.
+    fn take<T>(
+        &mut self,
+        name: &'static str,
+        result: Result<T>,
+        detail: impl FnOnce(&T) -> String,
+    ) -> Option<T> {
+        match result {
+            Ok(value) => {
+                self.add(name, Status::Ok, detail(&value), None);
+                Some(value)
+            }
+            Err(error) => {
+                let failure = failures::from_error(&error);
+                let detail = [vec![failure.message], failure.causes].concat().join(": ");
+                self.add(name, Status::Fail, detail, Some(failure.hints.join("; or: ")));
+                None
+            }
+        }
+    }
+}
+
+fn tools(ctx: &Context, checks: &mut Checks) {
+    let versions = || -> Result<String> {
+        let psql = ctx.tools().psql()?;
+        Ok(psql.display().to_string())
+    };
+    checks.take("psql", versions(), Clone::clone);
+}
+
+fn server(ctx: &Context, db: &mut Database, checks: &mut Checks) {
+    checks.take("server", preflight::server(db), |()| {
+        format!("PostgreSQL {}, primary", db.server.server_version)
+    });
+    checks.take("pg_dump", ctx.tools().pg_dump(db.server.major()), |pg_dump| {
+        format!("{} ({})", pg_dump.program.display(), pg_dump.version)
+    });
+    checks.take("history", preflight::history_rights(db), |()| {
+        format!("`{}` can be written", history::table(db))
+    });
+    let skew = Timestamp::now().duration_since(db.server.clock).as_secs();
+    let (status, hint) = if skew.abs() > SKEW_SECONDS {
+        (Status::Warn, Some("set the clock: timedatectl set-ntp true".to_owned()))
+    } else {
+        (Status::Ok, None)
+    };
+    checks.add("clock", status, format!("{} s apart from the server's", skew.abs()), hint);
+}
+
+fn migrations(
+    ctx: &Context,
+    db: &mut Database,
+    folder: &crate::migration::source::Folder,
+    checks: &mut Checks,
+) {
+    let pending = history::read_known(db).and_then(|applied| {
+        let pending = plan::up(folder, &applied, None, true)?;
+        Ok((pending, !applied.is_empty()))
+    });
+    let pending = checks.take("files and history", pending, |(pending, _)| {
+        format!("they agree; {} pending", ui::count(pending.len() as u64))
+    });
+    let Some((pending, has_history)) = pending else { return };
+    let touched = Touched::by(pending.iter().map(|migration| &migration.up));
+    checks.take("new tables", preflight::not_adopted(db, &touched, has_history), |()| {
+        "what pending migrations create is not there yet".to_owned()
+    });
+    let tables = preflight::tables(db, &touched);
+    checks.take("tables", tables, |()| preflight::summary(&touched));
+    // With nothing pending, the next backup is that of db-backup's default.
+    let mut names: Vec<ObjectName> = touched.backup.into_iter().collect();
+    if names.is_empty() {
+        names.extend(ObjectName::parse(backup::DEFAULT_TABLE));
+    }
+    room(ctx, db, &names, checks);
+}
+
+fn room(ctx: &Context, db: &mut Database, names: &[ObjectName], checks: &mut Checks) {
+    let mut needed = 0;
+    for name in names {
+        if let Ok(Some(relation)) = catalog::find(db, name) {
+            needed += relation.bytes * ROOM_FACTOR;
+        }
+    }
+    let free = match preflight::free_bytes(&ctx.config.backups) {
+        Ok(free) => free,
+        Err(error) => {
+            checks.add("disk", Status::Warn, format!("{error:#}"), None);
+            return;
+        }
+    };
+    let detail = format!("{} free for a backup of up to {}", ui::bytes(free), ui::bytes(needed));
+    let (status, hint) = if free < needed {
+        (Status::Fail, Some("choose a folder with more room: cargo xtask db-migrate --backups DIR".to_owned()))
+    } else {
+        (Status::Ok, None)
+    };
+    checks.add("disk", status, detail, hint);
+}
+
+fn sessions(db: &mut Database, checks: &mut Checks) {
+    let long = activity::old_transactions(&mut db.client, preflight::LONG_TRANSACTION);
+    match long {
+        Err(error) => checks.add("transactions", Status::Warn, format!("{error:#}"), None),
+        Ok(long) => match long.first() {
+            None => checks.add("transactions", Status::Ok, "no long transaction", None),
+            Some(oldest) => checks.add(
+                "transactions",
+                Status::Warn,
+                format!("{} open for long, the oldest: {oldest}", ui::count(long.len() as u64)),
+                Some(format!(
+                    "db-migrate waits for it; or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend({})'",
+                    oldest.pid
+                )),
+            ),
+        },
+    }
+    match activity::dumps(&mut db.client) {
+        Err(error) => checks.add("dumps", Status::Warn, format!("{error:#}"), None),
+        Ok(dumps) => match dumps.first() {
+            None => checks.add("dumps", Status::Ok, "no pg_dump is running", None),
+            Some(dump) => checks.add(
+                "dumps",
+                Status::Warn,
+                format!("a pg_dump is running: {dump}"),
+                Some("db-migrate waits for it to end".to_owned()),
+            ),
+        },
+    }
+}
+
+fn indexes(db: &mut Database, checks: &mut Checks) {
+    let invalid = catalog::invalid_indexes(db);
+    match invalid.as_deref() {
+        Err(error) => checks.add("indexes", Status::Warn, format!("{error:#}"), None),
+        Ok([]) => checks.add("indexes", Status::Ok, "every index is valid", None),
+        Ok(invalid) => {
+            let names: Vec<&str> = invalid.iter().map(|index| index.name.as_str()).collect();
+            checks.add(
+                "indexes",
+                Status::Fail,
+                format!("INVALID: {}", names.join(", ")),
+                Some(format!(
+                    "if a pending migration builds it: cargo xtask db-migrate; else: cargo xtask db-psql -- -c 'DROP INDEX CONCURRENTLY {}'",
+                    names[0]
+                )),
+            );
+        }
+    }
+}
+
+fn print(ctx: &Context, report: &Report) {
+    let rows: Vec<Vec<String>> = report
+        .checks
+        .iter()
+        .map(|check| {
+            let status = match check.status {
+                Status::Ok => "ok",
+                Status::Warn => "warn",
+                Status::Fail => "FAIL",
+            };
+            vec![status.to_owned(), check.name.to_owned(), check.detail.clone()]
+        })
+        .collect();
+    ctx.ui.data(ui::table(&["", "Check", "Found"], &rows));
+    for check in &report.checks {
+        if let (Status::Warn, Some(hint)) = (check.status, &check.hint) {
+            ctx.ui.hint(format_args!("{}: {hint}", check.name));
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! `db-seed`: more development users.
+
+use std::net::IpAddr;
+
+use crate::Context;
+use crate::database::seed::{self, Seeding};
+use crate::error::{Failure, Result};
+use crate::flags::Seed;
+use crate::ui;
+
+pub(crate) fn run(ctx: &Context, flags: &Seed) -> Result {
+    let mut db = ctx.connect()?;
+    if !is_local(&db.server.host) {
+        let question = format!(
+            "Add {} to {}, which is not on this machine?",
+            ui::plural(flags.users, "invented user"),
+            db.server
+        );
+        if !ctx.ui.confirm(&question, "cargo xtask db-seed --yes")? {
+            return Err(Failure::failed("not seeded")
+                .cause("the answer was no")
+                .state("nothing was changed")
+                .hint("cargo xtask db-setup")
+                .into());
+        }
+    }
+    let password = seed::development_password(&ctx.config)?;
+    let seeding = Seeding {
+        users: flags.users,
+        logins: flags.logins,
+        password: &password,
+    };
+    seed::run(&mut db, &ctx.ui, &seeding)
+}
+
+fn is_local(host: &str) -> bool {
+    host.starts_with('/')
+        || host == "localhost"
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}

@@ -1,0 +1,112 @@
+//! `db-verify`: every verify file of an applied migration, indexes, checksums, and standbys.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::Context;
+use crate::database::catalog;
+use crate::database::standby::{self, Standby};
+use crate::database::{Database, history};
+use crate::error::{Failure, Result};
+use crate::flags::Verify;
+use crate::interrupt;
+use crate::migration::plan::{self, State};
+use crate::runbook::verify::{self, Checked};
+use crate::ui;
+
+#[derive(Serialize)]
+struct Report {
+    checks: Vec<Checked>,
+    standbys: Vec<Standby>,
+    ok: bool,
+}
+
+/// How often standbys are asked.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
+    let folder = ctx.folder()?;
+    let mut db = ctx.connect()?;
+    let applied = history::read_known(&mut db)?;
+    let states = plan::states(&folder, &applied);
+
+    let mut checks = Vec::new();
+    for entry in states.iter().filter(|entry| entry.state != State::Pending) {
+        checks.push(Checked {
+            version: entry.version,
+            check: "recorded as applied, its file unedited".to_owned(),
+            ok: entry.state == State::Applied,
+        });
+    }
+    let in_place = folder.migrations.iter().filter(|migration| {
+        states
+            .iter()
+            .any(|entry| entry.version == migration.version && entry.state == State::Applied)
+    });
+    checks.extend(verify::run(&mut db, in_place)?);
+    for index in catalog::invalid_indexes(&mut db)? {
+        checks.push(Checked {
+            version: 0,
+            check: format!("index {} on {} is valid", index.name, index.table),
+            ok: false,
+        });
+    }
+    let standbys = wait_for_standbys(&mut db, flags.wait_standbys)?;
+    let ok = checks.iter().all(|check| check.ok) && standbys.iter().all(|standby| standby.replayed);
+    let report = Report { checks, standbys, ok };
+
+    let rows: Vec<Vec<String>> = report
+        .checks
+        .iter()
+        .map(|checked| {
+            let mark = if checked.ok { "ok" } else { "FAILED" };
+            let version = match checked.version {
+                0 => String::new(),
+                version => version.to_string(),
+            };
+            vec![mark.to_owned(), version, checked.check.clone()]
+        })
+        .collect();
+    if rows.is_empty() {
+        ctx.ui.data("Nothing is applied, so there is nothing to verify.");
+    } else {
+        ctx.ui.data(ui::table(&["", "Version", "Check"], &rows));
+    }
+    for standby in &report.standbys {
+        let state = if standby.replayed { "has replayed everything" } else { "LAGS" };
+        ctx.ui.data(format_args!(
+            "standby {}: {state} ({} behind)",
+            standby.name,
+            ui::bytes(standby.lag_bytes)
+        ));
+    }
+    ctx.ui.json(&report)?;
+    finding(&report).map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+fn finding(report: &Report) -> Option<Failure> {
+    if let Some(failure) = verify::failed("verification failed", &report.checks) {
+        return Some(failure.hint("cargo xtask db-status").hint("cargo xtask db-migrate"));
+    }
+    let lagging = report.standbys.iter().find(|standby| !standby.replayed)?;
+    Some(
+        Failure::finding(format!("standby `{}` has not replayed the migration", lagging.name))
+            .cause(format!("it is {} behind", ui::bytes(lagging.lag_bytes)))
+            .hint("cargo xtask db-verify --wait-standbys 10m"),
+    )
+}
+
+/// Waits until every attached standby has replayed what the primary has written by now.
+fn wait_for_standbys(db: &mut Database, at_most: Duration) -> Result<Vec<Standby>> {
+    let target = standby::written(db)?;
+    let started = Instant::now();
+    loop {
+        let standbys = standby::attached(db, &target)?;
+        if standbys.iter().all(|standby| standby.replayed) || started.elapsed() >= at_most {
+            return Ok(standbys);
+        }
+        interrupt::check()?;
+        std::thread::sleep(LOOK_EVERY);
+    }
+}

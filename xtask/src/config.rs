@@ -1,0 +1,198 @@
+//! The only reader of the environment and of `.env`: where things are, and which database is meant.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Failure, Result};
+use crate::flags::Global;
+
+/// The key in `.env` and the environment that names the database.
+pub(crate) const DATABASE_URL: &str = "DATABASE_URL";
+/// The key in `.env` that keeps the development users' password.
+pub(crate) const DEV_PASSWORD: &str = "DEV_USERS_PASSWORD";
+
+/// Settings of one invocation.
+pub(crate) struct Config {
+    /// The workspace.
+    pub(crate) root: PathBuf,
+    /// The environment's variables that are valid UTF-8.
+    pub(crate) env: BTreeMap<String, String>,
+    /// The name of the account that we run under, PostgreSQL's default user.
+    pub(crate) os_user: Option<String>,
+    /// PATH, as it is.
+    pub(crate) path: Option<OsString>,
+    pub(crate) migrations: PathBuf,
+    pub(crate) backups: PathBuf,
+    flag_url: Option<String>,
+}
+
+/// Where the database's address was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Flag,
+    Environment,
+    DotEnv,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Origin::Flag => "--database-url",
+            Origin::Environment => "the environment's DATABASE_URL",
+            Origin::DotEnv => "`.env`",
+        })
+    }
+}
+
+impl Config {
+    /// Reads flags and environment.
+    ///
+    /// # Errors
+    /// If it is started outside of a workspace.
+    #[expect(clippy::disallowed_methods, reason = "the one place")]
+    pub(crate) fn read(global: &Global) -> Result<Config> {
+        let env: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let current = std::env::current_dir()?;
+        let root = workspace_root(&env, &current)?;
+        let folder = |given: &Option<PathBuf>, default: &str| match given {
+            Some(path) => current.join(path),
+            None => root.join(default),
+        };
+        Ok(Config {
+            migrations: folder(&global.migrations, "migrations"),
+            backups: folder(&global.backups, "backups"),
+            path: std::env::var_os("PATH"),
+            os_user: ["USER", "LOGNAME"].iter().find_map(|name| env.get(*name).cloned()),
+            flag_url: global.database_url.clone(),
+            root,
+            env,
+        })
+    }
+
+    /// The folder that alone is searched for PostgreSQL's programs, if `PG_BIN_DIR` names one.
+    pub(crate) fn pg_bin_dir(&self) -> Option<PathBuf> {
+        self.env.get("PG_BIN_DIR").map(PathBuf::from)
+    }
+
+    pub(crate) fn dot_env(&self) -> PathBuf {
+        self.root.join(".env")
+    }
+
+    /// The private server's home.
+    pub(crate) fn server_home(&self) -> PathBuf {
+        self.root.join(".postgres")
+    }
+
+    /// The database's address, from the flag, the environment or `.env`, in this order.
+    ///
+    /// # Errors
+    /// If `.env` cannot be read.
+    pub(crate) fn database_url(&self) -> Result<Option<(String, Origin)>> {
+        let of_env = || self.env.get(DATABASE_URL).filter(|url| !url.is_empty());
+        if let Some(url) = &self.flag_url {
+            return Ok(Some((url.clone(), Origin::Flag)));
+        }
+        if let Some(url) = of_env() {
+            return Ok(Some((url.clone(), Origin::Environment)));
+        }
+        Ok(self
+            .dot_env_value(DATABASE_URL)?
+            .map(|url| (url, Origin::DotEnv)))
+    }
+
+    /// A value of `.env`.
+    ///
+    /// # Errors
+    /// If `.env` is there and cannot be read.
+    pub(crate) fn dot_env_value(&self, key: &str) -> Result<Option<String>> {
+        let path = self.dot_env();
+        if !path.exists() {
+            return Ok(None);
+        }
+        let unreadable = |error: &dyn std::fmt::Display| {
+            Failure::usage(format!("cannot read `{}`", path.display()))
+                .cause(error.to_string())
+                .hint(format!("mend or remove {}", path.display()))
+        };
+        let lines = dotenvy::from_path_iter(&path).map_err(|error| unreadable(&error))?;
+        for line in lines {
+            // A parse error of dotenvy quotes the line, which may hold the password.
+            let (name, value) = line.map_err(|error| match error {
+                dotenvy::Error::Io(error) => unreadable(&error),
+                _ => unreadable(&"a line is not KEY=value"),
+            })?;
+            if name == key && !value.is_empty() {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sets a key in `.env`, keeping every other line; the file is the owner's alone.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn set_dot_env(&self, key: &str, value: &str) -> Result {
+        self.rewrite_dot_env(key, Some(value))
+    }
+
+    /// Removes a key from `.env`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn unset_dot_env(&self, key: &str) -> Result {
+        self.rewrite_dot_env(key, None)
+    }
+
+    fn rewrite_dot_env(&self, key: &str, value: Option<&str>) -> Result {
+        use std::io::Write as _;
+        let path = self.dot_env();
+        let before = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error.into()),
+        };
+        let mut lines: Vec<String> = before
+            .lines()
+            .filter(|line| !line.trim_start().starts_with(&format!("{key}=")))
+            .map(str::to_owned)
+            .collect();
+        lines.extend(value.map(|value| format!("{key}={value}")));
+        // Named temporary files are created 0600; renaming replaces the old one at once.
+        let mut file = tempfile::NamedTempFile::new_in(&self.root)?;
+        for line in &lines {
+            writeln!(file, "{line}")?;
+        }
+        file.as_file().sync_all()?;
+        file.persist(&path)?;
+        Ok(())
+    }
+
+    /// A path as people should see it: relative to the workspace where it lies inside.
+    pub(crate) fn shown(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.root).unwrap_or(path).to_owned()
+    }
+}
+
+/// cargo says where `xtask` is; a program that is started directly looks upwards.
+fn workspace_root(env: &BTreeMap<String, String>, current: &Path) -> Result<PathBuf> {
+    if let Some(parent) = env
+        .get("CARGO_MANIFEST_DIR")
+        .and_then(|xtask| Path::new(xtask).parent())
+    {
+        return Ok(parent.to_owned());
+    }
+    current
+        .ancestors()
+        .find(|folder| folder.join("Cargo.lock").exists())
+        .map(Path::to_owned)
+        .ok_or_else(|| {
+            Failure::usage("this is no workspace")
+                .cause(format!("no `Cargo.lock` in `{}` or above", current.display()))
+                .hint("run `cargo xtask` inside the workspace")
+                .into()
+        })
+}

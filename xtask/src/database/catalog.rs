@@ -1,0 +1,221 @@
+//! What the system catalog says of tables, columns and indexes.
+
+use serde::Serialize;
+
+use super::Database;
+use super::history::quote_identifier;
+use crate::error::Result;
+use crate::migration::effects::ObjectName;
+
+/// A relation by its name, and what this role may do with it.
+#[derive(Clone, Debug)]
+pub(crate) struct Relation {
+    pub(crate) oid: u32,
+    pub(crate) schema: String,
+    pub(crate) name: String,
+    /// `pg_class.relkind`: `r` table, `p` partitioned table, `v` view, `m` materialized view,
+    /// `f` foreign table.
+    pub(crate) kind: char,
+    pub(crate) owner: String,
+    /// Whether this role may alter it: PostgreSQL lets members of the owner and superusers.
+    pub(crate) owned: bool,
+    pub(crate) readable: bool,
+    /// Bytes on disk, with TOAST and without indexes.
+    pub(crate) bytes: u64,
+    pub(crate) temporary: bool,
+}
+
+impl Relation {
+    /// `public.users`, quoted where it must be: exactly one table, also for pg_dump's patterns.
+    pub(crate) fn qualified(&self) -> String {
+        ObjectName {
+            schema: Some(self.schema.clone()),
+            name: self.name.clone(),
+        }
+        .to_string()
+    }
+
+    /// Its kind in words.
+    pub(crate) fn kind_name(&self) -> &'static str {
+        match self.kind {
+            'r' => "table",
+            'p' => "partitioned table",
+            'v' => "view",
+            'm' => "materialized view",
+            'f' => "foreign table",
+            'S' => "sequence",
+            'i' | 'I' => "index",
+            _ => "relation",
+        }
+    }
+}
+
+/// Finds a relation as a migration would: by its schema, or through the search path.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn find(db: &mut Database, name: &ObjectName) -> Result<Option<Relation>> {
+    let row = db.client.query_opt(
+        "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind,
+                pg_catalog.pg_get_userbyid(c.relowner)::text,
+                pg_catalog.pg_has_role(c.relowner, 'USAGE'),
+                pg_catalog.has_table_privilege(c.oid, 'SELECT'),
+                pg_catalog.pg_table_size(c.oid), c.relpersistence = 't'
+         FROM pg_catalog.pg_class AS c
+         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE c.oid = pg_catalog.to_regclass($1)",
+        &[&name.to_string()],
+    )?;
+    Ok(row.map(|row| Relation {
+        oid: row.get(0),
+        schema: row.get(1),
+        name: row.get(2),
+        kind: row.get::<_, i8>(3) as u8 as char,
+        owner: row.get(4),
+        owned: row.get(5),
+        readable: row.get(6),
+        bytes: row.get::<_, Option<i64>>(7).unwrap_or(0).max(0) as u64,
+        temporary: row.get(8),
+    }))
+}
+
+/// The schemas, other than the system's, that hold a relation of this name.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn schemas_with(db: &mut Database, name: &str) -> Result<Vec<String>> {
+    let rows = db.client.query(
+        "SELECT n.nspname::text FROM pg_catalog.pg_class AS c
+         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE c.relname = $1::text AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+         ORDER BY 1",
+        &[&name],
+    )?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// An index that PostgreSQL does not use, or does not maintain.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct InvalidIndex {
+    /// Qualified name.
+    pub(crate) name: String,
+    /// Qualified name of its table.
+    pub(crate) table: String,
+    /// What `pg_get_indexdef` says.
+    pub(crate) definition: String,
+}
+
+/// Indexes of this database that are not valid or not ready, as an interrupted
+/// CREATE INDEX CONCURRENTLY leaves them.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn invalid_indexes(db: &mut Database) -> Result<Vec<InvalidIndex>> {
+    let rows = db.client.query(
+        "SELECT i.indexrelid::pg_catalog.regclass::text, i.indrelid::pg_catalog.regclass::text,
+                pg_catalog.pg_get_indexdef(i.indexrelid)
+         FROM pg_catalog.pg_index AS i
+         JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
+         WHERE NOT (i.indisvalid AND i.indisready) AND c.relkind = 'i'
+           AND c.relnamespace <> 'pg_toast'::pg_catalog.regnamespace
+         ORDER BY 1",
+        &[],
+    )?;
+    Ok(rows
+        .iter()
+        .map(|row| InvalidIndex {
+            name: row.get(0),
+            table: row.get(1),
+            definition: row.get(2),
+        })
+        .collect())
+}
+
+/// What is there under an index's name.
+#[derive(Clone, Debug)]
+pub(crate) struct IndexState {
+    pub(crate) name: ObjectName,
+    pub(crate) valid: bool,
+    pub(crate) ready: bool,
+}
+
+impl IndexState {
+    /// Whether PostgreSQL uses it for queries and keeps it up to date.
+    pub(crate) fn usable(&self) -> bool {
+        self.valid && self.ready
+    }
+}
+
+/// Finds an index by its schema, or through the search path.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn index_state(db: &mut Database, name: &ObjectName) -> Result<Option<IndexState>> {
+    let row = db.client.query_opt(
+        "SELECT n.nspname::text, c.relname::text, i.indisvalid, i.indisready
+         FROM pg_catalog.pg_index AS i
+         JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
+         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE i.indexrelid = pg_catalog.to_regclass($1)",
+        &[&name.to_string()],
+    )?;
+    Ok(row.map(|row| IndexState {
+        name: ObjectName {
+            schema: Some(row.get(0)),
+            name: row.get(1),
+        },
+        valid: row.get(2),
+        ready: row.get(3),
+    }))
+}
+
+/// How many rows a table has, and how many of them have a value in a column.
+///
+/// # Errors
+/// If it cannot be counted.
+pub(crate) fn count_values(db: &mut Database, table: &str, column: Option<&str>) -> Result<(u64, u64)> {
+    let what = column.map_or("*".to_owned(), quote_identifier);
+    let row = db.client.query_one(
+        &format!("SELECT pg_catalog.count(*), pg_catalog.count({what}) FROM {table}"),
+        &[],
+    )?;
+    Ok((row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64))
+}
+
+/// Whether a table has this column.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn has_column(db: &mut Database, table: u32, column: &str) -> Result<bool> {
+    let row = db.client.query_one(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute
+                        WHERE attrelid = $1 AND attname = $2::text AND NOT attisdropped)",
+        &[&table, &column],
+    )?;
+    Ok(row.get(0))
+}
+
+/// Whether this role may create a table in a schema.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn may_create_in(db: &mut Database, schema: &str) -> Result<bool> {
+    let row = db.client.query_one(
+        "SELECT pg_catalog.has_schema_privilege($1, 'CREATE')",
+        &[&schema],
+    )?;
+    Ok(row.get(0))
+}
+
+/// Whether this role may write the history table.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn may_write(db: &mut Database, table: &str) -> Result<bool> {
+    let row = db.client.query_one(
+        "SELECT pg_catalog.has_table_privilege($1, 'INSERT')
+            AND pg_catalog.has_table_privilege($1, 'DELETE')",
+        &[&table],
+    )?;
+    Ok(row.get(0))
+}

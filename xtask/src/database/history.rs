@@ -1,0 +1,124 @@
+//! sqlx's history table, `_sqlx_migrations`: read here, written by psql in the migration's own
+//! transaction (see `runbook::apply`).
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+
+use super::Database;
+use crate::error::Result;
+use crate::migration::source::Migration;
+use crate::migration::history::Applied;
+
+/// The table's name, unqualified, as sqlx has it.
+pub(crate) const TABLE: &str = "_sqlx_migrations";
+
+/// Every row, by version; none where the table does not exist (which this does not change).
+///
+/// # Errors
+/// If the table cannot be read.
+pub(crate) fn read(db: &mut Database) -> Result<Vec<Applied>> {
+    let found: Option<String> = db
+        .client
+        .query_one(
+            "SELECT (SELECT n.nspname::text
+                     FROM pg_catalog.pg_class AS c
+                     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                     WHERE c.oid = pg_catalog.to_regclass('_sqlx_migrations'))",
+            &[],
+        )?
+        .get(0);
+    db.server.history_schema = found;
+    read_known(db)
+}
+
+/// As [`read`], trusting what [`Database::learn`] saw when it connected.
+///
+/// # Errors
+/// If the table cannot be read.
+pub(crate) fn read_known(db: &mut Database) -> Result<Vec<Applied>> {
+    let Some(table) = qualified(db) else {
+        return Ok(Vec::new());
+    };
+    let rows = db
+        .client
+        .query(
+            &format!(
+                "SELECT version, description, installed_on, success, checksum, execution_time
+                 FROM {table} ORDER BY version"
+            ),
+            &[],
+        )
+        .with_context(|| format!("cannot read the history table `{table}`"))?;
+    Ok(rows
+        .iter()
+        .map(|row| Applied {
+            version: row.get(0),
+            description: row.get(1),
+            installed_on: row.get(2),
+            success: row.get(3),
+            checksum: row.get(4),
+            execution_time_ns: row.get(5),
+        })
+        .collect())
+}
+
+/// The existing table's qualified name: a migration that leaves another `search_path` behind must
+/// not hide it.
+fn qualified(db: &Database) -> Option<String> {
+    let schema = db.server.history_schema.as_deref()?;
+    Some(format!("{}.{TABLE}", quote_identifier(schema)))
+}
+
+/// The table's qualified name, where it is or where it is going to be.
+pub(crate) fn table(db: &Database) -> String {
+    qualified(db).unwrap_or_else(|| {
+        let schema = db.server.schema.as_deref().unwrap_or("public");
+        format!("{}.{TABLE}", quote_identifier(schema))
+    })
+}
+
+/// The statement that makes the table, with sqlx's columns (sqlx-postgres, `migrate.rs`).
+pub(crate) fn create_sql(table: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {table} (
+    version bigint PRIMARY KEY,
+    description text NOT NULL,
+    installed_on timestamptz NOT NULL DEFAULT now(),
+    success boolean NOT NULL,
+    checksum bytea NOT NULL,
+    execution_time bigint NOT NULL
+);
+"
+    )
+}
+
+/// The statement that records a migration. `execution_time` is an SQL expression, in nanoseconds.
+pub(crate) fn insert_sql(
+    table: &str,
+    migration: &Migration,
+    installed_on: Timestamp,
+    execution_time: &str,
+) -> String {
+    let checksum: String = migration.checksum.iter().map(|b| format!("{b:02x}")).collect();
+    format!(
+        "INSERT INTO {table} (version, description, installed_on, success, checksum, execution_time) \
+         VALUES ({}, {}, '{installed_on}', true, '\\x{checksum}', {execution_time})",
+        migration.version,
+        quote_literal(&migration.name),
+    )
+}
+
+/// The statement that forgets a migration.
+pub(crate) fn delete_sql(table: &str, version: i64) -> String {
+    format!("DELETE FROM {table} WHERE version = {version}")
+}
+
+/// `"Weird ""name"""`, always quoted.
+pub(crate) fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A string literal under `standard_conforming_strings`, which every session here has on.
+pub(crate) fn quote_literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

@@ -1,0 +1,57 @@
+//! Standbys attached to this primary, and how far each has replayed.
+
+use serde::Serialize;
+
+use super::Database;
+use crate::error::Result;
+
+/// One standby, as `pg_stat_replication` shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Standby {
+    pub(crate) name: String,
+    pub(crate) replayed: bool,
+    /// Bytes of WAL that it has still to replay.
+    pub(crate) lag_bytes: u64,
+}
+
+/// The primary's WAL position now, as text; `None` on a standby.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn written(db: &mut Database) -> Result<Option<String>> {
+    if db.server.in_recovery {
+        return Ok(None);
+    }
+    let row = db
+        .client
+        .query_one("SELECT pg_catalog.pg_current_wal_lsn()::text", &[])?;
+    Ok(Some(row.get(0)))
+}
+
+/// Who is attached, and whether each has replayed up to `target`. Base backups and the like, which
+/// replay nothing, are left out; so is what this role may not see.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn attached(db: &mut Database, target: &Option<String>) -> Result<Vec<Standby>> {
+    let Some(target) = target else {
+        return Ok(Vec::new());
+    };
+    let rows = db.client.query(
+        "SELECT coalesce(nullif(application_name, ''), client_addr::text, pid::text),
+                replay_lsn >= $1::text::pg_catalog.pg_lsn,
+                greatest(pg_catalog.pg_wal_lsn_diff($1::text::pg_catalog.pg_lsn, replay_lsn), 0)::int8
+         FROM pg_catalog.pg_stat_replication
+         WHERE replay_lsn IS NOT NULL
+         ORDER BY 1",
+        &[target],
+    )?;
+    Ok(rows
+        .iter()
+        .map(|row| Standby {
+            name: row.get(0),
+            replayed: row.get(1),
+            lag_bytes: row.get::<_, i64>(2).max(0) as u64,
+        })
+        .collect())
+}

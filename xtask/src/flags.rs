@@ -1,0 +1,459 @@
+//! The whole command surface. The doc comments are the help that people read.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Change the schema of a busy PostgreSQL table, and take it back, without fear.
+///
+/// A migration is plain SQL in `migrations/`, in sqlx's format. `db-migrate` checks first, backs up
+/// what a migration names, applies what is pending, verifies it, and says what is left to do.
+/// `db-rollback` is the way back. Every command says which database it talks to.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 100)]
+#[command(after_help = "Start here:
+  cargo xtask db-setup      a private server, a database, seeded and migrated (nothing needed)
+  cargo xtask db-status     what is applied and what is pending
+  cargo xtask db-migrate    preflight, backup, apply, verify, report
+  cargo xtask db-rollback   undo the last run
+
+Which database: --database-url, else DATABASE_URL, else `.env` at the workspace root.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// The database, as a URL or a libpq key=value string [default: DATABASE_URL, then .env]
+    // The value may hold a password, so clap must never print it in help or errors.
+    #[arg(long, global = true, value_name = "URL", hide_default_value = true)]
+    pub(crate) database_url: Option<String>,
+    /// Folder of migrations [default: migrations at the workspace root]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) migrations: Option<PathBuf>,
+    /// Folder for backups [default: backups at the workspace root]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) backups: Option<PathBuf>,
+    /// Print only data, warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Also print the command behind each step, and what the server had to say
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    /// When to use colour and live progress
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: Color,
+    /// Answer yes to every question
+    #[arg(short, long, global = true)]
+    pub(crate) yes: bool,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Also into a pipe.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How data is printed on stdout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON document, errors included.
+    Json,
+}
+
+/// `--format`, for the commands that print data.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct Output {
+    /// How to print data on stdout; json is one document, errors included
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub(crate) format: Format,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub(crate) enum Command {
+    /// Local development from nothing: server, database, seed, and all that db-migrate does
+    ///
+    /// Finds PostgreSQL (or names the command that installs it, and runs it after a yes), makes and
+    /// starts a private server inside the workspace, creates the database `myapp_dev`, writes `.env`,
+    /// applies the baseline, seeds users, and migrates them as db-migrate would anywhere. Run again it
+    /// does only what is missing. Where a DATABASE_URL is configured it sets up that database instead.
+    #[command(after_help = "Examples:
+  cargo xtask db-setup
+  cargo xtask db-setup --users 50000 --no-migrate
+  cargo xtask db-setup --yes              install PostgreSQL without asking, if it is missing")]
+    DbSetup(Setup),
+    /// Start the private server
+    #[command(after_help = "Example:\n  cargo xtask db-start")]
+    DbStart,
+    /// Stop the private server; its data stays
+    #[command(after_help = "Example:\n  cargo xtask db-stop")]
+    DbStop,
+    /// Delete the private server and every database in it
+    #[command(after_help = "Example:\n  cargo xtask db-destroy --yes")]
+    DbDestroy,
+    /// Check every precondition, with a remedy for each that fails (exit 3 if one does)
+    #[command(after_help = "Examples:
+  cargo xtask db-doctor
+  cargo xtask db-doctor --format json | jq '.checks[] | select(.status != \"ok\")'")]
+    DbDoctor(Output),
+    /// Show what is applied, pending, missing or divergent
+    #[command(after_help = "Examples:
+  cargo xtask db-status
+  cargo xtask db-status --check           exit 3 unless everything is applied and unedited
+  cargo xtask db-status --format json | jq .pending")]
+    DbStatus(Status),
+    /// Preflight, backup, apply what is pending, verify, report
+    #[command(after_help = "Examples:
+  cargo xtask db-migrate --dry-run        the plan; nothing is written
+  cargo xtask db-migrate
+  cargo xtask db-migrate --report migration.md --notify \"$SLACK_WEBHOOK\"
+
+At noon: a statement that needs a strong lock waits 100 ms for it at most, so logins never queue
+behind it for longer; then the run watches who is in the way, without queueing, and tries again,
+up to --lock-deadline.")]
+    DbMigrate(Migrate),
+    /// Undo the last run, showing first what will be lost, and backing it up
+    #[command(after_help = "Examples:
+  cargo xtask db-rollback --dry-run
+  cargo xtask db-rollback                 the last run
+  cargo xtask db-rollback --steps 1       the last migration
+  cargo xtask db-rollback --to 20251201000000   everything after that version
+  cargo xtask db-rollback --to 0          everything, the baseline too
+
+A baseline stays, except with --to 0.")]
+    DbRollback(Rollback),
+    /// Roll back the last run and apply it again (development)
+    #[command(after_help = "Example:\n  cargo xtask db-redo --yes")]
+    DbRedo(Redo),
+    /// Run every verify file, check indexes and checksums (exit 3 if one fails)
+    #[command(after_help = "Examples:
+  cargo xtask db-verify
+  cargo xtask db-verify --wait-standbys 60s")]
+    DbVerify(Verify),
+    /// Back up tables [default: those that pending migrations name, else users]
+    #[command(after_help = "Examples:
+  cargo xtask db-backup
+  cargo xtask db-backup users sessions")]
+    DbBackup(Backup),
+    /// List backups with their age, rows and proof
+    #[command(after_help = "Examples:
+  cargo xtask db-backups
+  cargo xtask db-backups --format json | jq '.backups[0].file'")]
+    DbBackups(Output),
+    /// Adopt an existing database: compare the baseline with it, then record without running
+    #[command(after_help = "Examples:
+  cargo xtask db-baseline --dry-run       compare only
+  cargo xtask db-baseline                 compare, then record the migrations marked as baseline
+  cargo xtask db-baseline 20251201000000  record everything up to this version")]
+    DbBaseline(Baseline),
+    /// Add development users, streamed with COPY
+    #[command(after_help = "Examples:
+  cargo xtask db-seed                     1,200 users
+  cargo xtask db-seed --users 1000000     a table worth trying a migration on
+  cargo xtask db-seed --logins            also stamp last_login_at on some of them")]
+    DbSeed(Seed),
+    /// Open psql on the configured database
+    #[command(after_help = "Examples:
+  cargo xtask db-psql
+  cargo xtask db-psql -- -c '\\d users'")]
+    DbPsql(Psql),
+}
+
+/// Flags of `db-setup`.
+#[derive(Args, Debug)]
+pub(crate) struct Setup {
+    /// How many development users to seed into a database that this command creates
+    #[arg(long, value_name = "N", default_value_t = crate::database::seed::DEFAULT_USERS)]
+    pub(crate) users: u64,
+    /// Stop after the baseline and the seed
+    #[arg(long)]
+    pub(crate) no_migrate: bool,
+}
+
+/// Flags of `db-status`.
+#[derive(Args, Debug)]
+pub(crate) struct Status {
+    /// Exit 3 unless every migration is applied and unedited
+    #[arg(long)]
+    pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// How long to wait for locks.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Locks {
+    /// How long one try may stand in a lock queue, and so hold up logins
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = duration)]
+    pub(crate) lock_timeout: Duration,
+    /// How long to go on trying, for table locks and for another run to end
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub(crate) lock_deadline: Duration,
+    /// Show the query of whoever is in the way (it may hold personal data)
+    #[arg(long)]
+    pub(crate) show_queries: bool,
+}
+
+impl Default for Locks {
+    fn default() -> Locks {
+        Locks {
+            lock_timeout: Duration::from_millis(100),
+            lock_deadline: Duration::from_secs(600),
+            show_queries: false,
+        }
+    }
+}
+
+/// How a backup is proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Proof {
+    /// Compare its row count with the table's, in the dump's own snapshot.
+    Rows,
+    /// Do not prove it.
+    None,
+}
+
+/// Whether and how to back up.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct BackupFlags {
+    /// Take no backup
+    #[arg(long)]
+    pub(crate) no_backup: bool,
+    /// How a backup is proven before anything changes
+    #[arg(long, value_name = "HOW", default_value = "rows")]
+    pub(crate) proof: Proof,
+}
+
+/// Where to report.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Reports {
+    /// Write the summary to this file, as Markdown
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Post the summary to this address as {"text": …} (Slack's shape); a failure only warns
+    #[arg(long, value_name = "URL")]
+    pub(crate) notify: Option<String>,
+}
+
+/// Flags of `db-migrate`.
+#[derive(Args, Debug)]
+pub(crate) struct Migrate {
+    /// Apply up to and including this version
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) to: Option<i64>,
+    /// Print the plan and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Apply pending migrations that are older than the newest applied one
+    #[arg(long)]
+    pub(crate) allow_out_of_order: bool,
+    #[command(flatten)]
+    pub(crate) locks: Locks,
+    #[command(flatten)]
+    pub(crate) backup: BackupFlags,
+    #[command(flatten)]
+    pub(crate) reports: Reports,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Flags of `db-rollback`.
+#[derive(Args, Debug)]
+pub(crate) struct Rollback {
+    /// Undo this many migrations
+    #[arg(long, value_name = "N", conflicts_with_all = ["to", "all"])]
+    pub(crate) steps: Option<usize>,
+    /// Undo everything after this version, which stays; 0 undoes the baseline too
+    #[arg(long, value_name = "VERSION", conflicts_with = "all")]
+    pub(crate) to: Option<i64>,
+    /// Undo every migration after the baseline
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Print the plan and what would be lost, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) locks: Locks,
+    #[command(flatten)]
+    pub(crate) backup: BackupFlags,
+    #[command(flatten)]
+    pub(crate) reports: Reports,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Flags of `db-redo`.
+#[derive(Args, Debug)]
+pub(crate) struct Redo {
+    #[command(flatten)]
+    pub(crate) locks: Locks,
+    #[command(flatten)]
+    pub(crate) backup: BackupFlags,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Flags of `db-verify`.
+#[derive(Args, Debug)]
+pub(crate) struct Verify {
+    /// Where standbys are attached, wait this long for each to replay the migration
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
+    pub(crate) wait_standbys: Duration,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Flags of `db-backup`.
+#[derive(Args, Debug)]
+pub(crate) struct Backup {
+    /// Tables to back up, schema-qualified or found through the search path
+    #[arg(value_name = "TABLE")]
+    pub(crate) tables: Vec<String>,
+    /// How the backup is proven
+    #[arg(long, value_name = "HOW", default_value = "rows")]
+    pub(crate) proof: Proof,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Flags of `db-baseline`.
+#[derive(Args, Debug)]
+pub(crate) struct Baseline {
+    /// Record every migration up to and including this version [default: those marked as baseline]
+    #[arg(value_name = "VERSION")]
+    pub(crate) version: Option<i64>,
+    /// Compare only; record nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) locks: Locks,
+}
+
+/// Flags of `db-seed`.
+#[derive(Args, Debug)]
+pub(crate) struct Seed {
+    /// How many users to add
+    #[arg(long, value_name = "N", default_value_t = crate::database::seed::DEFAULT_USERS)]
+    pub(crate) users: u64,
+    /// Also stamp last_login_at on about two users of three, over the last 60 days
+    #[arg(long)]
+    pub(crate) logins: bool,
+}
+
+/// Flags of `db-psql`.
+#[derive(Args, Debug)]
+pub(crate) struct Psql {
+    /// Passed on to psql
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    pub(crate) args: Vec<String>,
+}
+
+impl Command {
+    /// How this command prints data.
+    pub(crate) fn format(&self) -> Format {
+        match self {
+            Command::DbDoctor(output) | Command::DbBackups(output) => output.format,
+            Command::DbStatus(flags) => flags.output.format,
+            Command::DbMigrate(flags) => flags.output.format,
+            Command::DbRollback(flags) => flags.output.format,
+            Command::DbRedo(flags) => flags.output.format,
+            Command::DbVerify(flags) => flags.output.format,
+            Command::DbBackup(flags) => flags.output.format,
+            Command::DbSetup(_)
+            | Command::DbStart
+            | Command::DbStop
+            | Command::DbDestroy
+            | Command::DbBaseline(_)
+            | Command::DbSeed(_)
+            | Command::DbPsql(_) => Format::Human,
+        }
+    }
+
+    /// The name on the command line, for messages and for `application_name`.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Command::DbSetup(_) => "db-setup",
+            Command::DbStart => "db-start",
+            Command::DbStop => "db-stop",
+            Command::DbDestroy => "db-destroy",
+            Command::DbDoctor(_) => "db-doctor",
+            Command::DbStatus(_) => "db-status",
+            Command::DbMigrate(_) => "db-migrate",
+            Command::DbRollback(_) => "db-rollback",
+            Command::DbRedo(_) => "db-redo",
+            Command::DbVerify(_) => "db-verify",
+            Command::DbBackup(_) => "db-backup",
+            Command::DbBackups(_) => "db-backups",
+            Command::DbBaseline(_) => "db-baseline",
+            Command::DbSeed(_) => "db-seed",
+            Command::DbPsql(_) => "db-psql",
+        }
+    }
+}
+
+/// Reads `100ms`, `10s`, `5m`, `2h` or `7d`; a bare number has no unit and is refused.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = &text[digits.len()..];
+    let expected = "expected a number and a unit, such as 100ms, 10s, 5m, 2h or 7d";
+    let number: u64 = digits.parse().map_err(|_| expected.to_owned())?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(expected.to_owned()),
+    };
+    number
+        .checked_mul(milliseconds)
+        .map(Duration::from_millis)
+        .ok_or_else(|| "that is too long".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit() {
+        for (text, expected) in [
+            ("100ms", Some(100)),
+            ("10s", Some(10_000)),
+            ("10m", Some(600_000)),
+            ("7d", Some(604_800_000)),
+            ("0s", Some(0)),
+            ("10", None),
+            ("ms", None),
+            ("-1s", None),
+            ("1.5s", None),
+            ("1 s", None),
+            ("99999999999999999999s", None),
+            ("999999999999999d", None),
+        ] {
+            let actual = duration(text).ok().map(|d| d.as_millis());
+            assert_eq!(actual, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_command_surface_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,61 @@
+//! Ctrl-C and SIGTERM: noted here, acted upon where something is under way.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::error::{Failure, Kind};
+
+static SIGNALS: AtomicUsize = AtomicUsize::new(0);
+static AT_PROMPT: AtomicBool = AtomicBool::new(false);
+
+/// Installs the handler. The first signal is noted, for the run to cancel what is under way on the
+/// server; at a prompt, or the second time, the program ends at once.
+pub(crate) fn install() {
+    // Failing to install leaves the default: the signal ends the program, the server's state is
+    // what the next command reads.
+    let _ = ctrlc::set_handler(|| {
+        let earlier = SIGNALS.fetch_add(1, Ordering::SeqCst);
+        if AT_PROMPT.load(Ordering::SeqCst) {
+            leave("\ninterrupted: nothing was changed");
+        }
+        if earlier > 0 {
+            leave(
+                "interrupted twice: leaving at once; what was under way may still run on the server\n\
+                 hint: cargo xtask db-status",
+            );
+        }
+    });
+}
+
+/// Whether somebody wants this to stop.
+pub(crate) fn requested() -> bool {
+    SIGNALS.load(Ordering::SeqCst) > 0
+}
+
+/// An error if somebody wants this to stop; for the places between two steps.
+///
+/// # Errors
+/// [`Kind::Interrupted`].
+pub(crate) fn check() -> crate::error::Result {
+    if requested() {
+        return Err(Failure::interrupted("stopped before the next step").into());
+    }
+    Ok(())
+}
+
+/// While the guard lives, a signal ends the program at once: a blocking read cannot be woken.
+pub(crate) fn at_prompt() -> impl Drop {
+    struct Guard;
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            AT_PROMPT.store(false, Ordering::SeqCst);
+        }
+    }
+    AT_PROMPT.store(true, Ordering::SeqCst);
+    Guard
+}
+
+#[expect(clippy::disallowed_methods, clippy::print_stderr)]
+fn leave(message: &str) -> ! {
+    eprintln!("{message}");
+    std::process::exit(i32::from(Kind::Interrupted.exit_code()))
+}

@@ -1,0 +1,64 @@
+//! The facts of sqlx's history table, `_sqlx_migrations`: what a row holds, how a file is
+//! fingerprinted, which advisory lock guards it. From sqlx 0.9, `sqlx-postgres/src/migrate.rs`
+//! and `sqlx-core/src/migrate/migration.rs`; a team that goes back to sqlx depends on each of them.
+
+use crc::{CRC_32_ISO_HDLC, Crc};
+use jiff::Timestamp;
+use sha2::{Digest, Sha384};
+
+/// SHA-384 of the up file's bytes.
+pub(crate) type Checksum = [u8; 48];
+
+/// One row of `_sqlx_migrations`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Applied {
+    pub(crate) version: i64,
+    /// The name with spaces for underscores.
+    pub(crate) description: String,
+    /// One value for all migrations of a run of ours; sqlx gives every migration its own.
+    pub(crate) installed_on: Timestamp,
+    /// sqlx refuses to go on while a row says `false`, though for PostgreSQL it writes none itself.
+    pub(crate) success: bool,
+    /// As stored: a hand-written row may have any length.
+    pub(crate) checksum: Vec<u8>,
+    /// Nanoseconds; -1 where the run died between the migration and sqlx's update of this column.
+    pub(crate) execution_time_ns: i64,
+}
+
+/// The fingerprint by which sqlx recognises an edited file.
+pub(crate) fn checksum(up_file: &[u8]) -> Checksum {
+    Sha384::digest(up_file).into()
+}
+
+/// The advisory lock that one migrating session holds on `database`, the same as sqlx's, so that
+/// its runs and ours wait for each other.
+pub(crate) fn lock_id(database: &str) -> i64 {
+    const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+    // Below 2^62: cannot overflow.
+    0x3d32_ad9e * i64::from(CRC.checksum(database.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksum_is_sha_384() {
+        let hex: String = checksum(b"abc")
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(
+            hex,
+            "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed\
+             8086072ba1e7cc2358baeca134c825a7"
+        );
+    }
+
+    #[test]
+    fn lock_id_is_that_of_sqlx() {
+        // 0xcbf43926 is the check value of CRC-32/ISO-HDLC for these nine characters.
+        assert_eq!(lock_id("123456789"), 0x3d32_ad9e * 0xcbf4_3926);
+        assert_eq!(lock_id(""), 0);
+    }
+}

@@ -1,0 +1,429 @@
+//! How one migration is applied or undone through psql: in one transaction with its history row, or
+//! statement by statement where it must run outside of one. The rules about locks are decided here,
+//! per migration.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+
+use super::lock_wait::Waiter;
+use super::verify::{self, Checked};
+use super::{failures, indexes};
+use crate::database::{Database, SESSION_OPTIONS, activity, history};
+use crate::error::{Failure, Kind, Result};
+use crate::flags::Locks;
+use crate::interrupt;
+use crate::migration::script::Script;
+use crate::migration::source::Migration;
+use crate::tools::Tools;
+use crate::tools::psql::{Chunk, Reply, Session, SessionError};
+use crate::tools::sql_error::ServerMessage;
+use crate::ui::Ui;
+
+/// Index builds are looked at this often.
+const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+
+/// Up or down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Up,
+    Down,
+}
+
+/// What it took to run one migration.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Effort {
+    pub(crate) duration: Duration,
+    /// Tries, counting the one that succeeded.
+    pub(crate) lock_attempts: u32,
+    /// Time from the first try that did not get its lock to the one that did.
+    pub(crate) lock_wait: Duration,
+}
+
+/// Runs migrations through one psql session, which is opened when it is first needed.
+pub(crate) struct Runner<'a> {
+    pub(crate) db: &'a mut Database,
+    pub(crate) tools: &'a Tools,
+    pub(crate) ui: &'a Ui,
+    pub(crate) locks: Locks,
+    pub(crate) application_name: &'a str,
+    /// When this run started, by the server's clock: every migration of a run has the same.
+    pub(crate) installed_on: Timestamp,
+    session: Option<Session>,
+    /// Whether the session has run a migration, whose settings may linger.
+    used: bool,
+}
+
+impl<'a> Runner<'a> {
+    pub(crate) fn new(
+        db: &'a mut Database,
+        tools: &'a Tools,
+        ui: &'a Ui,
+        locks: Locks,
+        application_name: &'a str,
+    ) -> Runner<'a> {
+        let installed_on = db.server.clock;
+        Runner {
+            db,
+            tools,
+            ui,
+            locks,
+            application_name,
+            installed_on,
+            session: None,
+            used: false,
+        }
+    }
+
+    /// Ends the psql session in order.
+    pub(crate) fn finish(self) {
+        if let Some(session) = self.session {
+            session.close();
+        }
+    }
+
+    /// Makes the history table if it is not there.
+    ///
+    /// # Errors
+    /// If psql or the server says no.
+    pub(crate) fn ensure_history(&mut self) -> Result {
+        if self.db.server.history_schema.is_some() {
+            return Ok(());
+        }
+        let table = history::table(self.db);
+        let chunk = Chunk {
+            before: history::create_sql(&table),
+            ..Chunk::default()
+        };
+        self.feed(&chunk, &mut |_, _, _| {})?
+            .map_err(|error| server_failure(&error.message))
+            .with_context(|| format!("cannot create the history table `{table}`"))?;
+        self.db.server.history_schema = self.db.server.schema.clone();
+        Ok(())
+    }
+
+    /// Records migrations as applied without running them, in one transaction.
+    ///
+    /// # Errors
+    /// If psql or the server says no; nothing is recorded then.
+    pub(crate) fn record_unrun(&mut self, migrations: &[&Migration]) -> Result {
+        let rows: String = migrations
+            .iter()
+            .map(|migration| self.record(migration, Direction::Up, "0"))
+            .collect();
+        let chunk = Chunk {
+            before: format!("BEGIN \\; {rows}COMMIT;\n"),
+            ..Chunk::default()
+        };
+        self.feed(&chunk, &mut |_, _, _| {})?
+            .map_err(|error| server_failure(&error.message))
+            .context("cannot write the history")?;
+        Ok(())
+    }
+
+    /// Applies or undoes one migration and writes the history.
+    ///
+    /// # Errors
+    /// With the place in the file where a statement failed; with [`Kind::Busy`] where a lock was not
+    /// to be had within the deadline. A transactional migration has then changed nothing.
+    pub(crate) fn run(&mut self, migration: &Migration, direction: Direction) -> Result<Effort> {
+        let started = Instant::now();
+        let script = script(migration, direction)?;
+        let mut effort = if script.transactional {
+            self.in_transaction(migration, script, direction)
+        } else {
+            self.outside_transaction(migration, script, direction)
+        }?;
+        effort.duration = started.elapsed();
+        Ok(effort)
+    }
+
+    /// `BEGIN`, the file, its history row, `COMMIT`: tried as a whole until it gets its locks.
+    fn in_transaction(
+        &mut self,
+        migration: &Migration,
+        script: &Script,
+        direction: Direction,
+    ) -> Result<Effort> {
+        let text = script.for_psql();
+        let checks = match (direction, &migration.verify) {
+            (Direction::Up, Some(verify)) => Some(checks_sql(verify)),
+            _ => None,
+        };
+        let record = self.record(
+            migration,
+            direction,
+            "(extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.now()) * 1000000000)::bigint",
+        );
+        let commit = format!("{record}COMMIT;\n");
+        let chunk = Chunk {
+            before: format!(
+                "BEGIN \\; SET LOCAL lock_timeout = {};\n",
+                self.locks.lock_timeout.as_millis()
+            ),
+            body: Some(&text),
+            after: checks.clone().unwrap_or_else(|| commit.clone()),
+            value: checks.as_ref().map(|_| "checks"),
+        };
+        let mut waiter = Waiter::new(self.locks);
+        let reply = loop {
+            interrupt::check()?;
+            let mut seen = activity::Waiting::default();
+            let outcome = self.feed(&chunk, &mut |client, pid, _| {
+                if let Ok(waiting) = activity::waiting(client, pid)
+                    && !waiting.blockers.is_empty()
+                {
+                    seen = waiting;
+                }
+            })?;
+            match outcome {
+                Ok(reply) => break reply,
+                Err(error) if is_lock_failure(&error.message) && !interrupt::requested() => {
+                    waiter
+                        .watch(self.db, self.ui, &seen)
+                        .map_err(|failure| locate(failure, script, &error))?;
+                }
+                Err(error) => return Err(script_failure(script, direction, &error).into()),
+            }
+        };
+        self.tell(&reply);
+        if checks.is_some() {
+            let checked = parse_checks(migration.version, reply.value.as_deref())?;
+            if let Some(failure) = verify::failed(&format!("{} is not as it should be", migration.version), &checked) {
+                // Dropping the session rolls the transaction back.
+                self.session = None;
+                return Err(failure
+                    .state(format!("`{}` was rolled back", migration.stem))
+                    .hint(format!(
+                        "what is there was made otherwise, or {} and its verify file disagree: cargo xtask db-psql",
+                        script.path.display()
+                    ))
+                    .into());
+            }
+            let chunk = Chunk { before: commit, ..Chunk::default() };
+            self.feed(&chunk, &mut |_, _, _| {})?
+                .map_err(|error| script_failure(script, direction, &error))?;
+        }
+        Ok(waiter.effort())
+    }
+
+    /// Statement by statement, as PostgreSQL asks of CREATE INDEX CONCURRENTLY. No short lock
+    /// timeout: it would leave an INVALID index behind.
+    fn outside_transaction(
+        &mut self,
+        migration: &Migration,
+        script: &Script,
+        direction: Direction,
+    ) -> Result<Effort> {
+        let started = Instant::now();
+        indexes::before(self, script)?;
+        let text = script.for_psql();
+        let chunk = Chunk { body: Some(&text), ..Chunk::default() };
+        let ui = self.ui;
+        let progress = ui.progress("Index");
+        let mut last_look = Duration::ZERO;
+        let outcome = self.feed(&chunk, &mut |client, pid, elapsed| {
+            if elapsed - last_look >= PROGRESS_EVERY {
+                last_look = elapsed;
+                if let Ok(Some(text)) = activity::index_progress(client, pid) {
+                    progress.update(format_args!("{text}, {}", crate::ui::time(elapsed)));
+                }
+            }
+        })?;
+        drop(progress);
+        let reply = outcome.map_err(|error| script_failure(script, direction, &error))?;
+        self.tell(&reply);
+        indexes::after(self.db, script)?;
+        if direction == Direction::Up {
+            let checked = verify::run(self.db, [migration])?;
+            let attempted = format!("{} is not as it should be", migration.version);
+            if let Some(failure) = verify::failed(&attempted, &checked) {
+                return Err(failure
+                    .state(format!("`{}` took effect and is not recorded", migration.stem))
+                    .hint("mend what the checks name, then: cargo xtask db-migrate")
+                    .into());
+            }
+        }
+        let nanoseconds = started.elapsed().as_nanos();
+        let record = self.record(migration, direction, &nanoseconds.to_string());
+        let chunk = Chunk {
+            before: format!("BEGIN;\n{record}COMMIT;\n"),
+            ..Chunk::default()
+        };
+        self.feed(&chunk, &mut |_, _, _| {})?
+            .map_err(|error| script_failure(script, direction, &error))?;
+        Ok(Effort { lock_attempts: 1, ..Effort::default() })
+    }
+
+    /// The history row. A migration may have left another role or search path behind.
+    fn record(&self, migration: &Migration, direction: Direction, execution_time: &str) -> String {
+        let table = history::table(self.db);
+        let row = match direction {
+            Direction::Up => {
+                history::insert_sql(&table, migration, self.installed_on, execution_time)
+            }
+            Direction::Down => history::delete_sql(&table, migration.version),
+        };
+        format!("RESET SESSION AUTHORIZATION \\; RESET ROLE \\; {row} \\; ")
+    }
+
+    /// Runs statements of our own outside of a transaction.
+    ///
+    /// # Errors
+    /// If the server says no.
+    pub(crate) fn statement(&mut self, attempted: &str, sql: &str) -> Result {
+        let chunk = Chunk { before: format!("{sql};\n"), ..Chunk::default() };
+        self.feed(&chunk, &mut |_, _, _| {})?
+            .map_err(|error| server_failure(&error.message))
+            .with_context(|| attempted.to_owned())
+    .map(|_| ())
+    }
+
+    /// Feeds a chunk to a fresh or cleaned session. While it runs, `look` may look at the server;
+    /// an interrupt cancels the statement there.
+    fn feed(
+        &mut self,
+        chunk: &Chunk<'_>,
+        look: &mut dyn FnMut(&mut postgres::Client, i32, Duration),
+    ) -> Result<std::result::Result<Reply, SessionError>> {
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => {
+                self.used = false;
+                let psql = self.tools.psql()?;
+                match Session::open(&psql, &self.db.target, self.application_name, SESSION_OPTIONS)? {
+                    Ok(session) => session,
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
+        };
+        let mut chunk = Chunk {
+            before: chunk.before.clone(),
+            body: chunk.body,
+            after: chunk.after.clone(),
+            value: chunk.value,
+        };
+        if chunk.body.is_some() {
+            if self.used {
+                // Settings, temporary tables and roles of an earlier migration end with it.
+                chunk.before.insert_str(0, "DISCARD ALL;\n");
+            }
+            self.used = true;
+        }
+        let pid = session.backend_pid();
+        let client = &mut self.db.client;
+        let mut cancelled = false;
+        let outcome = session.run(&chunk, &mut |elapsed| {
+            if interrupt::requested() && !cancelled {
+                cancelled = activity::cancel(client, pid).is_ok();
+            }
+            look(client, pid, elapsed);
+        });
+        if outcome.is_ok() {
+            self.session = Some(session);
+        }
+        Ok(outcome)
+    }
+
+    /// What the server had to say: that something was there already is worth knowing.
+    fn tell(&self, reply: &Reply) {
+        for notice in &reply.notices {
+            match notice.sqlstate.as_deref() {
+                Some("42701" | "42P07" | "42P06") => {
+                    self.ui.more(format_args!("note: {}", notice.message));
+                }
+                _ => self.ui.detail(&notice.message),
+            }
+        }
+    }
+}
+
+/// The script of this direction.
+///
+/// # Errors
+/// If there is no down file.
+pub(crate) fn script(migration: &Migration, direction: Direction) -> Result<&Script> {
+    match direction {
+        Direction::Up => Ok(&migration.up),
+        Direction::Down => migration.down.as_ref().ok_or_else(|| {
+            Failure::usage(format!("`{}` has no down file", migration.stem))
+                .hint("cargo xtask db-status")
+                .into()
+        }),
+    }
+}
+
+/// 55P03 lock_not_available, and 40P01 deadlock_detected, after which a transaction may be tried again.
+fn is_lock_failure(message: &ServerMessage) -> bool {
+    matches!(message.sqlstate.as_deref(), Some("55P03" | "40P01"))
+}
+
+/// All checks of a verify file as one row of JSON, in the psql variable `checks`.
+fn checks_sql(verify: &Script) -> String {
+    let selects: Vec<String> = verify
+        .statements
+        .iter()
+        .map(|statement| {
+            let text = &verify.text[statement.range.clone()];
+            let text = crate::migration::sql::for_psql(text, std::slice::from_ref(statement));
+            format!("(SELECT v.\"check\"::text, v.ok FROM (\n{text}\n) AS v (\"check\", ok))")
+        })
+        .collect();
+    format!(
+        "SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(c.\"check\", c.ok)), '[]') AS checks\n\
+         FROM ({}) AS c (\"check\", ok) \\gset\n",
+        selects.join("\nUNION ALL\n")
+    )
+}
+
+fn parse_checks(version: i64, json: Option<&str>) -> Result<Vec<Checked>> {
+    let rows: Vec<(String, Option<bool>)> =
+        serde_json::from_str(json.unwrap_or("[]")).context("cannot read the checks' result")?;
+    Ok(rows
+        .into_iter()
+        .map(|(check, ok)| Checked { version, check, ok: ok.unwrap_or(false) })
+        .collect())
+}
+
+/// A message of the server as a failure.
+pub(crate) fn server_failure(message: &ServerMessage) -> Failure {
+    let mut failure = Failure::failed(message.message.clone());
+    failure.causes.extend(message.detail.iter().map(|text| format!("DETAIL: {text}")));
+    failure.causes.extend(message.hint.iter().map(|text| format!("HINT: {text}")));
+    failure.causes.extend(message.context.iter().map(|text| format!("CONTEXT: {text}")));
+    failure.sqlstate = message.sqlstate.clone();
+    failure
+}
+
+/// A failed statement of a migration: what was attempted, where in the file, and why.
+fn script_failure(script: &Script, direction: Direction, error: &SessionError) -> Failure {
+    if interrupt::requested() {
+        return Failure {
+            kind: Kind::Interrupted,
+            ..Failure::interrupted(format!("`{}` was cancelled on the server", script.path.display()))
+        };
+    }
+    let verb = match direction {
+        Direction::Up => "apply",
+        Direction::Down => "undo",
+    };
+    let server = server_failure(&error.message);
+    let mut failure = Failure {
+        message: format!("cannot {verb} `{}`", script.path.display()),
+        sqlstate: server.sqlstate.clone(),
+        ..Failure::default()
+    };
+    failure.causes.push(match &server.sqlstate {
+        Some(code) => format!("{} (SQLSTATE {code})", server.message),
+        None => server.message,
+    });
+    failure.causes.extend(server.causes);
+    failures::explain(locate(failure, script, error))
+}
+
+/// Adds the place in the file.
+fn locate(mut failure: Failure, script: &Script, error: &SessionError) -> Failure {
+    failure.excerpt = super::excerpt::of(script, error);
+    failure
+}

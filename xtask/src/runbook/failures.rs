@@ -1,0 +1,202 @@
+//! The failure table: what an SQLSTATE or an errno means for a migration, and the command to run
+//! next. Keyed by code only, never by text: servers speak the user's language.
+
+use std::io::ErrorKind;
+
+use crate::database::connect::{ConnectError, ConnectProblem};
+use crate::error::{Failure, Kind};
+use crate::tools;
+
+/// One row: the code, what it means here, and what to do.
+struct Row {
+    sqlstate: &'static str,
+    kind: Kind,
+    cause: &'static str,
+    hint: &'static str,
+}
+
+const fn row(sqlstate: &'static str, cause: &'static str, hint: &'static str) -> Row {
+    Row { sqlstate, kind: Kind::Failed, cause, hint }
+}
+
+/// SQLSTATEs as PostgreSQL's manual lists them (appendix A).
+const TABLE: &[Row] = &[
+    row(
+        "42501",
+        "this role lacks the right: altering a table takes its owner or a superuser, backing it up takes SELECT",
+        "connect as the table's owner: cargo xtask db-migrate --database-url postgres://OWNER@HOST/DATABASE (db-doctor names the owner)",
+    ),
+    row(
+        "42701",
+        "a column of that name exists already, and the statement does not say IF NOT EXISTS",
+        "if the column is the wanted one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, and run: cargo xtask db-migrate",
+    ),
+    row(
+        "42P07",
+        "a table or index of that name exists already, and the statement does not say IF NOT EXISTS",
+        "look whether it is the wanted one and valid: cargo xtask db-psql -- -c '\\d users'; if so write IF NOT EXISTS and run: cargo xtask db-migrate; if the whole schema was there before: cargo xtask db-baseline",
+    ),
+    row(
+        "42601",
+        "the statement is not valid for this server; newer syntax needs a newer server",
+        "compare with the server's version: cargo xtask db-psql -- -c 'SELECT version()', mend the file, then: cargo xtask db-migrate",
+    ),
+    row(
+        "25001",
+        "this statement cannot run inside a transaction, and a migration is one by default",
+        "make `-- no-transaction` the first line of the file, alone with this statement, then: cargo xtask db-migrate",
+    ),
+    Row {
+        sqlstate: "55P03",
+        kind: Kind::Busy,
+        cause: "the table is locked by somebody else",
+        hint: "see who holds it: cargo xtask db-doctor; then: cargo xtask db-migrate --lock-deadline 1h",
+    },
+    Row {
+        sqlstate: "40P01",
+        kind: Kind::Busy,
+        cause: "two sessions waited for each other; the server ended this one's statement",
+        hint: "cargo xtask db-migrate",
+    },
+    row(
+        "42P01",
+        "no table of that name is visible through the search path",
+        "cargo xtask db-doctor",
+    ),
+    row("42703", "the table has no column of that name", "cargo xtask db-psql -- -c '\\d users'"),
+    row("42704", "no object of that name exists", "cargo xtask db-psql -- -c '\\d users'"),
+    row("42809", "the object of that name is of another kind", "cargo xtask db-doctor"),
+    row(
+        "25006",
+        "the server or the session accepts reads only; a standby always does",
+        "connect to the primary: cargo xtask db-migrate --database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'",
+    ),
+    row("53100", "the server's disk is full", "free space on the server, then: cargo xtask db-doctor"),
+    row("53300", "the server has no connection left", "close some, then: cargo xtask db-doctor"),
+    row(
+        "57014",
+        "the statement was cancelled on the server",
+        "cargo xtask db-status, then: cargo xtask db-migrate",
+    ),
+    row(
+        "57P01",
+        "the server ended the connection: an administrator or a shutdown",
+        "cargo xtask db-status, then: cargo xtask db-migrate",
+    ),
+    row("57P03", "the server is starting or stopping", "wait a moment, then: cargo xtask db-doctor"),
+    row("23505", "a value is there twice where it must be unique", "mend the rows or the file, then: cargo xtask db-migrate"),
+    row("23502", "a row has NULL where a value is required", "fill the rows first, then: cargo xtask db-migrate"),
+    row("23503", "a row refers to one that does not exist", "mend the rows first, then: cargo xtask db-migrate"),
+    row("23514", "a row breaks a check constraint", "mend the rows first, or add the constraint NOT VALID, then: cargo xtask db-migrate"),
+    row("2BP01", "other objects depend on it", "cargo xtask db-psql -- -c '\\d+ users'"),
+    row("0A000", "this server does not support that", "cargo xtask db-psql -- -c 'SELECT version()'"),
+];
+
+/// Adds what an SQLSTATE means and what to do, unless the failure says so itself.
+pub(crate) fn explain(mut failure: Failure) -> Failure {
+    let Some(code) = failure.sqlstate.as_deref() else {
+        return failure;
+    };
+    if let Some(row) = TABLE.iter().find(|row| row.sqlstate == code) {
+        if failure.hints.is_empty() {
+            failure.causes.push(row.cause.to_owned());
+            failure.hints.push(row.hint.to_owned());
+        }
+        if failure.kind == Kind::Failed {
+            failure.kind = row.kind;
+        }
+    }
+    failure
+}
+
+/// Any error as a failure with its causes, kind and hint.
+pub(crate) fn from_error(error: &anyhow::Error) -> Failure {
+    let mut failure = match error.downcast_ref::<Failure>() {
+        Some(failure) => failure.clone(),
+        None => from_chain(error),
+    };
+    // Context that was put around it says what was attempted.
+    let attempted = error.to_string();
+    if attempted != failure.message {
+        let message = std::mem::replace(&mut failure.message, attempted);
+        failure.causes.insert(0, message);
+    }
+    explain(failure)
+}
+
+fn from_chain(error: &anyhow::Error) -> Failure {
+    let mut failure = Failure::failed(error.to_string());
+    for cause in error.chain().skip(1) {
+        if !cause.is::<postgres::error::DbError>() {
+            failure.causes.push(cause.to_string());
+        }
+    }
+    for cause in error.chain() {
+        if let Some(error) = cause.downcast_ref::<postgres::Error>() {
+            // The crate's own message is only "db error"; what the server said is worth more.
+            failure.causes.retain(|cause| *cause != error.to_string());
+            if let Some(db) = error.as_db_error() {
+                failure.causes.push(db.message().to_owned());
+                failure.causes.extend(db.detail().map(|detail| format!("DETAIL: {detail}")));
+                failure.causes.extend(db.hint().map(|hint| format!("HINT: {hint}")));
+                return failure.sqlstate(db.code().code());
+            }
+            if error.is_closed() {
+                failure.causes.push("the connection to the server was lost".to_owned());
+                return failure.hint("cargo xtask db-status");
+            }
+        }
+        if let Some(io) = cause.downcast_ref::<std::io::Error>()
+            && let Some(hint) = io_hint(io.kind())
+        {
+            return failure.hint(hint);
+        }
+    }
+    failure
+}
+
+/// What to do about an errno.
+fn io_hint(kind: ErrorKind) -> Option<String> {
+    let hint = match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "free space or choose another folder: cargo xtask db-migrate --backups DIR"
+        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => {
+            "choose a folder that you may write: cargo xtask db-migrate --backups DIR"
+        }
+        ErrorKind::ConnectionRefused => return tools::start_hint(),
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
+
+/// A failed connection, with the platform's way to mend it.
+pub(crate) fn connect_failure(error: &ConnectError) -> Failure {
+    let failure = (*error.failure).clone();
+    match error.problem {
+        ConnectProblem::Refused => {
+            let failure = match tools::start_hint() {
+                Some(start) => failure.hint(format!("start PostgreSQL: {start}")),
+                None => failure,
+            };
+            failure.hint("or use a private server for development: cargo xtask db-setup")
+        }
+        ConnectProblem::NoSuchDatabase => {
+            failure.hint("create it: cargo xtask db-setup, or name another with --database-url")
+        }
+        ConnectProblem::NoSuchRole | ConnectProblem::Authentication => failure.hint(
+            "check user and password in DATABASE_URL or `~/.pgpass`, then: cargo xtask db-doctor",
+        ),
+        ConnectProblem::NoSuchHost | ConnectProblem::Timeout => {
+            failure.hint("check host and port in DATABASE_URL, then: cargo xtask db-doctor")
+        }
+        ConnectProblem::StartingUp => failure.hint("wait a moment, then: cargo xtask db-doctor"),
+        ConnectProblem::TooManyConnections => {
+            failure.hint("close some connections, then: cargo xtask db-doctor")
+        }
+        ConnectProblem::Tls => {
+            failure.hint("check sslmode and sslrootcert in DATABASE_URL, then: cargo xtask db-doctor")
+        }
+        ConnectProblem::Other => failure.hint("cargo xtask db-doctor"),
+    }
+}

@@ -1,0 +1,16 @@
+//! The steps of a run: preflight, backup, apply or undo, verify, report. One definition of a step
+//! serves the run, `--dry-run` and the summary.
+
+pub(crate) mod apply;
+pub(crate) mod backup;
+mod excerpt;
+pub(crate) mod failures;
+mod indexes;
+mod lock_wait;
+pub(crate) mod preflight;
+pub(crate) mod report;
+mod run;
+pub(crate) mod steps;
+pub(crate) mod verify;
+
+pub(crate) use run::{Options, migrate, rollback};

@@ -1,0 +1,315 @@
+//! Read-only checks before a change. A run stops at the first that fails; the doctor lists all.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::database::catalog::{self, Relation};
+use crate::database::{Database, OLDEST_SERVER, activity, history};
+use crate::error::{Failure, Result};
+use crate::migration::script::Script;
+use crate::migration::effects::{Effect, ObjectName};
+use crate::ui;
+
+/// A transaction older than this is worth naming before a migration.
+pub(crate) const LONG_TRANSACTION: Duration = Duration::from_secs(5);
+
+/// What the scripts of a run touch that is there before the run.
+#[derive(Debug, Default)]
+pub(crate) struct Touched {
+    /// Tables to back up, as the directives name them.
+    pub(crate) backup: BTreeSet<ObjectName>,
+    /// Tables that are altered.
+    pub(crate) altered: BTreeSet<ObjectName>,
+    /// Tables that get an index, and whether concurrently.
+    pub(crate) indexed: BTreeSet<(ObjectName, bool)>,
+    /// Tables that the scripts create, which must not be there.
+    pub(crate) created: BTreeSet<ObjectName>,
+    /// Tables whose `CREATE` says that they may be there.
+    maybe_created: BTreeSet<ObjectName>,
+}
+
+impl Touched {
+    /// Reads the scripts in the order in which they are going to run. What an earlier one creates
+    /// need not be there; after a statement that may do anything (`DO`, `CALL`), nothing can be
+    /// said of later ones but what they back up.
+    pub(crate) fn by<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Touched {
+        let mut touched = Touched::default();
+        let mut opaque = false;
+        for script in scripts {
+            for name in &script.directives.backup {
+                touched.backup.extend(ObjectName::parse(name).filter(|name| !touched.makes(name)));
+            }
+            for (_, effects) in script.effects() {
+                for effect in effects {
+                    match effect {
+                        Effect::CreateTable { table, if_not_exists: true } => {
+                            touched.maybe_created.insert(table);
+                        }
+                        Effect::CreateTable { table, if_not_exists: false } => {
+                            touched.created.insert(table);
+                        }
+                        Effect::AlterTable { table, if_exists: false }
+                            if !opaque && !touched.makes(&table) =>
+                        {
+                            touched.altered.insert(table);
+                        }
+                        Effect::CreateIndex { table, concurrently, .. }
+                            if !opaque && !touched.makes(&table) =>
+                        {
+                            touched.indexed.insert((table, concurrently));
+                        }
+                        Effect::Opaque => opaque = true,
+                        _ => {}
+                    }
+                }
+            }
+        }
+        touched
+    }
+
+    fn makes(&self, table: &ObjectName) -> bool {
+        self.created.contains(table) || self.maybe_created.contains(table)
+    }
+}
+
+/// The server is one that this works with, and may be written to.
+///
+/// # Errors
+/// If it is too old, or a standby.
+pub(crate) fn server(db: &Database) -> Result {
+    if db.server.major() < OLDEST_SERVER {
+        return Err(Failure::failed(format!(
+            "PostgreSQL {} is too old",
+            db.server.server_version
+        ))
+        .cause(format!("this works with PostgreSQL {OLDEST_SERVER} and newer"))
+        .hint("upgrade the server, or name another one: cargo xtask db-doctor --database-url postgres://HOST/DATABASE")
+        .into());
+    }
+    if db.server.in_recovery {
+        return Err(Failure::failed(format!("`{}` is a standby: it accepts reads only", db.server.host))
+            .sqlstate("25006")
+            .cause("migrations run on the primary and reach standbys by replication")
+            .hint("cargo xtask db-migrate --database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'")
+            .into());
+    }
+    Ok(())
+}
+
+/// This role can keep the history.
+///
+/// # Errors
+/// If it may not create or write the history table.
+pub(crate) fn history_rights(db: &mut Database) -> Result {
+    let table = history::table(db);
+    let refused = |what: &str, hint: &str| {
+        Failure::failed(format!("role `{}` may not {what}", db.server.user))
+            .sqlstate("42501")
+            .hint(hint)
+    };
+    if db.server.history_schema.is_some() {
+        let failure = refused(
+            &format!("write the history table `{table}`"),
+            "connect as its owner: cargo xtask db-migrate --database-url postgres://OWNER@HOST/DATABASE",
+        );
+        return if catalog::may_write(db, &table)? { Ok(()) } else { Err(failure.into()) };
+    }
+    let Some(schema) = db.server.schema.clone() else {
+        return Err(Failure::failed("no schema of the search path exists")
+            .sqlstate("3F000")
+            .cause("the history table, and every unqualified table, would have no place")
+            .hint("cargo xtask db-psql -- -c 'SHOW search_path'")
+            .into());
+    };
+    let failure = refused(
+        &format!("create the history table in schema `{schema}`"),
+        "connect as the database's owner: cargo xtask db-migrate --database-url postgres://OWNER@HOST/DATABASE",
+    );
+    if catalog::may_create_in(db, &schema)? { Ok(()) } else { Err(failure.into()) }
+}
+
+/// Every table that the scripts back up, alter or index is there, is a table, and is ours to change.
+///
+/// # Errors
+/// For the first that is not.
+pub(crate) fn tables(db: &mut Database, touched: &Touched) -> Result {
+    for name in &touched.altered {
+        alterable(db, name)?;
+    }
+    for (name, concurrently) in &touched.indexed {
+        let relation = alterable(db, name)?;
+        if *concurrently && relation.kind == 'p' {
+            return Err(Failure::failed(format!("`{}` is a partitioned table", relation.qualified()))
+                .sqlstate("0A000")
+                .cause("PostgreSQL cannot create an index on a partitioned table concurrently")
+                .hint("create it on each partition concurrently, then ON ONLY the parent, and attach them; then: cargo xtask db-migrate --dry-run")
+                .into());
+        }
+    }
+    for name in &touched.backup {
+        match catalog::find(db, name)? {
+            Some(relation) => {
+                must_be_table(&relation)?;
+                if !relation.readable {
+                    return Err(not_readable(&relation).into());
+                }
+            }
+            None => {
+                let elsewhere = catalog::schemas_with(db, &name.name)?;
+                return Err(missing_table(db, name, &elsewhere).into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The tables that a run is going to create are not there. If they are, the database is one that
+/// existed before this tool.
+///
+/// # Errors
+/// For the first that is there.
+pub(crate) fn not_adopted(db: &mut Database, touched: &Touched, has_history: bool) -> Result {
+    for name in &touched.created {
+        if let Some(relation) = catalog::find(db, name)?
+            && !relation.temporary
+        {
+            let failure = Failure::failed(format!("`{}` exists already", relation.qualified()))
+                .sqlstate("42P07");
+            return Err(if has_history {
+                failure
+                    .cause("a pending migration would create it")
+                    .hint("cargo xtask db-status")
+            } else {
+                failure
+                    .cause(format!(
+                        "`{}` has tables and no migration history: it existed before this tool",
+                        db.server.name
+                    ))
+                    .hint("compare the baseline with it and record it: cargo xtask db-baseline")
+            }
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn alterable(db: &mut Database, name: &ObjectName) -> Result<Relation> {
+    let Some(relation) = catalog::find(db, name).context("cannot look up a table")? else {
+        let elsewhere = catalog::schemas_with(db, &name.name)?;
+        return Err(missing_table(db, name, &elsewhere).into());
+    };
+    must_be_table(&relation)?;
+    if !relation.owned {
+        return Err(Failure::failed(format!(
+            "role `{}` may not alter `{}`",
+            db.server.user,
+            relation.qualified()
+        ))
+        .sqlstate("42501")
+        .cause(format!("it belongs to `{}`", relation.owner))
+        .hint(format!(
+            "connect as its owner: cargo xtask db-migrate --database-url postgres://{}@{}:{}/{}",
+            relation.owner, db.server.host, db.server.port, db.server.name
+        ))
+        .into());
+    }
+    Ok(relation)
+}
+
+/// # Errors
+/// If it is a view or anything else that is no table.
+pub(crate) fn must_be_table(relation: &Relation) -> Result {
+    if matches!(relation.kind, 'r' | 'p') {
+        return Ok(());
+    }
+    Err(Failure::failed(format!(
+        "`{}` is a {}, not a table",
+        relation.qualified(),
+        relation.kind_name()
+    ))
+    .sqlstate("42809")
+    .cause("it can be neither altered as a table nor backed up")
+    .hint(format!("cargo xtask db-psql -- -c '\\d {}'", relation.qualified()))
+    .into())
+}
+
+pub(crate) fn not_readable(relation: &Relation) -> Failure {
+    Failure::failed(format!("this role may not read `{}`", relation.qualified()))
+        .sqlstate("42501")
+        .cause(format!("it belongs to `{}`", relation.owner))
+        .hint(format!(
+            "connect as its owner, or as a superuser let it: psql -U postgres -c 'GRANT SELECT ON {} TO …'",
+            relation.qualified()
+        ))
+}
+
+pub(crate) fn missing_table(db: &Database, name: &ObjectName, elsewhere: &[String]) -> Failure {
+    let schema = db.server.schema.as_deref().unwrap_or("public");
+    let failure = Failure::failed(match &name.schema {
+        Some(_) => format!("there is no table `{name}`"),
+        None => format!("there is no table `{name}` in schema `{schema}`"),
+    })
+    .sqlstate("42P01");
+    match elsewhere.first() {
+        Some(other) => failure
+            .cause(format!("there is one in: {}", elsewhere.join(", ")))
+            .hint(format!(
+                "if that is the one, set the search path: cargo xtask db-migrate --database-url 'postgres://{}:{}/{}?options=-csearch_path%3D{other}'",
+                db.server.host, db.server.port, db.server.name
+            )),
+        None => failure.hint("is this the right database? cargo xtask db-doctor"),
+    }
+}
+
+/// Who might be in the way, said before it matters: long transactions on this database, and dumps.
+///
+/// # Errors
+/// If the server cannot be asked.
+pub(crate) fn in_the_way(db: &mut Database, show_queries: bool) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for session in activity::old_transactions(&mut db.client, LONG_TRANSACTION)? {
+        let mut line = format!("a long transaction: {session}");
+        if show_queries && !session.query.is_empty() {
+            line.push_str(&format!("\n  {}", session.query));
+        }
+        lines.push(line);
+    }
+    Ok(lines)
+}
+
+/// Free bytes of the file system that holds a folder or its nearest existing ancestor.
+///
+/// # Errors
+/// If it cannot be asked.
+pub(crate) fn free_bytes(folder: &std::path::Path) -> Result<u64> {
+    let existing = folder
+        .ancestors()
+        .find(|ancestor| ancestor.exists())
+        .unwrap_or(folder);
+    let stats = rustix::fs::statvfs(existing)
+        .with_context(|| format!("cannot ask for the free space of `{}`", existing.display()))?;
+    Ok(stats.f_bavail.saturating_mul(stats.f_frsize))
+}
+
+/// `1 table`, `2 tables`.
+pub(crate) fn summary(touched: &Touched) -> String {
+    let tables: BTreeSet<&ObjectName> = touched
+        .altered
+        .iter()
+        .chain(touched.indexed.iter().map(|(table, _)| table))
+        .chain(&touched.backup)
+        .collect();
+    match tables.len() {
+        0 => "no existing table is touched".to_owned(),
+        _ => {
+            let names: Vec<String> = tables.iter().map(|name| format!("`{name}`")).collect();
+            format!(
+                "{} checked: {}",
+                ui::plural(tables.len() as u64, "table"),
+                names.join(", ")
+            )
+        }
+    }
+}

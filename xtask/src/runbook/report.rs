@@ -1,0 +1,178 @@
+//! What a run says when it is done: the summary table, what is left for a person, the Markdown
+//! report and the notification.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::json;
+
+use super::run::Outcome;
+use crate::Context;
+use crate::database::Database;
+use crate::error::Result;
+use crate::flags::Reports;
+use crate::migration::source::{Folder, Migration};
+use crate::ui;
+
+/// How long a backup is kept by default, as in the guide that this replaces.
+pub(crate) const KEEP_BACKUPS: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A notification must not hold up the end of a run.
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A row of the summary.
+#[derive(Debug)]
+pub(crate) struct Line {
+    what: String,
+    time: Duration,
+}
+
+impl Line {
+    pub(crate) fn new(what: String, time: Duration) -> Line {
+        Line { what, time }
+    }
+}
+
+/// After a migration: summary, next steps, report, notification.
+///
+/// # Errors
+/// If the report cannot be written (the migration stays applied). A failing notification warns.
+pub(crate) fn finish(
+    ctx: &Context,
+    _folder: &Folder,
+    applied: &[&Migration],
+    db: &Database,
+    outcome: &Outcome,
+    reports: &Reports,
+) -> Result {
+    let mut next: Vec<String> = applied
+        .iter()
+        .flat_map(|migration| migration.up.directives.next.iter().cloned())
+        .collect();
+    for backup in &outcome.backups {
+        next.push(format!(
+            "from {}, if all is well, the backup may go: rm {file} {file}.json",
+            day(db.server.clock + KEEP_BACKUPS),
+            file = backup.file.display(),
+        ));
+    }
+    let title = format!("Migrated {}", db.server);
+    tell(ctx, &title, outcome, &next, reports)
+}
+
+/// After a rollback: summary, the way forward again, report, notification.
+///
+/// # Errors
+/// As [`finish`].
+pub(crate) fn finish_rollback(
+    ctx: &Context,
+    db: &Database,
+    outcome: &Outcome,
+    reports: &Reports,
+) -> Result {
+    let mut next = vec!["to apply it again: cargo xtask db-migrate".to_owned()];
+    for backup in &outcome.backups {
+        next.push(format!(
+            "the rows as they were before: {}",
+            backup.file.display()
+        ));
+    }
+    let title = format!("Rolled back {}", db.server);
+    tell(ctx, &title, outcome, &next, reports)
+}
+
+fn tell(
+    ctx: &Context,
+    title: &str,
+    outcome: &Outcome,
+    next: &[String],
+    reports: &Reports,
+) -> Result {
+    ctx.ui.data(format_args!("\n{}", summary(outcome)));
+    if !next.is_empty() {
+        let items: Vec<String> = next.iter().map(|item| format!("  [ ] {item}")).collect();
+        ctx.ui.data(format_args!("\nNext steps:\n{}", items.join("\n")));
+    }
+    if let Some(url) = &reports.notify
+        && let Err(error) = notify(url, title, outcome)
+    {
+        ctx.ui.warn(format_args!("the notification was not delivered: {error:#}"));
+    }
+    if let Some(file) = &reports.report {
+        std::fs::write(file, markdown(title, outcome, next))
+            .with_context(|| format!("cannot write the report `{}`; the run itself is done", file.display()))?;
+        ctx.ui.status("Reported", file.display());
+    }
+    Ok(())
+}
+
+fn rows(outcome: &Outcome) -> Vec<Vec<String>> {
+    let mut rows: Vec<Vec<String>> = outcome
+        .summary
+        .iter()
+        .enumerate()
+        .map(|(index, line)| {
+            vec![(index + 1).to_string(), line.what.clone(), ui::time(line.time)]
+        })
+        .collect();
+    let total = Duration::from_secs_f64(outcome.run.duration_ms / 1000.0);
+    rows.push(vec!["Total".to_owned(), String::new(), ui::time(total)]);
+    rows
+}
+
+const HEADER: [&str; 3] = ["Step", "What was done", "Time"];
+
+fn summary(outcome: &Outcome) -> String {
+    ui::table(&HEADER, &rows(outcome))
+}
+
+fn markdown(title: &str, outcome: &Outcome, next: &[String]) -> String {
+    let mut text = format!("# {title}\n\n{}\n\n", outcome.run.started_at);
+    text.push_str(&format!("| {} |\n|---|---|---|\n", HEADER.join(" | ")));
+    for row in rows(outcome) {
+        let cells: Vec<String> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        text.push_str(&format!("| {} |\n", cells.join(" | ")));
+    }
+    if !outcome.verified.is_empty() {
+        text.push_str("\n## Verified\n\n");
+        for checked in &outcome.verified {
+            let mark = if checked.ok { 'x' } else { ' ' };
+            text.push_str(&format!("- [{mark}] {} ({})\n", checked.check, checked.version));
+        }
+    }
+    if !next.is_empty() {
+        text.push_str("\n## Next steps\n\n");
+        for item in next {
+            text.push_str(&format!("- [ ] {item}\n"));
+        }
+    }
+    text
+}
+
+/// Posts the summary in the shape that Slack's incoming webhooks take.
+fn notify(url: &str, title: &str, outcome: &Outcome) -> Result {
+    let text = format!("{title}\n```\n{}\n```", summary(outcome));
+    // Both rustls users of this program have the same provider.
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ureq::tls::TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(provider)
+        .build();
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(NOTIFY_TIMEOUT))
+        .tls_config(tls)
+        .build()
+        .into();
+    let body = json!({ "text": text }).to_string();
+    // The address is a secret of its own (whoever has it can post): errors do not repeat it.
+    agent
+        .post(url)
+        .header("content-type", "application/json")
+        .send(body)
+        .map_err(|error| anyhow::anyhow!("{}", error.to_string().replace(url, "…")))?;
+    Ok(())
+}
+
+fn day(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
+}

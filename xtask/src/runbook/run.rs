@@ -1,0 +1,475 @@
+//! `migrate` and `rollback` from the first look to the last check. Every command that changes the
+//! schema goes through one of the two.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::apply::{Direction, Effort, Runner, script};
+use super::backup::{self, Backups, Taken};
+use super::preflight::{self, Touched};
+use super::steps::{self, Action, Loss, Step};
+use super::verify::{self, Checked};
+use super::{failures, report};
+use crate::Context;
+use crate::database::catalog::{self, Relation};
+use crate::database::{Database, history, lock};
+use crate::error::{Failure, Result};
+use crate::flags::{BackupFlags, Locks};
+use crate::interrupt;
+use crate::migration::history::Applied;
+use crate::migration::plan::{self, Down};
+use crate::migration::source::{Folder, Migration};
+use crate::ui;
+
+/// What a run was asked to do, beyond its direction.
+pub(crate) struct Options<'a> {
+    pub(crate) locks: Locks,
+    pub(crate) backup: BackupFlags,
+    pub(crate) dry_run: bool,
+    pub(crate) reports: &'a crate::flags::Reports,
+}
+
+/// What a run did, in the command contract's shape.
+#[derive(Debug, Serialize)]
+pub(crate) struct Outcome {
+    pub(crate) run: RunFacts,
+    pub(crate) backups: Vec<Taken>,
+    pub(crate) steps: Vec<StepFacts>,
+    pub(crate) verified: Vec<Checked>,
+    /// Whether this was only a plan.
+    pub(crate) dry_run: bool,
+    #[serde(skip)]
+    pub(crate) summary: Vec<report::Line>,
+}
+
+/// The run as a whole.
+#[derive(Debug, Serialize)]
+pub(crate) struct RunFacts {
+    /// By the server's clock.
+    pub(crate) started_at: Timestamp,
+    /// `up` or `down`.
+    pub(crate) direction: &'static str,
+    pub(crate) duration_ms: f64,
+    /// The most tries that a migration took.
+    pub(crate) lock_attempts: u32,
+    pub(crate) lock_wait_ms: f64,
+}
+
+/// One migration of the run.
+#[derive(Debug, Serialize)]
+pub(crate) struct StepFacts {
+    pub(crate) version: i64,
+    pub(crate) name: String,
+    pub(crate) duration_ms: f64,
+    pub(crate) lock_attempts: u32,
+}
+
+/// Applies what is pending, up to and including `to`.
+///
+/// # Errors
+/// Before anything changes: if the folder and the history disagree, a precondition does not hold,
+/// or the backup cannot be proven. Later: with what was applied, what was undone and what is left.
+pub(crate) fn migrate(
+    ctx: &Context,
+    folder: &Folder,
+    mut db: Database,
+    to: Option<i64>,
+    allow_out_of_order: bool,
+    options: &Options<'_>,
+) -> Result<Outcome> {
+    let started = Instant::now();
+    let db = &mut db;
+    preflight::server(db)?;
+    let applied = history::read_known(db)?;
+    let mut pending = plan::up(folder, &applied, to, allow_out_of_order)?;
+    if !pending.is_empty() && !options.dry_run {
+        lock::acquire(db, options.locks.lock_deadline, &ctx.ui)?;
+        // Another run may have been at it while this one waited.
+        pending = plan::up(folder, &history::read(db)?, to, allow_out_of_order)?;
+    }
+    if pending.is_empty() {
+        ctx.ui.status("Finished", nothing_pending(&applied));
+        return Ok(Outcome::of(db, Direction::Up, started, options));
+    }
+
+    let scripts = pending.iter().map(|migration| &migration.up);
+    let touched = Touched::by(scripts);
+    preflight::history_rights(db)?;
+    preflight::not_adopted(db, &touched, !applied.is_empty())?;
+    preflight::tables(db, &touched)?;
+    ctx.ui.status(
+        "Preflight",
+        format_args!(
+            "{} pending, {}",
+            ui::plural(pending.len() as u64, "migration"),
+            preflight::summary(&touched)
+        ),
+    );
+    for line in preflight::in_the_way(db, options.locks.show_queries)? {
+        ctx.ui.info("Notice", line);
+    }
+
+    let backups = tables_to_back_up(db, options, &touched)?;
+    let steps = steps::of_run(Direction::Up, backups, &pending, pending.clone())?;
+    if options.dry_run {
+        print_plan(ctx, db, &steps);
+        return Ok(Outcome::of(db, Direction::Up, started, options));
+    }
+    let outcome = run_steps(ctx, db, Direction::Up, steps, options, started)?;
+    report::finish(ctx, folder, &pending, db, &outcome, options.reports)?;
+    Ok(outcome)
+}
+
+/// Undoes applied migrations, after showing what that drops.
+///
+/// # Errors
+/// As [`migrate`]; if a down file is missing, before anything runs.
+pub(crate) fn rollback(
+    ctx: &Context,
+    folder: &Folder,
+    mut db: Database,
+    selection: Down,
+    options: &Options<'_>,
+) -> Result<Outcome> {
+    let started = Instant::now();
+    let db = &mut db;
+    preflight::server(db)?;
+    let mut applied = history::read_known(db)?;
+    let mut undone = plan::down(folder, &applied, selection)?;
+    if !undone.is_empty() && !options.dry_run {
+        lock::acquire(db, options.locks.lock_deadline, &ctx.ui)?;
+        applied = history::read(db)?;
+        undone = plan::down(folder, &applied, selection)?;
+    }
+    if undone.is_empty() {
+        ctx.ui.status("Finished", "nothing to roll back");
+        return Ok(Outcome::of(db, Direction::Down, started, options));
+    }
+
+    let scripts: Vec<_> = undone
+        .iter()
+        .map(|migration| script(migration, Direction::Down))
+        .collect::<Result<_>>()?;
+    let mut touched = Touched::by(scripts.iter().copied());
+    // What is gone already needs no backup: a rollback that was interrupted goes on.
+    let mut present = std::collections::BTreeSet::new();
+    for name in touched.backup {
+        if catalog::find(db, &name)?.is_some() {
+            present.insert(name);
+        }
+    }
+    touched.backup = present;
+    preflight::history_rights(db)?;
+    preflight::tables(db, &touched)?;
+    ctx.ui.status(
+        "Preflight",
+        format_args!(
+            "{} to undo, {}",
+            ui::plural(undone.len() as u64, "migration"),
+            preflight::summary(&touched)
+        ),
+    );
+    let losses: Vec<Loss> = scripts.iter().flat_map(|script| steps::losses(script)).collect();
+    show_losses(ctx, db, &losses)?;
+
+    let backups = tables_to_back_up(db, options, &touched)?;
+    let remaining = remaining(folder, &applied, &undone);
+    let steps = steps::of_run(Direction::Down, backups, &undone, remaining)?;
+    if options.dry_run {
+        print_plan(ctx, db, &steps);
+        return Ok(Outcome::of(db, Direction::Down, started, options));
+    }
+    let question = format!(
+        "Undo {} of {}?",
+        ui::plural(undone.len() as u64, "migration"),
+        db.server
+    );
+    if !ctx.ui.confirm(&question, "cargo xtask db-rollback --yes")? {
+        return Err(Failure::failed("not rolled back")
+            .cause("the answer was no")
+            .state("nothing was changed")
+            .hint("cargo xtask db-rollback --dry-run")
+            .into());
+    }
+    let outcome = run_steps(ctx, db, Direction::Down, steps, options, started)?;
+    report::finish_rollback(ctx, db, &outcome, options.reports)?;
+    Ok(outcome)
+}
+
+/// Backs up, runs each migration, verifies. The first error ends it, with where things stand.
+fn run_steps(
+    ctx: &Context,
+    db: &mut Database,
+    direction: Direction,
+    steps: Vec<Step<'_>>,
+    options: &Options<'_>,
+    started: Instant,
+) -> Result<Outcome> {
+    let mut outcome = Outcome::of(db, direction, started, options);
+    let tools = ctx.tools();
+    let backups = Backups {
+        config: &ctx.config,
+        tools,
+        ui: &ctx.ui,
+        proof: options.backup.proof,
+        application_name: &ctx.application_name,
+    };
+    let installed_on = db.server.clock;
+    let (verb_done, verb_now) = match direction {
+        Direction::Up => ("Applied", "applied"),
+        Direction::Down => ("Undid", "undone"),
+    };
+    let changes: Vec<&Migration> = steps
+        .iter()
+        .filter_map(|step| match step.action {
+            Action::Change(migration) => Some(migration),
+            _ => None,
+        })
+        .collect();
+    // The backups come first, on the native connection; then psql takes over.
+    let (before, rest): (Vec<_>, Vec<_>) =
+        steps.iter().partition(|step| matches!(step.action, Action::Backup(_)));
+    for step in before {
+        interrupt::check()?;
+        let Action::Backup(relation) = &step.action else { continue };
+        let at = Instant::now();
+        let taken = backups
+            .take(db, relation)
+            .map_err(|error| failures::from_error(&error).state("no migration has run; nothing was changed"))?;
+        let what = format!(
+            "{}: {}, {} in {}{}",
+            taken.table,
+            ui::plural(taken.rows, "row"),
+            ui::bytes(taken.bytes),
+            taken.file.display(),
+            match taken.proof.as_str() {
+                "rows" => " (row count compared)",
+                _ => " (not proven)",
+            }
+        );
+        ctx.ui.status("Backed up", format_args!("{what}  {}", ui::time(at.elapsed())));
+        ctx.ui.command(&backup::command(&taken.table, &taken.file.display().to_string()));
+        outcome.summary.push(report::Line::new(format!("Backed up {what}"), at.elapsed()));
+        outcome.backups.push(taken);
+    }
+
+    let mut runner = Runner::new(db, tools, &ctx.ui, options.locks, &ctx.application_name);
+    runner.installed_on = installed_on;
+    if direction == Direction::Up {
+        runner.ensure_history()?;
+    }
+    for step in &rest {
+        let Action::Change(migration) = step.action else { continue };
+        let result = interrupt::check().and_then(|()| runner.run(migration, direction));
+        let effort = result.map_err(|error| {
+            let failure = failures::from_error(&error);
+            half_way(failure, verb_now, &changes, outcome.steps.len(), direction)
+        })?;
+        ctx.ui.status(
+            verb_done,
+            format_args!(
+                "{} {}{}  {}",
+                migration.version,
+                migration.name,
+                tries(effort),
+                ui::time(effort.duration)
+            ),
+        );
+        ctx.ui.command(&step.command);
+        outcome.add(migration, effort, verb_done);
+    }
+    runner.finish();
+
+    for step in &rest {
+        let Action::Verify(migrations) = &step.action else { continue };
+        let at = Instant::now();
+        outcome.verified = verify::run(db, migrations.iter().copied())?;
+        if let Some(failure) = verify::failed("verification failed", &outcome.verified) {
+            return Err(failure
+                .state(format!("every migration of this run is {verb_now} and in the history"))
+                .hint("cargo xtask db-verify")
+                .hint("undo this run: cargo xtask db-rollback")
+                .into());
+        }
+        let what = match outcome.verified.len() as u64 {
+            0 => "no verify file has a check".to_owned(),
+            checks => format!("{} hold", ui::plural(checks, "check")),
+        };
+        ctx.ui.status("Verified", format_args!("{what}  {}", ui::time(at.elapsed())));
+        for checked in &outcome.verified {
+            ctx.ui.detail(format_args!("ok: {}", checked.check));
+        }
+        outcome.summary.push(report::Line::new(format!("Verified: {what}"), at.elapsed()));
+    }
+    outcome.run.duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+    Ok(outcome)
+}
+
+/// Which tables a run backs up: those that the directives name, and that are there.
+fn tables_to_back_up(
+    db: &mut Database,
+    options: &Options<'_>,
+    touched: &Touched,
+) -> Result<Vec<Relation>> {
+    if options.backup.no_backup {
+        return Ok(Vec::new());
+    }
+    touched
+        .backup
+        .iter()
+        .map(|name| backup::table(db, &name.to_string()))
+        .collect()
+}
+
+/// The applied migrations that a rollback leaves, whose checks must hold after it.
+fn remaining<'f>(folder: &'f Folder, applied: &[Applied], undone: &[&Migration]) -> Vec<&'f Migration> {
+    folder
+        .migrations
+        .iter()
+        .filter(|migration| applied.iter().any(|row| row.version == migration.version))
+        .filter(|migration| undone.iter().all(|gone| gone.version != migration.version))
+        .collect()
+}
+
+/// Says what will be dropped, and how many values that is.
+fn show_losses(ctx: &Context, db: &mut Database, losses: &[Loss]) -> Result {
+    for loss in losses {
+        let text = match loss {
+            Loss::Index(name) => format!("index `{name}`"),
+            Loss::Rows(table) => format!("rows of `{table}`, as the down file says"),
+            Loss::Table(table) => match catalog::find(db, table)? {
+                Some(relation) => {
+                    let (rows, _) = catalog::count_values(db, &relation.qualified(), None)?;
+                    format!("table `{}` with {}", relation.qualified(), ui::plural(rows, "row"))
+                }
+                None => format!("table `{table}`, which is gone already"),
+            },
+            Loss::Column(table, column) => match catalog::find(db, table)? {
+                Some(relation) if catalog::has_column(db, relation.oid, column)? => {
+                    let table = relation.qualified();
+                    let (rows, values) = catalog::count_values(db, &table, Some(column))?;
+                    format!(
+                        "column `{table}.{column}`: {} of {} values",
+                        ui::count(values),
+                        ui::count(rows)
+                    )
+                }
+                _ => format!("column `{table}.{column}`, which is gone already"),
+            },
+        };
+        ctx.ui.info("Will drop", text);
+    }
+    Ok(())
+}
+
+fn print_plan(ctx: &Context, db: &Database, steps: &[Step<'_>]) {
+    let mut lines = vec![format!("Plan for {}; nothing was written.", db.server)];
+    for (index, step) in steps.iter().enumerate() {
+        lines.push(String::new());
+        lines.push(format!("{}. {}", index + 1, step.title));
+        lines.push(format!("   why     {}", step.why));
+        lines.push(format!("   command {}", step.command));
+        lines.push(format!("   check   {}", step.verification));
+    }
+    ctx.ui.data(lines.join("\n"));
+}
+
+/// After a partial failure: what is done, what is left, what to run.
+fn half_way(
+    mut failure: Failure,
+    verb: &str,
+    changes: &[&Migration],
+    done: usize,
+    direction: Direction,
+) -> Failure {
+    let names = |migrations: &[&Migration]| {
+        let names: Vec<String> = migrations.iter().map(|m| format!("`{}`", m.stem)).collect();
+        names.join(", ")
+    };
+    let failed = changes.get(done);
+    if failure.state.is_empty()
+        && let Some(failed) = failed
+    {
+        let transactional = script(failed, direction).is_ok_and(|script| script.transactional);
+        failure = failure.state(if transactional {
+            format!("`{}` was rolled back: it has changed nothing", failed.stem)
+        } else {
+            format!(
+                "`{}` runs outside a transaction: statements before the failing one took effect; it is not recorded",
+                failed.stem
+            )
+        });
+    }
+    if done > 0 {
+        failure = failure.state(format!("{verb} by this run: {}", names(&changes[..done])));
+    }
+    let left = changes.get(done + 1..).unwrap_or_default();
+    if !left.is_empty() {
+        failure = failure.state(format!("not started: {}", names(left)));
+    }
+    if failure.hints.is_empty() {
+        let command = match direction {
+            Direction::Up => "mend the file, then: cargo xtask db-migrate",
+            Direction::Down => "mend the file, then: cargo xtask db-rollback",
+        };
+        failure = failure.hint(command);
+    }
+    failure
+}
+
+fn tries(effort: Effort) -> String {
+    match effort.lock_attempts {
+        0 | 1 => String::new(),
+        tries => format!(" ({tries} tries, {} for the lock)", ui::time(effort.lock_wait)),
+    }
+}
+
+fn nothing_pending(applied: &[Applied]) -> String {
+    format!(
+        "nothing is pending: {} in the history",
+        ui::plural(applied.len() as u64, "migration")
+    )
+}
+
+impl Outcome {
+    fn of(db: &Database, direction: Direction, started: Instant, options: &Options<'_>) -> Outcome {
+        Outcome {
+            run: RunFacts {
+                started_at: db.server.clock,
+                direction: match direction {
+                    Direction::Up => "up",
+                    Direction::Down => "down",
+                },
+                duration_ms: milliseconds(started.elapsed()),
+                lock_attempts: 0,
+                lock_wait_ms: 0.0,
+            },
+            backups: Vec::new(),
+            steps: Vec::new(),
+            verified: Vec::new(),
+            dry_run: options.dry_run,
+            summary: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, migration: &Migration, effort: Effort, verb: &str) {
+        self.run.lock_attempts = self.run.lock_attempts.max(effort.lock_attempts);
+        self.run.lock_wait_ms += milliseconds(effort.lock_wait);
+        self.steps.push(StepFacts {
+            version: migration.version,
+            name: migration.name.clone(),
+            duration_ms: milliseconds(effort.duration),
+            lock_attempts: effort.lock_attempts,
+        });
+        self.summary.push(report::Line::new(
+            format!("{verb} {} {}{}", migration.version, migration.name, tries(effort)),
+            effort.duration,
+        ));
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 10_000.0).round() / 10.0
+}

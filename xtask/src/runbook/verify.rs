@@ -1,0 +1,74 @@
+//! What must be true after a migration: its verify file's checks, in a read-only transaction.
+
+use anyhow::Context as _;
+use postgres::types::Type;
+use serde::Serialize;
+
+use crate::database::Database;
+use crate::error::{Failure, Result};
+use crate::migration::source::Migration;
+use crate::migration::sql::position;
+
+/// One check's outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Checked {
+    pub(crate) version: i64,
+    pub(crate) check: String,
+    pub(crate) ok: bool,
+}
+
+/// Runs the verify files of these migrations. NULL is not ok.
+///
+/// # Errors
+/// If a check cannot be run, or its columns are not `(check text, ok boolean)`. A check that does
+/// not hold is no error: see [`failed`].
+pub(crate) fn run<'a>(
+    db: &mut Database,
+    migrations: impl IntoIterator<Item = &'a Migration>,
+) -> Result<Vec<Checked>> {
+    let mut transaction = db.client.build_transaction().read_only(true).start()?;
+    let mut checked = Vec::new();
+    for migration in migrations {
+        let Some(script) = &migration.verify else { continue };
+        for statement in &script.statements {
+            let (line, column) = position(&script.text, statement.range.start);
+            let place = || format!("{}:{line}:{column}", script.path.display());
+            let text = &script.text[statement.range.clone()];
+            let rows = transaction
+                .query(text, &[])
+                .with_context(|| format!("cannot run the check at {}", place()))?;
+            for row in rows {
+                let types: Vec<&Type> = row.columns().iter().map(|column| column.type_()).collect();
+                let [&Type::TEXT | &Type::VARCHAR, &Type::BOOL] = types[..] else {
+                    return Err(Failure::usage(format!("not a check: {}", place()))
+                        .cause("a check returns two columns, `check` (text) and `ok` (boolean)")
+                        .hint("write it as: SELECT 'what must be true' AS check, … AS ok;")
+                        .into());
+                };
+                checked.push(Checked {
+                    version: migration.version,
+                    check: row.get::<_, Option<String>>(0).unwrap_or_default(),
+                    ok: row.get::<_, Option<bool>>(1).unwrap_or(false),
+                });
+            }
+        }
+    }
+    Ok(checked)
+}
+
+/// The failure that a check does not hold, if one does not.
+pub(crate) fn failed(attempted: &str, checked: &[Checked]) -> Option<Failure> {
+    let failing: Vec<&Checked> = checked.iter().filter(|checked| !checked.ok).collect();
+    if failing.is_empty() {
+        return None;
+    }
+    let mut failure = Failure::finding(format!(
+        "{attempted}: {} of {} does not hold",
+        failing.len(),
+        crate::ui::plural(checked.len() as u64, "check"),
+    ));
+    for check in failing {
+        failure = failure.cause(format!("{}: {}", check.version, check.check));
+    }
+    Some(failure)
+}

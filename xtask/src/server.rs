@@ -1,0 +1,147 @@
+//! The private development server: `private-server`'s cluster in this workspace, and its place in
+//! `.env`.
+
+use private_server::{Cluster, NewCluster, Platform, Status};
+
+use crate::Context;
+use crate::config::DATABASE_URL;
+use crate::database::conninfo::ConnInfo;
+use crate::error::{Failure, Result};
+use crate::tools;
+
+/// The superuser of the private server, as in the guide that this replaces.
+const SUPERUSER: &str = "admin";
+/// The database that `db-setup` makes.
+pub(crate) const DATABASE: &str = "myapp_dev";
+
+/// The workspace's cluster, whether or not it exists.
+///
+/// # Errors
+/// If root finds no account to run a server under.
+pub(crate) fn cluster(ctx: &Context) -> Result<Cluster> {
+    Cluster::at(&ctx.config.server_home())
+}
+
+/// Makes the cluster if there is none, starts it if it does not run, and writes its address to
+/// `.env`. Returns the address.
+///
+/// # Errors
+/// If PostgreSQL is not installed and is not to be, or the server does not start.
+pub(crate) fn provide(ctx: &mut Context) -> Result<String> {
+    if ctx.tools().server().is_err() {
+        install(ctx)?;
+    }
+    let cluster = cluster(ctx)?;
+    let installation = ctx.tools().server()?;
+    let new = NewCluster {
+        superuser: SUPERUSER,
+        settings: &[],
+        throwaway: false,
+    };
+    if cluster.status()? == Status::Absent {
+        ctx.ui.info(
+            "Creating",
+            format_args!(
+                "a private PostgreSQL {} server in {}",
+                installation.version()?,
+                ctx.config.shown(cluster.folder()).display()
+            ),
+        );
+    }
+    cluster.create(installation, &new)?;
+    start(ctx, &cluster)
+}
+
+/// Starts the cluster, if need be, and writes its address to `.env`.
+///
+/// # Errors
+/// If there is no cluster, or it does not start.
+pub(crate) fn start(ctx: &Context, cluster: &Cluster) -> Result<String> {
+    if cluster.status()? == Status::Absent {
+        return Err(Failure::failed("there is no private server here")
+            .hint("cargo xtask db-setup")
+            .into());
+    }
+    let was_running = matches!(cluster.status()?, Status::Running { .. });
+    let port = cluster.start(ctx.tools().installations())?;
+    let url = format!(
+        "postgresql://{SUPERUSER}:{}@127.0.0.1:{port}/{DATABASE}",
+        cluster.password()?
+    );
+    if ctx.config.dot_env_value(DATABASE_URL)?.as_deref() != Some(&url) {
+        ctx.config.set_dot_env(DATABASE_URL, &url)?;
+    }
+    let verb = if was_running { "Running" } else { "Started" };
+    ctx.ui.status(
+        verb,
+        format_args!("private server on 127.0.0.1:{port} (its address is in .env)"),
+    );
+    Ok(url)
+}
+
+/// Whether an address is that of the private server: this machine, its port, its superuser.
+///
+/// # Errors
+/// If the cluster belongs to another user.
+pub(crate) fn is_private(ctx: &Context, target: &ConnInfo) -> Result<bool> {
+    let home = ctx.config.server_home();
+    if home.parent().is_none_or(|parent| !parent.exists()) {
+        return Ok(false);
+    }
+    let cluster = cluster(ctx)?;
+    if cluster.status()? == Status::Absent {
+        return Ok(false);
+    }
+    let [host] = target.hosts() else {
+        return Ok(false);
+    };
+    Ok(target.user() == SUPERUSER
+        && host.name == "127.0.0.1"
+        && cluster.port()? == Some(host.port))
+}
+
+/// After a failed connection: starts the private server if it was meant and does not run.
+/// Returns its address, which may have a new port.
+///
+/// # Errors
+/// If it does not start.
+pub(crate) fn start_for(ctx: &Context, target: &ConnInfo) -> Result<Option<ConnInfo>> {
+    if !is_private(ctx, target)? {
+        return Ok(None);
+    }
+    let cluster = cluster(ctx)?;
+    if cluster.status()? != Status::Stopped {
+        return Ok(None);
+    }
+    let url = start(ctx, &cluster)?;
+    Ok(Some(ctx.resolve(&url)?.with_dbname(target.dbname())))
+}
+
+/// Runs the platform's install command after a yes.
+fn install(ctx: &mut Context) -> Result {
+    let commands = Platform::detect().install_commands();
+    let shown: Vec<String> = commands.iter().map(ToString::to_string).collect();
+    let shown = shown.join(" && ");
+    let missing = || {
+        Failure::failed("PostgreSQL is not installed")
+            .cause("no `initdb`, `pg_ctl` and `postgres` on PATH or in this platform's usual places")
+    };
+    if commands.is_empty() || ctx.config.pg_bin_dir().is_some() {
+        return Err(missing()
+            .hint("install PostgreSQL 14 or newer, then: cargo xtask db-setup")
+            .into());
+    }
+    ctx.ui.info("Missing", "PostgreSQL is not installed");
+    ctx.ui.command(&shown);
+    let agreed = ctx
+        .ui
+        .confirm("Install PostgreSQL with this command?", &format!("{shown} && cargo xtask db-setup, or cargo xtask db-setup --yes"))?;
+    if !agreed {
+        return Err(missing().hint(format!("{shown}, then: cargo xtask db-setup")).into());
+    }
+    for command in &commands {
+        tools::run_platform_command(command)?;
+    }
+    ctx.forget_tools();
+    Ok(())
+}

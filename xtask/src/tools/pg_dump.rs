@@ -1,0 +1,226 @@
+//! pg_dump of one table's rows, streamed: hashed and counted on the way to the file.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::Context as _;
+use sha2::{Digest, Sha256};
+use xshell::{Shell, cmd};
+
+use crate::database::conninfo::ConnInfo;
+use crate::error::{Failure, Result};
+use crate::interrupt;
+
+/// The last line of a whole plain-text dump, apart from blank lines and `\unrestrict`.
+const TRAILER: &str = "-- PostgreSQL database dump complete";
+/// Large enough that a row seldom spans two reads, small enough to stay in cache.
+const BUFFER: usize = 256 * 1024;
+
+/// What to dump, from which moment.
+pub(crate) struct Request<'a> {
+    pub(crate) pg_dump: &'a Path,
+    pub(crate) target: &'a ConnInfo,
+    pub(crate) application_name: &'a str,
+    /// Schema-qualified, quoted where it must be.
+    pub(crate) table: &'a str,
+    /// An exported snapshot (`pg_export_snapshot`), still held by its owner.
+    pub(crate) snapshot: &'a str,
+}
+
+/// What was written.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Dump {
+    /// Rows in COPY's data.
+    pub(crate) rows: u64,
+    /// Bytes of the file.
+    pub(crate) bytes: u64,
+    /// SHA-256 of the file, in hex.
+    pub(crate) sha256: String,
+}
+
+/// The arguments as a person would type them.
+pub(crate) fn arguments(table: &str) -> [String; 2] {
+    [format!("--table={table}"), "--data-only".to_owned()]
+}
+
+/// Writes the dump to `out`, telling `progress` the rows and bytes so far.
+///
+/// # Errors
+/// If pg_dump fails, the dump has no trailer, or `out` cannot be written (the errno is in the
+/// chain: a full disk is `ENOSPC`).
+pub(crate) fn run(
+    request: &Request<'_>,
+    out: &mut impl Write,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Dump> {
+    let sh = Shell::new()?;
+    let conninfo = request.target.psql_conninfo();
+    let program = request.pg_dump;
+    let snapshot = request.snapshot;
+    let arguments = arguments(request.table);
+    let command: Command = cmd!(
+        sh,
+        "{program} --no-password --dbname={conninfo} --snapshot={snapshot} {arguments...}"
+    )
+    .into();
+    let mut child = super::with_target(command, request.target, request.application_name, "")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", program.display()))?;
+
+    let stderr = child.stderr.take();
+    let stderr = std::thread::spawn(move || {
+        let mut text = String::new();
+        if let Some(mut pipe) = stderr {
+            let _ = pipe.read_to_string(&mut text);
+        }
+        text
+    });
+    let written = match child.stdout.take() {
+        Some(stdout) => copy(BufReader::with_capacity(BUFFER, stdout), out, progress),
+        None => Err(anyhow::anyhow!("pg_dump has no output")),
+    };
+    if written.is_err() {
+        // The reader is gone: pg_dump would only notice at its next write.
+        let _ = child.kill();
+    }
+    let status = child.wait().context("cannot wait for pg_dump")?;
+    let stderr = stderr.join().unwrap_or_default();
+    let (dump, complete) = written?;
+    if !status.success() {
+        let table = request.table;
+        return Err(Failure::failed(format!("pg_dump of `{table}` failed ({status})"))
+            .cause(stderr.trim().to_owned())
+            .hint("cargo xtask db-doctor")
+            .into());
+    }
+    if !complete {
+        return Err(Failure::failed(format!("pg_dump of `{}` ended early", request.table))
+            .cause(format!("its last line is not `{TRAILER}`"))
+            .hint("cargo xtask db-backup")
+            .into());
+    }
+    Ok(dump)
+}
+
+/// Copies the dump, counting the rows of COPY data; also says whether the trailer was there.
+///
+/// COPY's text format escapes newlines, so each line of its data is one row, and `\.` alone on a
+/// line ends it (PostgreSQL manual, COPY, "Text Format").
+fn copy(
+    mut from: impl BufRead,
+    to: &mut impl Write,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(Dump, bool)> {
+    let mut hash = Sha256::new();
+    let (mut rows, mut bytes) = (0, 0);
+    let mut in_copy = false;
+    let mut complete = false;
+    let mut line = Vec::new();
+    loop {
+        interrupt::check()?;
+        if in_copy {
+            let buffer = from.fill_buf().context("cannot read pg_dump's output")?;
+            let data = whole_rows(buffer);
+            if !data.is_empty() {
+                rows += memchr::memchr_iter(b'\n', data).count() as u64;
+                hash.update(data);
+                to.write_all(data)?;
+                bytes += data.len() as u64;
+                progress(rows, bytes);
+                let len = data.len();
+                from.consume(len);
+                continue;
+            }
+        }
+        // A line that begins or ends the data, is outside of it, or does not fit the buffer.
+        line.clear();
+        from.read_until(b'\n', &mut line)
+            .context("cannot read pg_dump's output")?;
+        if line.is_empty() {
+            break;
+        }
+        if in_copy {
+            in_copy = line != END_OF_DATA;
+            rows += u64::from(in_copy);
+        } else {
+            in_copy = line.starts_with(b"COPY ") && line.ends_with(b" FROM stdin;\n");
+            complete |= line.starts_with(TRAILER.as_bytes());
+        }
+        hash.update(&line);
+        to.write_all(&line)?;
+        bytes += line.len() as u64;
+    }
+    let digest = hash.finalize();
+    let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok((Dump { rows, bytes, sha256 }, complete))
+}
+
+const END_OF_DATA: &[u8] = b"\\.\n";
+
+/// The whole rows at the start of a buffer that begins a line of COPY data.
+fn whole_rows(buffer: &[u8]) -> &[u8] {
+    if buffer.starts_with(END_OF_DATA) {
+        return &[];
+    }
+    let end = match memchr::memmem::find(buffer, b"\n\\.\n") {
+        Some(at) => at + 1,
+        None => memchr::memrchr(b'\n', buffer).map_or(0, |at| at + 1),
+    };
+    &buffer[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn copied(text: &str, capacity: usize) -> (Dump, bool, Vec<u8>) {
+        let mut out = Vec::new();
+        let from = BufReader::with_capacity(capacity, text.as_bytes());
+        let (dump, complete) = copy(from, &mut out, &mut |_, _| {}).expect("copies");
+        (dump, complete, out)
+    }
+
+    #[test]
+    fn rows_are_counted_whatever_the_buffer() {
+        let table = [
+            ("", 0),
+            ("1\tone\n", 1),
+            ("1\t\\\\.\n2\ttwo\n3\t\n", 3),
+            ("\n\n", 2),
+        ];
+        for (data, rows) in table {
+            let text = format!(
+                "--\n\nCOPY public.users (id, email) FROM stdin;\n{data}\\.\n\nSELECT 1;\n{TRAILER}\n"
+            );
+            for capacity in [4, 5, 7, 16, 64, 4096] {
+                let (dump, complete, out) = copied(&text, capacity);
+                assert_eq!(dump.rows, rows, "{data:?} with {capacity}");
+                assert!(complete);
+                assert_eq!(out, text.as_bytes());
+                assert_eq!(dump.bytes, text.len() as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn a_dump_without_its_trailer_is_told() {
+        let (dump, complete, _) = copied("COPY t (a) FROM stdin;\n1\n2\n", 16);
+        assert_eq!(dump.rows, 2);
+        assert!(!complete);
+    }
+
+    #[test]
+    fn the_hash_is_that_of_the_bytes() {
+        let (dump, _, _) = copied("abc", 2);
+        assert_eq!(
+            dump.sha256,
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+}

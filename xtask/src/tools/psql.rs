@@ -1,0 +1,303 @@
+//! One psql session: fed chunk by chunk through its stdin, answering with markers on stderr.
+//!
+//! psql runs what it is fed statement by statement and ends at the first error
+//! (`ON_ERROR_STOP`), so nothing after an error ever runs. Killed with us or left alone, it reads
+//! the end of its input and disconnects; the server then rolls back what was not committed.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use xshell::{Shell, cmd};
+
+use super::sql_error::{self, ServerMessage};
+use crate::database::conninfo::ConnInfo;
+use crate::error::Result;
+
+/// How often the caller looks at the server while a chunk runs.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Client versions that know `\restrict` (the fix of CVE-2025-8714): major, first minor.
+const RESTRICT_SINCE: [(u32, u32); 6] = [(13, 22), (14, 19), (15, 14), (16, 10), (17, 6), (18, 0)];
+
+/// What a chunk came to.
+#[derive(Debug, Default)]
+pub(crate) struct Reply {
+    /// Notices and warnings of the server.
+    pub(crate) notices: Vec<ServerMessage>,
+    /// What the chunk wrote with [`Chunk::value`], if it asked for a value.
+    pub(crate) value: Option<String>,
+}
+
+/// Why a chunk did not end well. The session is gone.
+#[derive(Debug)]
+pub(crate) struct SessionError {
+    /// What the server or psql said.
+    pub(crate) message: ServerMessage,
+    /// The line of the failing statement's end in the chunk's untrusted text, from 1, if it was
+    /// there that the error arose.
+    pub(crate) body_line: Option<usize>,
+}
+
+/// What is fed to psql at once: our own commands around a migration's text.
+#[derive(Debug, Default)]
+pub(crate) struct Chunk<'a> {
+    /// Our own commands before it.
+    pub(crate) before: String,
+    /// A migration's text, run in psql's restricted mode, as `migration::sql::for_psql` made it.
+    pub(crate) body: Option<&'a str>,
+    /// Our own commands after it.
+    pub(crate) after: String,
+    /// A psql variable (set by `after`) whose value is wanted.
+    pub(crate) value: Option<&'static str>,
+}
+
+/// A running psql.
+pub(crate) struct Session {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stderr: Receiver<String>,
+    /// Marks our lines on stderr, so that no message can be taken for one.
+    nonce: String,
+    /// Lines of stdin that psql has been fed.
+    lines: usize,
+    /// Whether this psql knows `\restrict`.
+    restrict: bool,
+    backend_pid: i32,
+}
+
+impl Session {
+    /// Starts psql and connects. Nothing is asked for: no password prompt, no `.psqlrc`.
+    ///
+    /// # Errors
+    /// If psql cannot be started; the inner error if it cannot connect.
+    pub(crate) fn open(
+        psql: &Path,
+        target: &ConnInfo,
+        application_name: &str,
+        options: &str,
+    ) -> Result<std::result::Result<Session, SessionError>> {
+        let mut command = command(psql, target, application_name, options)?;
+        command
+            .args(["--quiet", "--no-align", "--tuples-only", "--file=-"])
+            .args(["--set=ON_ERROR_STOP=1", "--set=VERBOSITY=verbose"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            // Ctrl-C is for us to hear: we then cancel on the server what psql waits for.
+            .process_group(0);
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot start `{}`", psql.display()))?;
+        let stdin = child.stdin.take();
+        let (sender, stderr) = channel();
+        let lines = child.stderr.take().map(BufReader::new);
+        std::thread::spawn(move || {
+            for line in lines.into_iter().flat_map(|mut pipe| {
+                std::iter::from_fn(move || {
+                    let mut line = Vec::new();
+                    let read = pipe.read_until(b'\n', &mut line).ok()?;
+                    (read > 0).then(|| String::from_utf8_lossy(&line).trim_end().to_owned())
+                })
+            }) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut session = Session {
+            child,
+            stdin,
+            stderr,
+            nonce: super::nonce()?,
+            lines: 0,
+            restrict: false,
+            backend_pid: 0,
+        };
+        Ok(session.greet().map(|()| session))
+    }
+
+    /// Learns the backend's process id and what this psql can do.
+    fn greet(&mut self) -> std::result::Result<(), SessionError> {
+        let hello = Chunk {
+            after: "SELECT pg_catalog.pg_backend_pid() AS pid \\gset\n\
+                    \\set hello :pid ' ' :VERSION_NUM\n"
+                .to_owned(),
+            value: Some("hello"),
+            ..Chunk::default()
+        };
+        let reply = self.run(&hello, &mut |_| {})?;
+        let hello = reply.value.unwrap_or_default();
+        let (pid, version) = hello.split_once(' ').unwrap_or_default();
+        self.backend_pid = pid.parse().unwrap_or_default();
+        let version: u32 = version.trim().parse().unwrap_or_default();
+        self.restrict = knows_restrict(version / 10_000, version % 10_000);
+        Ok(())
+    }
+
+    /// The server process behind this session.
+    pub(crate) fn backend_pid(&self) -> i32 {
+        self.backend_pid
+    }
+
+    /// Feeds a chunk and waits until it has run. `look` is called with the time so far, every
+    /// [`LOOK_EVERY`] while it runs: to see who is in the way, to show progress, to cancel.
+    ///
+    /// # Errors
+    /// If a statement failed or the connection was lost; the session is over then.
+    pub(crate) fn run(
+        &mut self,
+        chunk: &Chunk<'_>,
+        look: &mut dyn FnMut(Duration),
+    ) -> std::result::Result<Reply, SessionError> {
+        let started = Instant::now();
+        let (text, body_starts) = self.compose(chunk);
+        let mut stderr = Vec::new();
+        // A write fails where psql is gone already; its stderr says why.
+        let fed = self.stdin.as_mut().is_some_and(|pipe| {
+            pipe.write_all(text.as_bytes()).is_ok() && pipe.flush().is_ok()
+        });
+        self.lines += text.matches('\n').count();
+        let marker = format!("{}:", self.nonce);
+        loop {
+            let line = match self.stderr.recv_timeout(LOOK_EVERY) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Timeout) if fed => {
+                    look(started.elapsed());
+                    continue;
+                }
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(self.post_mortem(&stderr, body_starts, chunk));
+                }
+            };
+            if let Some(value) = line.strip_prefix(&marker) {
+                return Ok(Reply {
+                    notices: sql_error::parse(&stderr.join("\n")),
+                    value: chunk.value.map(|_| value.trim_start().to_owned()),
+                });
+            }
+            stderr.push(line);
+        }
+    }
+
+    /// The text for psql, and the line of its input at which the body starts.
+    fn compose(&self, chunk: &Chunk<'_>) -> (String, usize) {
+        let mut text = chunk.before.clone();
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        if self.restrict && chunk.body.is_some() {
+            text.push_str(&format!("\\restrict {}\n", self.nonce));
+        }
+        let body_starts = self.lines + text.matches('\n').count() + 1;
+        text.push_str(chunk.body.unwrap_or_default());
+        if self.restrict && chunk.body.is_some() {
+            text.push_str(&format!("\\unrestrict {}\n", self.nonce));
+        }
+        text.push_str(&chunk.after);
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        let value = chunk.value.map(|name| format!(" :{name}")).unwrap_or_default();
+        text.push_str(&format!("\\warn {}:{value}\n", self.nonce));
+        (text, body_starts)
+    }
+
+    /// psql has ended: what it said last is the reason.
+    fn post_mortem(
+        &mut self,
+        stderr: &[String],
+        body_starts: usize,
+        chunk: &Chunk<'_>,
+    ) -> SessionError {
+        self.stdin = None;
+        let status = self.child.wait();
+        let mut messages = sql_error::parse(&stderr.join("\n"));
+        // A lost connection is told in several messages; the one with an SQLSTATE says why.
+        let telling = messages.iter().rposition(|message| {
+            message.sqlstate.as_deref().is_some_and(|code| !is_notice(code))
+        });
+        let message = match telling {
+            Some(index) => messages.swap_remove(index),
+            None => messages.pop().unwrap_or_else(|| ServerMessage {
+                message: match status {
+                    Ok(status) => format!("psql ended early ({status})"),
+                    Err(error) => format!("psql ended early ({error})"),
+                },
+                ..ServerMessage::default()
+            }),
+        };
+        let body_lines = chunk.body.map_or(0, |body| body.matches('\n').count());
+        let body_line = message
+            .input_line
+            .and_then(|line| (line + 1).checked_sub(body_starts))
+            .filter(|line| (1..=body_lines).contains(line));
+        SessionError { message, body_line }
+    }
+
+    /// Ends the session in order.
+    pub(crate) fn close(mut self) {
+        self.stdin = None;
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Without its stdin psql ends by itself after the statement it is at; a session that is
+        // dropped in the middle of one has been cancelled on the server before.
+        self.stdin = None;
+        let _ = self.child.wait();
+    }
+}
+
+/// Completion (00), warnings (01) and "no data" (02) are no errors; 42701, 42P06 and 42P07 also come
+/// as notices of `IF NOT EXISTS`, but then psql goes on.
+fn is_notice(sqlstate: &str) -> bool {
+    ["00", "01", "02"].iter().any(|class| sqlstate.starts_with(class))
+}
+
+fn knows_restrict(major: u32, minor: u32) -> bool {
+    let newest = RESTRICT_SINCE[RESTRICT_SINCE.len() - 1].0;
+    major > newest || RESTRICT_SINCE.iter().any(|&(m, since)| m == major && minor >= since)
+}
+
+/// psql on this database with nothing of the environment left to chance, and no password in argv.
+///
+/// # Errors
+/// If the shell has no current folder.
+pub(crate) fn command(
+    psql: &Path,
+    target: &ConnInfo,
+    application_name: &str,
+    options: &str,
+) -> Result<Command> {
+    let sh = Shell::new()?;
+    let conninfo = target.psql_conninfo();
+    let command = cmd!(sh, "{psql} --no-psqlrc --no-password --dbname={conninfo}").into();
+    Ok(super::with_target(command, target, application_name, options))
+}
+
+/// Runs psql for a person, with their own settings and terminal.
+///
+/// # Errors
+/// If psql cannot be started.
+pub(crate) fn interactive(
+    psql: &Path,
+    target: &ConnInfo,
+    arguments: &[String],
+) -> Result<std::process::ExitStatus> {
+    let sh = Shell::new()?;
+    let conninfo = target.psql_conninfo();
+    let command: Command = cmd!(sh, "{psql} --dbname={conninfo} {arguments...}").into();
+    // A person's psql speaks the person's language.
+    super::with_target(command, target, "psql", "")
+        .env_remove("LC_ALL")
+        .status()
+        .with_context(|| format!("cannot start `{}`", psql.display()))
+}
