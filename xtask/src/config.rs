@@ -65,7 +65,9 @@ impl Config {
             migrations: folder(&global.migrations, "migrations"),
             backups: folder(&global.backups, "backups"),
             path: std::env::var_os("PATH"),
-            os_user: ["USER", "LOGNAME"].iter().find_map(|name| env.get(*name).cloned()),
+            os_user: ["USER", "LOGNAME"]
+                .iter()
+                .find_map(|name| env.get(*name).cloned()),
             flag_url: global.database_url.clone(),
             root,
             env,
@@ -191,7 +193,10 @@ fn workspace_root(env: &BTreeMap<String, String>, current: &Path) -> Result<Path
         .map(Path::to_owned)
         .ok_or_else(|| {
             Failure::usage("this is no workspace")
-                .cause(format!("no `Cargo.lock` in `{}` or above", current.display()))
+                .cause(format!(
+                    "no `Cargo.lock` in `{}` or above",
+                    current.display()
+                ))
                 .hint("run `cargo xtask` inside the workspace")
                 .into()
         })

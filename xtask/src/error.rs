@@ -107,11 +107,6 @@ impl Failure {
         self.sqlstate = Some(sqlstate.into());
         self
     }
-
-    pub(crate) fn excerpt(mut self, excerpt: impl Into<String>) -> Self {
-        self.excerpt = Some(excerpt.into());
-        self
-    }
 }
 
 impl fmt::Display for Failure {

@@ -11,7 +11,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// what a migration names, applies what is pending, verifies it, and says what is left to do.
 /// `db-rollback` is the way back. Every command says which database it talks to.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 100)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    max_term_width = 100
+)]
 #[command(after_help = "Start here:
   cargo xtask db-setup      a private server, a database, seeded and migrated (nothing needed)
   cargo xtask db-status     what is applied and what is pending
@@ -359,7 +364,11 @@ pub(crate) struct Seed {
 #[derive(Args, Debug)]
 pub(crate) struct Psql {
     /// Passed on to psql
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGS"
+    )]
     pub(crate) args: Vec<String>,
 }
 

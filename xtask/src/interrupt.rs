@@ -1,11 +1,16 @@
 //! Ctrl-C and SIGTERM: noted here, acted upon where something is under way.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::error::{Failure, Kind};
 
 static SIGNALS: AtomicUsize = AtomicUsize::new(0);
 static AT_PROMPT: AtomicBool = AtomicBool::new(false);
+static ON_SIGNAL: Mutex<Option<Action>> = Mutex::new(None);
+
+/// What the handler's thread does at the first signal.
+type Action = Box<dyn Fn() + Send>;
 
 /// Installs the handler. The first signal is noted, for the run to cancel what is under way on the
 /// server; at a prompt, or the second time, the program ends at once.
@@ -23,7 +28,19 @@ pub(crate) fn install() {
                  hint: cargo xtask db-status",
             );
         }
+        if let Ok(action) = ON_SIGNAL.lock()
+            && let Some(action) = action.as_ref()
+        {
+            action();
+        }
     });
+}
+
+/// What to do at the first signal, beside noting it: cancel what the server does for us now.
+pub(crate) fn on_signal(action: impl Fn() + Send + 'static) {
+    if let Ok(mut slot) = ON_SIGNAL.lock() {
+        *slot = Some(Box::new(action));
+    }
 }
 
 /// Whether somebody wants this to stop.

@@ -138,7 +138,10 @@ impl Context {
     /// # Errors
     /// If the folder cannot be understood.
     pub(crate) fn folder(&self) -> Result<Folder> {
-        Folder::load(&self.config.migrations, &self.config.shown(&self.config.migrations))
+        Folder::load(
+            &self.config.migrations,
+            &self.config.shown(&self.config.migrations),
+        )
     }
 
     /// The configured database, before it is connected to.
@@ -191,7 +194,12 @@ impl Context {
     /// If it does not let us in.
     pub(crate) fn connect_to(&self, target: &ConnInfo) -> Result<Database, ConnectError> {
         let connection = connect::connect(target, &self.application_name, SESSION_OPTIONS)?;
-        Database::learn(connection.client, connection.info).map_err(|error| ConnectError {
+        let canceller = connection.canceller();
+        interrupt::on_signal(move || {
+            // A server that does not hear it is asked again by whoever waits for it.
+            let _ = canceller.cancel();
+        });
+        Database::learn(connection).map_err(|error| ConnectError {
             problem: ConnectProblem::Other,
             failure: Box::new(failures::from_error(&error)),
         })
@@ -201,7 +209,9 @@ impl Context {
 /// clap prints its own help and usage errors; with `--format json` an error is a document too.
 fn usage_error(error: &clap::Error) -> ExitCode {
     let arguments: Vec<OsString> = raw_arguments();
-    let wants_json = arguments.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json")
+    let wants_json = arguments
+        .windows(2)
+        .any(|pair| pair[0] == "--format" && pair[1] == "json")
         || arguments.iter().any(|argument| argument == "--format=json");
     if wants_json && error.use_stderr() {
         let text = error.render().to_string();
@@ -212,7 +222,11 @@ fn usage_error(error: &clap::Error) -> ExitCode {
     } else {
         let _ = error.print();
     }
-    ExitCode::from(if error.use_stderr() { Kind::Usage.exit_code() } else { 0 })
+    ExitCode::from(if error.use_stderr() {
+        Kind::Usage.exit_code()
+    } else {
+        0
+    })
 }
 
 fn raw_arguments() -> Vec<OsString> {

@@ -95,9 +95,11 @@ pub(crate) fn is_private(ctx: &Context, target: &ConnInfo) -> Result<bool> {
     let [host] = target.hosts() else {
         return Ok(false);
     };
-    Ok(target.user() == SUPERUSER
-        && host.name == "127.0.0.1"
-        && cluster.port()? == Some(host.port))
+    Ok(
+        target.user() == SUPERUSER
+            && host.name == "127.0.0.1"
+            && cluster.port()? == Some(host.port),
+    )
 }
 
 /// After a failed connection: starts the private server if it was meant and does not run.
@@ -123,8 +125,9 @@ fn install(ctx: &mut Context) -> Result {
     let shown: Vec<String> = commands.iter().map(ToString::to_string).collect();
     let shown = shown.join(" && ");
     let missing = || {
-        Failure::failed("PostgreSQL is not installed")
-            .cause("no `initdb`, `pg_ctl` and `postgres` on PATH or in this platform's usual places")
+        Failure::failed("PostgreSQL is not installed").cause(
+            "no `initdb`, `pg_ctl` and `postgres` on PATH or in this platform's usual places",
+        )
     };
     if commands.is_empty() || ctx.config.pg_bin_dir().is_some() {
         return Err(missing()
@@ -133,11 +136,14 @@ fn install(ctx: &mut Context) -> Result {
     }
     ctx.ui.info("Missing", "PostgreSQL is not installed");
     ctx.ui.command(&shown);
-    let agreed = ctx
-        .ui
-        .confirm("Install PostgreSQL with this command?", &format!("{shown} && cargo xtask db-setup, or cargo xtask db-setup --yes"))?;
+    let agreed = ctx.ui.confirm(
+        "Install PostgreSQL with this command?",
+        &format!("{shown} && cargo xtask db-setup, or cargo xtask db-setup --yes"),
+    )?;
     if !agreed {
-        return Err(missing().hint(format!("{shown}, then: cargo xtask db-setup")).into());
+        return Err(missing()
+            .hint(format!("{shown}, then: cargo xtask db-setup"))
+            .into());
     }
     for command in &commands {
         tools::run_platform_command(command)?;

@@ -57,10 +57,6 @@ impl Ui {
         self.format == Format::Json
     }
 
-    pub(crate) fn verbose(&self) -> bool {
-        self.verbose
-    }
-
     /// One line of progress: a right-justified verb and what it was done to.
     pub(crate) fn status(&self, verb: &str, what: impl Display) {
         self.line(GOOD, verb, what);
@@ -157,17 +153,15 @@ impl Ui {
         if answer.is_empty() {
             self.err(format_args!(""));
         }
-        Ok(matches!(
-            answer.trim().to_lowercase().as_str(),
-            "y" | "yes"
-        ))
+        Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
     }
 
     /// A display of something that takes long: a live bar on a terminal, plain lines elsewhere.
     pub(crate) fn progress(&self, verb: &'static str) -> Progress<'_> {
         let bar = self.live.then(|| {
             let bar = indicatif::ProgressBar::new_spinner();
-            if let Ok(style) = indicatif::ProgressStyle::with_template("{prefix:>12.cyan.bold} {msg}")
+            if let Ok(style) =
+                indicatif::ProgressStyle::with_template("{prefix:>12.cyan.bold} {msg}")
             {
                 bar.set_style(style);
             }
@@ -282,9 +276,16 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     };
     let mut lines = vec![
         line(&mut header.iter().copied()),
-        widths.iter().map(|&w| "─".repeat(w)).collect::<Vec<_>>().join("  "),
+        widths
+            .iter()
+            .map(|&w| "─".repeat(w))
+            .collect::<Vec<_>>()
+            .join("  "),
     ];
-    lines.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
+    lines.extend(
+        rows.iter()
+            .map(|row| line(&mut row.iter().map(String::as_str))),
+    );
     lines.join("\n")
 }
 

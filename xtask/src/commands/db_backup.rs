@@ -11,7 +11,6 @@ use crate::runbook::backup::{self, Backups, Taken};
 use crate::runbook::preflight::Touched;
 use crate::ui;
 
-
 #[derive(Serialize)]
 struct Report {
     backups: Vec<Taken>,
@@ -25,7 +24,11 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
         let pending = plan::up(&folder, &applied, None, true)?;
         let touched = Touched::by(pending.iter().map(|migration| &migration.up));
         let named: Vec<String> = touched.backup.iter().map(ToString::to_string).collect();
-        if named.is_empty() { vec![backup::DEFAULT_TABLE.to_owned()] } else { named }
+        if named.is_empty() {
+            vec![backup::DEFAULT_TABLE.to_owned()]
+        } else {
+            named
+        }
     } else {
         flags.tables.clone()
     };
@@ -41,14 +44,24 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
         proof: flags.proof,
         application_name: &ctx.application_name,
     };
-    let mut report = Report { backups: Vec::new() };
+    let mut report = Report {
+        backups: Vec::new(),
+    };
     for relation in &relations {
         let taken = backups.take(&mut db, relation)?;
         ctx.ui.status(
             "Backed up",
-            format_args!("{}: {}, {}", taken.table, ui::plural(taken.rows, "row"), ui::bytes(taken.bytes)),
+            format_args!(
+                "{}: {}, {}",
+                taken.table,
+                ui::plural(taken.rows, "row"),
+                ui::bytes(taken.bytes)
+            ),
         );
-        ctx.ui.command(&backup::command(&taken.table, &taken.file.display().to_string()));
+        ctx.ui.command(&backup::command(
+            &taken.table,
+            &taken.file.display().to_string(),
+        ));
         ctx.ui.data(taken.file.display());
         report.backups.push(taken);
     }

@@ -26,21 +26,32 @@ pub(crate) fn run(ctx: &Context, flags: &Baseline) -> Result {
         .filter(|migration| recorded.iter().all(|row| row.version != migration.version))
         .collect();
     if wanted.is_empty() {
-        ctx.ui.status("Finished", "nothing to record: the history has it already");
+        ctx.ui
+            .status("Finished", "nothing to record: the history has it already");
         return Ok(());
     }
 
     compare(ctx, &mut db, &wanted)?;
     if flags.dry_run {
-        ctx.ui.status("Finished", "the live schema agrees; nothing was recorded");
+        ctx.ui
+            .status("Finished", "the live schema agrees; nothing was recorded");
         return Ok(());
     }
-    let mut runner = Runner::new(&mut db, ctx.tools(), &ctx.ui, flags.locks, &ctx.application_name);
+    let mut runner = Runner::new(
+        &mut db,
+        ctx.tools(),
+        &ctx.ui,
+        flags.locks,
+        &ctx.application_name,
+    );
     runner.ensure_history()?;
     runner.record_unrun(&wanted)?;
     runner.finish();
     for migration in &wanted {
-        ctx.ui.status("Recorded", format_args!("{} {}", migration.version, migration.name));
+        ctx.ui.status(
+            "Recorded",
+            format_args!("{} {}", migration.version, migration.name),
+        );
     }
     ctx.ui.hint("cargo xtask db-status");
     Ok(())
@@ -49,7 +60,10 @@ pub(crate) fn run(ctx: &Context, flags: &Baseline) -> Result {
 /// Every migration up to the version, or up to the newest that is marked as baseline.
 fn chosen(folder: &Folder, version: Option<i64>) -> Result<Vec<&Migration>> {
     let marked = || {
-        let marked = folder.migrations.iter().filter(|migration| migration.is_baseline());
+        let marked = folder
+            .migrations
+            .iter()
+            .filter(|migration| migration.is_baseline());
         marked.map(|migration| migration.version).max()
     };
     let Some(last) = version.or_else(marked) else {
@@ -63,16 +77,23 @@ fn chosen(folder: &Folder, version: Option<i64>) -> Result<Vec<&Migration>> {
             .hint("cargo xtask db-status")
             .into());
     }
-    let up_to = folder.migrations.iter().filter(|migration| migration.version <= last);
+    let up_to = folder
+        .migrations
+        .iter()
+        .filter(|migration| migration.version <= last);
     Ok(up_to.collect())
 }
 
 /// Transactional files run beside the live schema and are compared with it; the others have their
 /// verify files for that.
 fn compare(ctx: &Context, db: &mut Database, wanted: &[&Migration]) -> Result {
-    let (transactional, others): (Vec<&Migration>, Vec<&Migration>) =
-        wanted.iter().partition(|migration| migration.up.transactional);
-    let scripts: Vec<&Script> = transactional.iter().map(|migration| &migration.up).collect();
+    let (transactional, others): (Vec<&Migration>, Vec<&Migration>) = wanted
+        .iter()
+        .partition(|migration| migration.up.transactional);
+    let scripts: Vec<&Script> = transactional
+        .iter()
+        .map(|migration| &migration.up)
+        .collect();
     let mut differences = baseline::compare(db, &scripts)?;
     for migration in &others {
         if migration.verify.is_none() {
@@ -82,7 +103,9 @@ fn compare(ctx: &Context, db: &mut Database, wanted: &[&Migration]) -> Result {
             ));
         }
         // What the other files index was compared above as the table had it before.
-        differences.extra.retain(|line| !line.contains(" INDEX USING "));
+        differences
+            .extra
+            .retain(|line| !line.contains(" INDEX USING "));
     }
     let checked = verify::run(db, wanted.iter().copied())?;
     report(ctx, &differences);
@@ -100,8 +123,13 @@ fn compare(ctx: &Context, db: &mut Database, wanted: &[&Migration]) -> Result {
             .hint("look at the live table: cargo xtask db-psql -- -c '\\d users'")
             .into());
     }
-    if let Some(failure) = verify::failed("the live schema is not what the baseline makes", &checked) {
-        return Err(failure.state("nothing was recorded").hint("cargo xtask db-verify").into());
+    if let Some(failure) =
+        verify::failed("the live schema is not what the baseline makes", &checked)
+    {
+        return Err(failure
+            .state("nothing was recorded")
+            .hint("cargo xtask db-verify")
+            .into());
     }
     ctx.ui.status(
         "Compared",
@@ -116,6 +144,8 @@ fn compare(ctx: &Context, db: &mut Database, wanted: &[&Migration]) -> Result {
 
 fn report(ctx: &Context, differences: &Differences) {
     for line in &differences.extra {
-        ctx.ui.warn(format_args!("the live schema has more than the baseline makes: {line}"));
+        ctx.ui.warn(format_args!(
+            "the live schema has more than the baseline makes: {line}"
+        ));
     }
 }

@@ -10,7 +10,8 @@ use crate::server;
 pub(crate) fn run(ctx: &Context) -> Result {
     let cluster = server::cluster(ctx)?;
     if cluster.status()? == Status::Absent {
-        ctx.ui.status("Destroyed", "there is no private server here");
+        ctx.ui
+            .status("Destroyed", "there is no private server here");
         return Ok(());
     }
     ctx.ui.info(
@@ -22,7 +23,10 @@ pub(crate) fn run(ctx: &Context) -> Result {
         ),
     );
     ctx.ui.more("backups stay where they are");
-    if !ctx.ui.confirm("Delete it?", "cargo xtask db-destroy --yes")? {
+    if !ctx
+        .ui
+        .confirm("Delete it?", "cargo xtask db-destroy --yes")?
+    {
         return Err(Failure::failed("not deleted")
             .cause("the answer was no")
             .state("nothing was changed")
@@ -37,6 +41,9 @@ pub(crate) fn run(ctx: &Context) -> Result {
     if private {
         ctx.config.unset_dot_env(DATABASE_URL)?;
     }
-    ctx.ui.status("Destroyed", "the private server (cargo xtask db-setup makes a new one)");
+    ctx.ui.status(
+        "Destroyed",
+        "the private server (cargo xtask db-setup makes a new one)",
+    );
     Ok(())
 }

@@ -44,9 +44,20 @@ pub(crate) fn run(ctx: &Context, _: &Output) -> Result {
     let mut checks = Checks(Vec::new());
     tools(ctx, &mut checks);
     let folder = checks.take("migrations", ctx.folder(), |folder| {
-        format!("{} in {}", ui::plural(folder.migrations.len() as u64, "migration"), folder.shown_as.display())
+        format!(
+            "{} in {}",
+            ui::plural(folder.migrations.len() as u64, "migration"),
+            folder.shown_as.display()
+        )
     });
-    let db = checks.take("connection", ctx.connect(), |db| db.server.to_string());
+    let db = checks.take("connection", ctx.connect(), |db| {
+        let encryption = if db.server.encrypted {
+            "encrypted"
+        } else {
+            "not encrypted"
+        };
+        format!("{}, {encryption}", db.server)
+    });
     if let Some(mut db) = db {
         server(ctx, &mut db, &mut checks);
         if let Some(folder) = folder {
@@ -61,7 +72,10 @@ pub(crate) fn run(ctx: &Context, _: &Output) -> Result {
     let report = Report { checks, ok };
     print(ctx, &report);
     ctx.ui.json(&report)?;
-    let failing = report.checks.iter().filter(|check| check.status == Status::Fail);
+    let failing = report
+        .checks
+        .iter()
+        .filter(|check| check.status == Status::Fail);
     let names: Vec<&str> = failing.clone().map(|check| check.name).collect();
     if names.is_empty() {
         return Ok(());
@@ -76,8 +90,19 @@ pub(crate) fn run(ctx: &Context, _: &Output) -> Result {
 struct Checks(Vec<Check>);
 
 impl Checks {
-    fn add(&mut self, name: &'static str, status: Status, detail: impl Into<String>, hint: Option<String>) {
-        self.0.push(Check { name, status, detail: detail.into(), hint });
+    fn add(
+        &mut self,
+        name: &'static str,
+        status: Status,
+        detail: impl Into<String>,
+        hint: Option<String>,
+    ) {
+        self.0.push(Check {
+            name,
+            status,
+            detail: detail.into(),
+            hint,
+        });
     }
 
     /// A check that is an operation: its error is the finding.
@@ -95,7 +120,12 @@ impl Checks {
             Err(error) => {
                 let failure = failures::from_error(&error);
                 let detail = [vec![failure.message], failure.causes].concat().join(": ");
-                self.add(name, Status::Fail, detail, Some(failure.hints.join("; or: ")));
+                self.add(
+                    name,
+                    Status::Fail,
+                    detail,
+                    Some(failure.hints.join("; or: ")),
+                );
                 None
             }
         }
@@ -114,19 +144,29 @@ fn server(ctx: &Context, db: &mut Database, checks: &mut Checks) {
     checks.take("server", preflight::server(db), |()| {
         format!("PostgreSQL {}, primary", db.server.server_version)
     });
-    checks.take("pg_dump", ctx.tools().pg_dump(db.server.major()), |pg_dump| {
-        format!("{} ({})", pg_dump.program.display(), pg_dump.version)
-    });
+    checks.take(
+        "pg_dump",
+        ctx.tools().pg_dump(db.server.major()),
+        |pg_dump| format!("{} ({})", pg_dump.program.display(), pg_dump.version),
+    );
     checks.take("history", preflight::history_rights(db), |()| {
         format!("`{}` can be written", history::table(db))
     });
     let skew = Timestamp::now().duration_since(db.server.clock).as_secs();
     let (status, hint) = if skew.abs() > SKEW_SECONDS {
-        (Status::Warn, Some("set the clock: timedatectl set-ntp true".to_owned()))
+        (
+            Status::Warn,
+            Some("set the clock: timedatectl set-ntp true".to_owned()),
+        )
     } else {
         (Status::Ok, None)
     };
-    checks.add("clock", status, format!("{} s apart from the server's", skew.abs()), hint);
+    checks.add(
+        "clock",
+        status,
+        format!("{} s apart from the server's", skew.abs()),
+        hint,
+    );
 }
 
 fn migrations(
@@ -142,11 +182,15 @@ fn migrations(
     let pending = checks.take("files and history", pending, |(pending, _)| {
         format!("they agree; {} pending", ui::count(pending.len() as u64))
     });
-    let Some((pending, has_history)) = pending else { return };
+    let Some((pending, has_history)) = pending else {
+        return;
+    };
     let touched = Touched::by(pending.iter().map(|migration| &migration.up));
-    checks.take("new tables", preflight::not_adopted(db, &touched, has_history), |()| {
-        "what pending migrations create is not there yet".to_owned()
-    });
+    checks.take(
+        "new tables",
+        preflight::not_adopted(db, &touched, has_history),
+        |()| "what pending migrations create is not there yet".to_owned(),
+    );
     let tables = preflight::tables(db, &touched);
     checks.take("tables", tables, |()| preflight::summary(&touched));
     // With nothing pending, the next backup is that of db-backup's default.
@@ -171,9 +215,16 @@ fn room(ctx: &Context, db: &mut Database, names: &[ObjectName], checks: &mut Che
             return;
         }
     };
-    let detail = format!("{} free for a backup of up to {}", ui::bytes(free), ui::bytes(needed));
+    let detail = format!(
+        "{} free for a backup of up to {}",
+        ui::bytes(free),
+        ui::bytes(needed)
+    );
     let (status, hint) = if free < needed {
-        (Status::Fail, Some("choose a folder with more room: cargo xtask db-migrate --backups DIR".to_owned()))
+        (
+            Status::Fail,
+            Some("choose a folder with more room: cargo xtask db-migrate --backups DIR".to_owned()),
+        )
     } else {
         (Status::Ok, None)
     };
@@ -241,7 +292,11 @@ fn print(ctx: &Context, report: &Report) {
                 Status::Warn => "warn",
                 Status::Fail => "FAIL",
             };
-            vec![status.to_owned(), check.name.to_owned(), check.detail.clone()]
+            vec![
+                status.to_owned(),
+                check.name.to_owned(),
+                check.detail.clone(),
+            ]
         })
         .collect();
     ctx.ui.data(ui::table(&["", "Check", "Found"], &rows));

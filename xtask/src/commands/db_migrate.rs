@@ -14,6 +14,13 @@ pub(crate) fn run(ctx: &Context, flags: &Migrate) -> Result {
         dry_run: flags.dry_run,
         reports: &flags.reports,
     };
-    let outcome = runbook::migrate(ctx, &folder, db, flags.to, flags.allow_out_of_order, &options)?;
+    let outcome = runbook::migrate(
+        ctx,
+        &folder,
+        db,
+        flags.to,
+        flags.allow_out_of_order,
+        &options,
+    )?;
     ctx.ui.json(&outcome)
 }

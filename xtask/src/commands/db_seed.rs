@@ -36,5 +36,7 @@ pub(crate) fn run(ctx: &Context, flags: &Seed) -> Result {
 fn is_local(host: &str) -> bool {
     host.starts_with('/')
         || host == "localhost"
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }

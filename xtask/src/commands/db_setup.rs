@@ -24,7 +24,10 @@ pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
     let reports = Reports::default();
     let options = Options {
         locks: Locks::default(),
-        backup: BackupFlags { no_backup: false, proof: Proof::Rows },
+        backup: BackupFlags {
+            no_backup: false,
+            proof: Proof::Rows,
+        },
         dry_run: false,
         reports: &reports,
     };
@@ -86,18 +89,26 @@ fn create_database(ctx: &Context, target: &ConnInfo) -> Result {
         {
             Ok(())
         }
-        Err(error) => Err(anyhow::Error::from(error).context(format!("cannot create database `{name}`"))),
+        Err(error) => {
+            Err(anyhow::Error::from(error).context(format!("cannot create database `{name}`")))
+        }
     }
 }
 
 fn newest_baseline(folder: &Folder) -> Option<i64> {
-    let baselines = folder.migrations.iter().filter(|migration| migration.is_baseline());
+    let baselines = folder
+        .migrations
+        .iter()
+        .filter(|migration| migration.is_baseline());
     baselines.map(|migration| migration.version).max()
 }
 
 fn seed_if_empty(ctx: &Context, users: u64) -> Result {
     let mut db = ctx.connect()?;
-    let table = ObjectName { schema: None, name: "users".to_owned() };
+    let table = ObjectName {
+        schema: None,
+        name: "users".to_owned(),
+    };
     let Some(relation) = catalog::find(&mut db, &table)? else {
         return Ok(());
     };
@@ -106,7 +117,11 @@ fn seed_if_empty(ctx: &Context, users: u64) -> Result {
         return Ok(());
     }
     let password = seed::development_password(&ctx.config)?;
-    let seeding = seed::Seeding { users, logins: false, password: &password };
+    let seeding = seed::Seeding {
+        users,
+        logins: false,
+        password: &password,
+    };
     seed::run(&mut db, &ctx.ui, &seeding)
 }
 
@@ -114,7 +129,8 @@ fn farewell(ctx: &Context) -> Result<String> {
     let mut lines = vec![
         "Ready. What to try next:".to_owned(),
         "  cargo xtask db-status       what is applied".to_owned(),
-        "  cargo xtask db-rollback     the way back; cargo xtask db-migrate goes forward again".to_owned(),
+        "  cargo xtask db-rollback     the way back; cargo xtask db-migrate goes forward again"
+            .to_owned(),
         "  cargo xtask db-psql         look around".to_owned(),
         "  cargo run -p app            the application".to_owned(),
     ];

@@ -28,7 +28,12 @@ pub(crate) fn run(ctx: &Context, flags: &Status) -> Result {
     let applied = history::read_known(&mut db)?;
     let invalid_indexes = catalog::invalid_indexes(&mut db)?;
     let migrations = plan::states(&folder, &applied);
-    let count = |state| migrations.iter().filter(|entry| entry.state == state).count();
+    let count = |state| {
+        migrations
+            .iter()
+            .filter(|entry| entry.state == state)
+            .count()
+    };
     let report = Report {
         database: &db.server,
         applied: count(State::Applied),
@@ -66,7 +71,10 @@ fn print(ctx: &Context, report: &Report<'_>) {
             ]
         })
         .collect();
-    ctx.ui.data(ui::table(&["Version", "Name", "State", "Installed", "Took"], &rows));
+    ctx.ui.data(ui::table(
+        &["Version", "Name", "State", "Installed", "Took"],
+        &rows,
+    ));
     for index in &report.invalid_indexes {
         ctx.ui.warn(format_args!(
             "index `{}` on `{}` is INVALID, left by an interrupted build",

@@ -13,14 +13,17 @@ pub(crate) fn run(ctx: &Context) -> Result {
             .hint("cargo xtask db-setup")
             .into()),
         Status::Stopped => {
-            ctx.ui.status("Stopped", "the private server was not running");
+            ctx.ui
+                .status("Stopped", "the private server was not running");
             Ok(())
         }
         Status::Running { port, .. } => {
             cluster.stop(Stop::Fast)?;
             ctx.ui.status(
                 "Stopped",
-                format_args!("private server on 127.0.0.1:{port}; its data stays (cargo xtask db-start)"),
+                format_args!(
+                    "private server on 127.0.0.1:{port}; its data stays (cargo xtask db-start)"
+                ),
             );
             Ok(())
         }

@@ -54,7 +54,11 @@ pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
     }
     let standbys = wait_for_standbys(&mut db, flags.wait_standbys)?;
     let ok = checks.iter().all(|check| check.ok) && standbys.iter().all(|standby| standby.replayed);
-    let report = Report { checks, standbys, ok };
+    let report = Report {
+        checks,
+        standbys,
+        ok,
+    };
 
     let rows: Vec<Vec<String>> = report
         .checks
@@ -69,12 +73,17 @@ pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
         })
         .collect();
     if rows.is_empty() {
-        ctx.ui.data("Nothing is applied, so there is nothing to verify.");
+        ctx.ui
+            .data("Nothing is applied, so there is nothing to verify.");
     } else {
         ctx.ui.data(ui::table(&["", "Version", "Check"], &rows));
     }
     for standby in &report.standbys {
-        let state = if standby.replayed { "has replayed everything" } else { "LAGS" };
+        let state = if standby.replayed {
+            "has replayed everything"
+        } else {
+            "LAGS"
+        };
         ctx.ui.data(format_args!(
             "standby {}: {state} ({} behind)",
             standby.name,
@@ -87,13 +96,20 @@ pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
 
 fn finding(report: &Report) -> Option<Failure> {
     if let Some(failure) = verify::failed("verification failed", &report.checks) {
-        return Some(failure.hint("cargo xtask db-status").hint("cargo xtask db-migrate"));
+        return Some(
+            failure
+                .hint("cargo xtask db-status")
+                .hint("cargo xtask db-migrate"),
+        );
     }
     let lagging = report.standbys.iter().find(|standby| !standby.replayed)?;
     Some(
-        Failure::finding(format!("standby `{}` has not replayed the migration", lagging.name))
-            .cause(format!("it is {} behind", ui::bytes(lagging.lag_bytes)))
-            .hint("cargo xtask db-verify --wait-standbys 10m"),
+        Failure::finding(format!(
+            "standby `{}` has not replayed the migration",
+            lagging.name
+        ))
+        .cause(format!("it is {} behind", ui::bytes(lagging.lag_bytes)))
+        .hint("cargo xtask db-verify --wait-standbys 10m"),
     )
 }
 

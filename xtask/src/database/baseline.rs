@@ -27,7 +27,11 @@ pub(crate) struct Differences {
 /// # Errors
 /// If a script fails there; one that names its schema cannot be compared this way.
 pub(crate) fn compare(db: &mut Database, scripts: &[&Script]) -> Result<Differences> {
-    let live_schema = db.server.schema.clone().unwrap_or_else(|| "public".to_owned());
+    let live_schema = db
+        .server
+        .schema
+        .clone()
+        .unwrap_or_else(|| "public".to_owned());
     let mut transaction = db.client.transaction()?;
     transaction.batch_execute(
         "SELECT pg_catalog.set_config('search_path', 'pg_temp, ' || pg_catalog.current_setting('search_path'), true)",
@@ -56,7 +60,11 @@ pub(crate) fn compare(db: &mut Database, scripts: &[&Script]) -> Result<Differen
         Some(temp) => describe(&mut transaction, temp, &live_schema)?,
         None => Schema::default(),
     };
-    let live = describe(&mut transaction, &live_schema, temp.as_deref().unwrap_or("pg_temp"))?;
+    let live = describe(
+        &mut transaction,
+        &live_schema,
+        temp.as_deref().unwrap_or("pg_temp"),
+    )?;
     transaction.rollback()?;
     Ok(differences(&wanted, &live))
 }
@@ -113,16 +121,23 @@ fn describe(transaction: &mut Transaction<'_>, schema: &str, other: &str) -> Res
 }
 
 fn differences(wanted: &Schema, live: &Schema) -> Differences {
-    let mut result = Differences { tables: wanted.len(), ..Differences::default() };
+    let mut result = Differences {
+        tables: wanted.len(),
+        ..Differences::default()
+    };
     for (table, properties) in wanted {
         let Some(there) = live.get(table) else {
             result.missing.push(format!("table `{table}`"));
             continue;
         };
         let missing = properties.difference(there);
-        result.missing.extend(missing.map(|property| format!("`{table}`: {property}")));
+        result
+            .missing
+            .extend(missing.map(|property| format!("`{table}`: {property}")));
         let extra = there.difference(properties);
-        result.extra.extend(extra.map(|property| format!("`{table}`: {property}")));
+        result
+            .extra
+            .extend(extra.map(|property| format!("`{table}`: {property}")));
     }
     result
 }

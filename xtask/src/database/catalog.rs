@@ -173,7 +173,11 @@ pub(crate) fn index_state(db: &mut Database, name: &ObjectName) -> Result<Option
 ///
 /// # Errors
 /// If it cannot be counted.
-pub(crate) fn count_values(db: &mut Database, table: &str, column: Option<&str>) -> Result<(u64, u64)> {
+pub(crate) fn count_values(
+    db: &mut Database,
+    table: &str,
+    column: Option<&str>,
+) -> Result<(u64, u64)> {
     let what = column.map_or("*".to_owned(), quote_identifier);
     let row = db.client.query_one(
         &format!("SELECT pg_catalog.count(*), pg_catalog.count({what}) FROM {table}"),

@@ -234,14 +234,6 @@ impl ConnInfo {
         }
     }
 
-    /// The same database on that one host only.
-    ///
-    /// # Panics
-    /// If there is no host of this index.
-    pub(crate) fn pinned(&self, index: usize) -> ConnInfo {
-        self.pinned_to(self.hosts[index].clone())
-    }
-
     /// The same database on this host only.
     pub(crate) fn pinned_to(&self, host: Host) -> ConnInfo {
         ConnInfo {
@@ -634,7 +626,9 @@ mod tests {
         let again = resolve(&info.psql_conninfo(), &[]);
         assert_eq!(again.psql_conninfo(), info.psql_conninfo());
         assert_eq!(
-            info.pinned(1).with_dbname("postgres").psql_conninfo(),
+            info.pinned_to(info.hosts()[1].clone())
+                .with_dbname("postgres")
+                .psql_conninfo(),
             r"host='/run/pg' port='2' user='it\'s' dbname='postgres' application_name='app' options='-c x=y'"
         );
     }
@@ -656,7 +650,10 @@ mod tests {
                 .map(|(password, _)| password.expose().to_owned())
         };
         assert_eq!(found(&info).as_deref(), Some("for a"));
-        assert_eq!(found(&info.pinned(1)).as_deref(), Some("for b"));
+        assert_eq!(
+            found(&info.pinned_to(info.hosts()[1].clone())).as_deref(),
+            Some("for b")
+        );
         assert_eq!(
             found(&info.with_dbname("postgres")).as_deref(),
             Some("admin")

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::Database;
 use crate::error::Result;
-use crate::migration::source::Migration;
 use crate::migration::history::Applied;
+use crate::migration::source::Migration;
 
 /// The table's name, unqualified, as sqlx has it.
 pub(crate) const TABLE: &str = "_sqlx_migrations";
@@ -99,7 +99,11 @@ pub(crate) fn insert_sql(
     installed_on: Timestamp,
     execution_time: &str,
 ) -> String {
-    let checksum: String = migration.checksum.iter().map(|b| format!("{b:02x}")).collect();
+    let checksum: String = migration
+        .checksum
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
     format!(
         "INSERT INTO {table} (version, description, installed_on, success, checksum, execution_time) \
          VALUES ({}, {}, '{installed_on}', true, '\\x{checksum}', {execution_time})",

@@ -24,19 +24,26 @@ pub(crate) fn acquire(db: &mut Database, deadline: Duration, ui: &Ui) -> Result 
     let started = Instant::now();
     let mut told: Option<Session> = None;
     loop {
-        let taken: bool = db
+        let row = db
             .client
-            .query_one("SELECT pg_catalog.pg_try_advisory_lock($1)", &[&key])
-            .context("cannot ask for the advisory lock")?
-            .get(0);
-        if taken {
+            .query_one(
+                "SELECT pg_catalog.pg_try_advisory_lock($1), pg_catalog.clock_timestamp()",
+                &[&key],
+            )
+            .context("cannot ask for the advisory lock")?;
+        if row.get(0) {
+            // From here on this is the run: later by the clock than the one it waited for.
+            db.server.clock = row.get(1);
             return Ok(());
         }
         let holder = holder(db, key)?;
         if let Some(holder) = &holder
             && told.as_ref().map(|told| told.pid) != Some(holder.pid)
         {
-            ui.info("Waiting", format_args!("another run holds the migration lock: {holder}"));
+            ui.info(
+                "Waiting",
+                format_args!("another run holds the migration lock: {holder}"),
+            );
             told = Some(holder.clone());
         }
         if started.elapsed() >= deadline {

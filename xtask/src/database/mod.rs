@@ -5,8 +5,8 @@ pub(crate) mod activity;
 pub(crate) mod baseline;
 pub(crate) mod catalog;
 pub(crate) mod connect;
-pub(crate) mod connstring;
 pub(crate) mod conninfo;
+pub(crate) mod connstring;
 pub(crate) mod history;
 pub(crate) mod lock;
 pub(crate) mod passfile;
@@ -16,6 +16,7 @@ pub(crate) mod standby;
 pub(crate) mod tls;
 
 use anyhow::Context as _;
+use connect::Connection;
 use conninfo::ConnInfo;
 use jiff::Timestamp;
 use postgres::Client;
@@ -54,12 +55,15 @@ pub(crate) struct Server {
     /// 150018.
     #[serde(skip)]
     pub(crate) version_number: u32,
+    /// Whether the connection is.
+    #[serde(skip)]
+    pub(crate) encrypted: bool,
     #[serde(skip)]
     pub(crate) in_recovery: bool,
     /// The first schema of the search path that exists.
     #[serde(skip)]
     pub(crate) schema: Option<String>,
-    /// The server's clock at connection.
+    /// The server's clock at connection, or when the migration lock was taken.
     #[serde(skip)]
     pub(crate) clock: Timestamp,
     /// Where sqlx's history table is, if it is.
@@ -75,13 +79,23 @@ impl Server {
 
 impl std::fmt::Display for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Server { name, host, port, user, server_version, .. } = self;
+        let Server {
+            name,
+            host,
+            port,
+            user,
+            server_version,
+            ..
+        } = self;
         let place = if host.starts_with('/') {
             format!("{host}/.s.PGSQL.{port}")
         } else {
             format!("{host}:{port}")
         };
-        write!(f, "`{name}` on {place} as {user} (PostgreSQL {server_version})")
+        write!(
+            f,
+            "`{name}` on {place} as {user} (PostgreSQL {server_version})"
+        )
     }
 }
 
@@ -90,7 +104,9 @@ impl Database {
     ///
     /// # Errors
     /// If the query fails.
-    pub(crate) fn learn(mut client: Client, target: ConnInfo) -> Result<Database> {
+    pub(crate) fn learn(connection: Connection) -> Result<Database> {
+        let encrypted = connection.encrypted;
+        let (mut client, target) = (connection.client, connection.info);
         // Everything as text, so that no type has to be looked up first.
         let row = client
             .query_one(
@@ -114,14 +130,21 @@ impl Database {
             name: row.get(0),
             user: row.get(1),
             server_version: version.split(' ').next().unwrap_or_default().to_owned(),
-            version_number: number.parse().context("the server's version is no number")?,
+            version_number: number
+                .parse()
+                .context("the server's version is no number")?,
             in_recovery: row.get(4),
             schema: row.get(5),
             clock: row.get(6),
             history_schema: row.get(7),
             host,
             port,
+            encrypted,
         };
-        Ok(Database { client, target, server })
+        Ok(Database {
+            client,
+            target,
+            server,
+        })
     }
 }

@@ -57,7 +57,13 @@ pub(crate) fn development_password(config: &Config) -> Result<String> {
 pub(crate) fn run(db: &mut Database, ui: &Ui, seeding: &Seeding<'_>) -> Result {
     let started = std::time::Instant::now();
     let find = |db: &mut Database, name: &str| {
-        catalog::find(db, &ObjectName { schema: None, name: name.to_owned() })
+        catalog::find(
+            db,
+            &ObjectName {
+                schema: None,
+                name: name.to_owned(),
+            },
+        )
     };
     let Some(users) = find(db, "users")? else {
         return Err(Failure::failed("there is no table `users` to seed")
@@ -85,7 +91,11 @@ pub(crate) fn run(db: &mut Database, ui: &Ui, seeding: &Seeding<'_>) -> Result {
         &[],
     )?;
     let (newest, has_admin): (i64, bool) = (row.get(0), row.get(1));
-    let columns = if seeding.logins { ", last_login_at" } else { "" };
+    let columns = if seeding.logins {
+        ", last_login_at"
+    } else {
+        ""
+    };
     let mut copy = transaction.copy_in(&format!(
         "COPY {table} (email, password_hash, display_name, role, created_at{columns}) FROM STDIN"
     ))?;
@@ -96,7 +106,8 @@ pub(crate) fn run(db: &mut Database, ui: &Ui, seeding: &Seeding<'_>) -> Result {
         let number = newest as u64 + index + 1;
         rows.write(&mut text, number, index == 0 && !has_admin);
         if text.len() >= CHUNK {
-            copy.write_all(text.as_bytes()).context("cannot stream users")?;
+            copy.write_all(text.as_bytes())
+                .context("cannot stream users")?;
             text.clear();
             progress.update(format_args!(
                 "{} of {} users, {:.0} %",
@@ -107,7 +118,8 @@ pub(crate) fn run(db: &mut Database, ui: &Ui, seeding: &Seeding<'_>) -> Result {
             crate::interrupt::check()?;
         }
     }
-    copy.write_all(text.as_bytes()).context("cannot stream users")?;
+    copy.write_all(text.as_bytes())
+        .context("cannot stream users")?;
     copy.finish().context("cannot add development users")?;
     if let Some(sessions) = sessions {
         progress.update("sessions");

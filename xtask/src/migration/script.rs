@@ -489,11 +489,9 @@ fn suggestion(name: &str) -> String {
         .filter(|&(distance, _)| distance <= 3);
     match nearest {
         Some((_, known)) => format!("did you mean `-- xtask: {known}`?"),
-        None => {
-            "the directives are `-- xtask: backup TABLE, …`, `-- xtask: baseline` and \
+        None => "the directives are `-- xtask: backup TABLE, …`, `-- xtask: baseline` and \
              `-- xtask: next WHAT IS LEFT TO DO`"
-                .to_owned()
-        }
+            .to_owned(),
     }
 }
 

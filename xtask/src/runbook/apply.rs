@@ -190,7 +190,10 @@ impl<'a> Runner<'a> {
         self.tell(&reply);
         if checks.is_some() {
             let checked = parse_checks(migration.version, reply.value.as_deref())?;
-            if let Some(failure) = verify::failed(&format!("{} is not as it should be", migration.version), &checked) {
+            if let Some(failure) = verify::failed(
+                &format!("{} is not as it should be", migration.version),
+                &checked,
+            ) {
                 // Dropping the session rolls the transaction back.
                 self.session = None;
                 return Err(failure
@@ -201,7 +204,10 @@ impl<'a> Runner<'a> {
                     ))
                     .into());
             }
-            let chunk = Chunk { before: commit, ..Chunk::default() };
+            let chunk = Chunk {
+                before: commit,
+                ..Chunk::default()
+            };
             self.feed(&chunk, &mut |_, _, _| {})?
                 .map_err(|error| script_failure(script, direction, &error))?;
         }
@@ -219,7 +225,10 @@ impl<'a> Runner<'a> {
         let started = Instant::now();
         indexes::before(self, script)?;
         let text = script.for_psql();
-        let chunk = Chunk { body: Some(&text), ..Chunk::default() };
+        let chunk = Chunk {
+            body: Some(&text),
+            ..Chunk::default()
+        };
         let ui = self.ui;
         let progress = ui.progress("Index");
         let mut last_look = Duration::ZERO;
@@ -240,7 +249,10 @@ impl<'a> Runner<'a> {
             let attempted = format!("{} is not as it should be", migration.version);
             if let Some(failure) = verify::failed(&attempted, &checked) {
                 return Err(failure
-                    .state(format!("`{}` took effect and is not recorded", migration.stem))
+                    .state(format!(
+                        "`{}` took effect and is not recorded",
+                        migration.stem
+                    ))
                     .hint("mend what the checks name, then: cargo xtask db-migrate")
                     .into());
             }
@@ -253,7 +265,10 @@ impl<'a> Runner<'a> {
         };
         self.feed(&chunk, &mut |_, _, _| {})?
             .map_err(|error| script_failure(script, direction, &error))?;
-        Ok(Effort { lock_attempts: 1, ..Effort::default() })
+        Ok(Effort {
+            lock_attempts: 1,
+            ..Effort::default()
+        })
     }
 
     /// The history row. A migration may have left another role or search path behind.
@@ -273,11 +288,14 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// If the server says no.
     pub(crate) fn statement(&mut self, attempted: &str, sql: &str) -> Result {
-        let chunk = Chunk { before: format!("{sql};\n"), ..Chunk::default() };
+        let chunk = Chunk {
+            before: format!("{sql};\n"),
+            ..Chunk::default()
+        };
         self.feed(&chunk, &mut |_, _, _| {})?
             .map_err(|error| server_failure(&error.message))
             .with_context(|| attempted.to_owned())
-    .map(|_| ())
+            .map(|_| ())
     }
 
     /// Feeds a chunk to a fresh or cleaned session. While it runs, `look` may look at the server;
@@ -292,7 +310,12 @@ impl<'a> Runner<'a> {
             None => {
                 self.used = false;
                 let psql = self.tools.psql()?;
-                match Session::open(&psql, &self.db.target, self.application_name, SESSION_OPTIONS)? {
+                match Session::open(
+                    &psql,
+                    &self.db.target,
+                    self.application_name,
+                    SESSION_OPTIONS,
+                )? {
                     Ok(session) => session,
                     Err(error) => return Ok(Err(error)),
                 }
@@ -365,7 +388,7 @@ fn checks_sql(verify: &Script) -> String {
         .statements
         .iter()
         .map(|statement| {
-            let text = &verify.text[statement.range.clone()];
+            let text = statement.text(&verify.text);
             let text = crate::migration::sql::for_psql(text, std::slice::from_ref(statement));
             format!("(SELECT v.\"check\"::text, v.ok FROM (\n{text}\n) AS v (\"check\", ok))")
         })
@@ -382,16 +405,29 @@ fn parse_checks(version: i64, json: Option<&str>) -> Result<Vec<Checked>> {
         serde_json::from_str(json.unwrap_or("[]")).context("cannot read the checks' result")?;
     Ok(rows
         .into_iter()
-        .map(|(check, ok)| Checked { version, check, ok: ok.unwrap_or(false) })
+        .map(|(check, ok)| Checked {
+            version,
+            check,
+            ok: ok.unwrap_or(false),
+        })
         .collect())
 }
 
 /// A message of the server as a failure.
 pub(crate) fn server_failure(message: &ServerMessage) -> Failure {
     let mut failure = Failure::failed(message.message.clone());
-    failure.causes.extend(message.detail.iter().map(|text| format!("DETAIL: {text}")));
-    failure.causes.extend(message.hint.iter().map(|text| format!("HINT: {text}")));
-    failure.causes.extend(message.context.iter().map(|text| format!("CONTEXT: {text}")));
+    failure
+        .causes
+        .extend(message.detail.iter().map(|text| format!("DETAIL: {text}")));
+    failure
+        .causes
+        .extend(message.hint.iter().map(|text| format!("HINT: {text}")));
+    failure.causes.extend(
+        message
+            .context
+            .iter()
+            .map(|text| format!("CONTEXT: {text}")),
+    );
     failure.sqlstate = message.sqlstate.clone();
     failure
 }
@@ -401,7 +437,10 @@ fn script_failure(script: &Script, direction: Direction, error: &SessionError) -
     if interrupt::requested() {
         return Failure {
             kind: Kind::Interrupted,
-            ..Failure::interrupted(format!("`{}` was cancelled on the server", script.path.display()))
+            ..Failure::interrupted(format!(
+                "`{}` was cancelled on the server",
+                script.path.display()
+            ))
         };
     }
     let verb = match direction {

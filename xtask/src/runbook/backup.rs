@@ -84,7 +84,10 @@ impl Backups<'_> {
     pub(crate) fn take(&self, db: &mut Database, table: &Relation) -> Result<Taken> {
         let qualified = table.qualified();
         let attempted = || format!("cannot back up `{qualified}`");
-        let pg_dump = self.tools.pg_dump(db.server.major()).with_context(attempted)?;
+        let pg_dump = self
+            .tools
+            .pg_dump(db.server.major())
+            .with_context(attempted)?;
         let folder = &self.config.backups;
         make_folder(folder, self.ui)?;
         // 0600 whatever the umask, and gone again unless it is kept.
@@ -92,7 +95,9 @@ impl Backups<'_> {
             .prefix(&format!(".{}_backup_", table.name))
             .suffix(".partial")
             .tempfile_in(folder)
-            .with_context(|| format!("cannot write into the backup folder `{}`", folder.display()))?;
+            .with_context(|| {
+                format!("cannot write into the backup folder `{}`", folder.display())
+            })?;
 
         let (dump, rows, snapshot_at) = self
             .dump_and_count(db, &qualified, &pg_dump.program, partial.as_file_mut())
@@ -102,14 +107,20 @@ impl Backups<'_> {
             .sync_all()
             .with_context(|| format!("cannot flush the backup in `{}`", folder.display()))?;
         if self.proof == Proof::Rows && dump.rows != rows {
-            return Err(Failure::failed(format!("the backup of `{qualified}` is not whole"))
-                .cause(format!("it holds {} of {rows} rows", dump.rows))
-                .hint("cargo xtask db-backup")
-                .into());
+            return Err(
+                Failure::failed(format!("the backup of `{qualified}` is not whole"))
+                    .cause(format!("it holds {} of {rows} rows", dump.rows))
+                    .hint("cargo xtask db-backup")
+                    .into(),
+            );
         }
 
         let file = keep(partial, folder, &table.name, snapshot_at)?;
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = file
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let manifest = Manifest {
             file: name,
             table: qualified.clone(),
@@ -297,9 +308,12 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<(PathBuf, Manifest)>> {
         }
         let text = std::fs::read_to_string(&path)?;
         let manifest: Manifest = serde_json::from_str(&text).map_err(|error| {
-            Failure::usage(format!("cannot understand the manifest `{}`", path.display()))
-                .cause(error.to_string())
-                .hint(format!("look at it: cat '{}'", path.display()))
+            Failure::usage(format!(
+                "cannot understand the manifest `{}`",
+                path.display()
+            ))
+            .cause(error.to_string())
+            .hint(format!("look at it: cat '{}'", path.display()))
         })?;
         found.push((path.with_extension(""), manifest));
     }

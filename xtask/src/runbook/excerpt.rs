@@ -56,7 +56,11 @@ fn failing<'a>(
 fn end_line(script: &Script, statement: &Statement) -> usize {
     // The `;` may stand on a later line than the last token.
     let rest = &script.text[statement.range.end..];
-    let semicolon = if statement.terminated { rest.find(';').unwrap_or(0) } else { 0 };
+    let semicolon = if statement.terminated {
+        rest.find(';').unwrap_or(0)
+    } else {
+        0
+    };
     position(&script.text, statement.range.end + semicolon).0
 }
 
@@ -71,6 +75,11 @@ fn byte_of(script: &Script, statement: &Statement, fault: &Position) -> Option<u
     let line = rest.split('\n').next().unwrap_or_default();
     let shown = fault.text.trim_end_matches("...").trim_end();
     let at = line.find(shown)?;
-    let caret: usize = fault.text.chars().take(fault.caret).map(char::len_utf8).sum();
+    let caret: usize = fault
+        .text
+        .chars()
+        .take(fault.caret)
+        .map(char::len_utf8)
+        .sum();
     Some(line_start + at + caret)
 }

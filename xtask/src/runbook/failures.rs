@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 
 use crate::database::connect::{ConnectError, ConnectProblem};
 use crate::error::{Failure, Kind};
+use crate::interrupt;
 use crate::tools;
 
 /// One row: the code, what it means here, and what to do.
@@ -16,7 +17,12 @@ struct Row {
 }
 
 const fn row(sqlstate: &'static str, cause: &'static str, hint: &'static str) -> Row {
-    Row { sqlstate, kind: Kind::Failed, cause, hint }
+    Row {
+        sqlstate,
+        kind: Kind::Failed,
+        cause,
+        hint,
+    }
 }
 
 /// SQLSTATEs as PostgreSQL's manual lists them (appendix A).
@@ -63,16 +69,36 @@ const TABLE: &[Row] = &[
         "no table of that name is visible through the search path",
         "cargo xtask db-doctor",
     ),
-    row("42703", "the table has no column of that name", "cargo xtask db-psql -- -c '\\d users'"),
-    row("42704", "no object of that name exists", "cargo xtask db-psql -- -c '\\d users'"),
-    row("42809", "the object of that name is of another kind", "cargo xtask db-doctor"),
+    row(
+        "42703",
+        "the table has no column of that name",
+        "cargo xtask db-psql -- -c '\\d users'",
+    ),
+    row(
+        "42704",
+        "no object of that name exists",
+        "cargo xtask db-psql -- -c '\\d users'",
+    ),
+    row(
+        "42809",
+        "the object of that name is of another kind",
+        "cargo xtask db-doctor",
+    ),
     row(
         "25006",
         "the server or the session accepts reads only; a standby always does",
         "connect to the primary: cargo xtask db-migrate --database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'",
     ),
-    row("53100", "the server's disk is full", "free space on the server, then: cargo xtask db-doctor"),
-    row("53300", "the server has no connection left", "close some, then: cargo xtask db-doctor"),
+    row(
+        "53100",
+        "the server's disk is full",
+        "free space on the server, then: cargo xtask db-doctor",
+    ),
+    row(
+        "53300",
+        "the server has no connection left",
+        "close some, then: cargo xtask db-doctor",
+    ),
     row(
         "57014",
         "the statement was cancelled on the server",
@@ -83,13 +109,41 @@ const TABLE: &[Row] = &[
         "the server ended the connection: an administrator or a shutdown",
         "cargo xtask db-status, then: cargo xtask db-migrate",
     ),
-    row("57P03", "the server is starting or stopping", "wait a moment, then: cargo xtask db-doctor"),
-    row("23505", "a value is there twice where it must be unique", "mend the rows or the file, then: cargo xtask db-migrate"),
-    row("23502", "a row has NULL where a value is required", "fill the rows first, then: cargo xtask db-migrate"),
-    row("23503", "a row refers to one that does not exist", "mend the rows first, then: cargo xtask db-migrate"),
-    row("23514", "a row breaks a check constraint", "mend the rows first, or add the constraint NOT VALID, then: cargo xtask db-migrate"),
-    row("2BP01", "other objects depend on it", "cargo xtask db-psql -- -c '\\d+ users'"),
-    row("0A000", "this server does not support that", "cargo xtask db-psql -- -c 'SELECT version()'"),
+    row(
+        "57P03",
+        "the server is starting or stopping",
+        "wait a moment, then: cargo xtask db-doctor",
+    ),
+    row(
+        "23505",
+        "a value is there twice where it must be unique",
+        "mend the rows or the file, then: cargo xtask db-migrate",
+    ),
+    row(
+        "23502",
+        "a row has NULL where a value is required",
+        "fill the rows first, then: cargo xtask db-migrate",
+    ),
+    row(
+        "23503",
+        "a row refers to one that does not exist",
+        "mend the rows first, then: cargo xtask db-migrate",
+    ),
+    row(
+        "23514",
+        "a row breaks a check constraint",
+        "mend the rows first, or add the constraint NOT VALID, then: cargo xtask db-migrate",
+    ),
+    row(
+        "2BP01",
+        "other objects depend on it",
+        "cargo xtask db-psql -- -c '\\d+ users'",
+    ),
+    row(
+        "0A000",
+        "this server does not support that",
+        "cargo xtask db-psql -- -c 'SELECT version()'",
+    ),
 ];
 
 /// Adds what an SQLSTATE means and what to do, unless the failure says so itself.
@@ -121,6 +175,9 @@ pub(crate) fn from_error(error: &anyhow::Error) -> Failure {
         let message = std::mem::replace(&mut failure.message, attempted);
         failure.causes.insert(0, message);
     }
+    if interrupt::requested() && failure.sqlstate.as_deref() == Some("57014") {
+        failure.kind = Kind::Interrupted;
+    }
     explain(failure)
 }
 
@@ -137,12 +194,18 @@ fn from_chain(error: &anyhow::Error) -> Failure {
             failure.causes.retain(|cause| *cause != error.to_string());
             if let Some(db) = error.as_db_error() {
                 failure.causes.push(db.message().to_owned());
-                failure.causes.extend(db.detail().map(|detail| format!("DETAIL: {detail}")));
-                failure.causes.extend(db.hint().map(|hint| format!("HINT: {hint}")));
+                failure
+                    .causes
+                    .extend(db.detail().map(|detail| format!("DETAIL: {detail}")));
+                failure
+                    .causes
+                    .extend(db.hint().map(|hint| format!("HINT: {hint}")));
                 return failure.sqlstate(db.code().code());
             }
             if error.is_closed() {
-                failure.causes.push("the connection to the server was lost".to_owned());
+                failure
+                    .causes
+                    .push("the connection to the server was lost".to_owned());
                 return failure.hint("cargo xtask db-status");
             }
         }
@@ -194,9 +257,8 @@ pub(crate) fn connect_failure(error: &ConnectError) -> Failure {
         ConnectProblem::TooManyConnections => {
             failure.hint("close some connections, then: cargo xtask db-doctor")
         }
-        ConnectProblem::Tls => {
-            failure.hint("check sslmode and sslrootcert in DATABASE_URL, then: cargo xtask db-doctor")
-        }
+        ConnectProblem::Tls => failure
+            .hint("check sslmode and sslrootcert in DATABASE_URL, then: cargo xtask db-doctor"),
         ConnectProblem::Other => failure.hint("cargo xtask db-doctor"),
     }
 }

@@ -5,8 +5,8 @@ use super::apply::Runner;
 use crate::database::Database;
 use crate::database::catalog;
 use crate::error::{Failure, Result};
-use crate::migration::script::Script;
 use crate::migration::effects::{Effect, ObjectName};
+use crate::migration::script::Script;
 
 /// Before a script runs: drops what an interrupted build of its indexes has left.
 ///
@@ -40,10 +40,12 @@ pub(crate) fn after(db: &mut Database, script: &Script) -> Result {
         if let Some(state) = catalog::index_state(db, &name)?
             && !state.usable()
         {
-            return Err(Failure::failed(format!("index `{}` is INVALID", state.name))
-                .cause("its build did not end well")
-                .hint("cargo xtask db-migrate")
-                .into());
+            return Err(
+                Failure::failed(format!("index `{}` is INVALID", state.name))
+                    .cause("its build did not end well")
+                    .hint("cargo xtask db-migrate")
+                    .into(),
+            );
         }
     }
     Ok(())
@@ -55,9 +57,15 @@ fn built_concurrently(script: &Script) -> Vec<ObjectName> {
         .effects()
         .flat_map(|(_, effects)| effects)
         .filter_map(|effect| match effect {
-            Effect::CreateIndex { name: Some(name), table, concurrently: true, .. } => {
-                Some(ObjectName { schema: table.schema, name })
-            }
+            Effect::CreateIndex {
+                name: Some(name),
+                table,
+                concurrently: true,
+                ..
+            } => Some(ObjectName {
+                schema: table.schema,
+                name,
+            }),
             _ => None,
         })
         .collect()

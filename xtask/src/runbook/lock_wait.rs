@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use super::apply::Effort;
-use crate::database::activity::{self, Session, Waiting};
 use crate::database::Database;
+use crate::database::activity::{self, Session, Waiting};
 use crate::error::Failure;
 use crate::flags::Locks;
 use crate::interrupt;
@@ -80,7 +80,11 @@ impl Waiter {
             progress.update(format_args!(
                 "{} in the way, {} left; trying again when they have ended",
                 ui::plural(in_the_way.len() as u64, "transaction"),
-                ui::time(self.locks.lock_deadline.saturating_sub(self.started.elapsed())),
+                ui::time(
+                    self.locks
+                        .lock_deadline
+                        .saturating_sub(self.started.elapsed())
+                ),
             ));
             std::thread::sleep(LOOK_EVERY);
         }

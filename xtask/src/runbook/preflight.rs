@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use crate::database::catalog::{self, Relation};
 use crate::database::{Database, OLDEST_SERVER, activity, history};
 use crate::error::{Failure, Result};
-use crate::migration::script::Script;
 use crate::migration::effects::{Effect, ObjectName};
+use crate::migration::script::Script;
 use crate::ui;
 
 /// A transaction older than this is worth naming before a migration.
@@ -39,25 +39,36 @@ impl Touched {
         let mut opaque = false;
         for script in scripts {
             for name in &script.directives.backup {
-                touched.backup.extend(ObjectName::parse(name).filter(|name| !touched.makes(name)));
+                touched
+                    .backup
+                    .extend(ObjectName::parse(name).filter(|name| !touched.makes(name)));
             }
             for (_, effects) in script.effects() {
                 for effect in effects {
                     match effect {
-                        Effect::CreateTable { table, if_not_exists: true } => {
+                        Effect::CreateTable {
+                            table,
+                            if_not_exists: true,
+                        } => {
                             touched.maybe_created.insert(table);
                         }
-                        Effect::CreateTable { table, if_not_exists: false } => {
+                        Effect::CreateTable {
+                            table,
+                            if_not_exists: false,
+                        } => {
                             touched.created.insert(table);
                         }
-                        Effect::AlterTable { table, if_exists: false }
-                            if !opaque && !touched.makes(&table) =>
-                        {
+                        Effect::AlterTable {
+                            table,
+                            if_exists: false,
+                        } if !opaque && !touched.makes(&table) => {
                             touched.altered.insert(table);
                         }
-                        Effect::CreateIndex { table, concurrently, .. }
-                            if !opaque && !touched.makes(&table) =>
-                        {
+                        Effect::CreateIndex {
+                            table,
+                            concurrently,
+                            ..
+                        } if !opaque && !touched.makes(&table) => {
                             touched.indexed.insert((table, concurrently));
                         }
                         Effect::Opaque => opaque = true,
@@ -114,7 +125,11 @@ pub(crate) fn history_rights(db: &mut Database) -> Result {
             &format!("write the history table `{table}`"),
             "connect as its owner: cargo xtask db-migrate --database-url postgres://OWNER@HOST/DATABASE",
         );
-        return if catalog::may_write(db, &table)? { Ok(()) } else { Err(failure.into()) };
+        return if catalog::may_write(db, &table)? {
+            Ok(())
+        } else {
+            Err(failure.into())
+        };
     }
     let Some(schema) = db.server.schema.clone() else {
         return Err(Failure::failed("no schema of the search path exists")
@@ -127,7 +142,11 @@ pub(crate) fn history_rights(db: &mut Database) -> Result {
         &format!("create the history table in schema `{schema}`"),
         "connect as the database's owner: cargo xtask db-migrate --database-url postgres://OWNER@HOST/DATABASE",
     );
-    if catalog::may_create_in(db, &schema)? { Ok(()) } else { Err(failure.into()) }
+    if catalog::may_create_in(db, &schema)? {
+        Ok(())
+    } else {
+        Err(failure.into())
+    }
 }
 
 /// Every table that the scripts back up, alter or index is there, is a table, and is ours to change.
@@ -231,7 +250,10 @@ pub(crate) fn must_be_table(relation: &Relation) -> Result {
     ))
     .sqlstate("42809")
     .cause("it can be neither altered as a table nor backed up")
-    .hint(format!("cargo xtask db-psql -- -c '\\d {}'", relation.qualified()))
+    .hint(format!(
+        "cargo xtask db-psql -- -c '\\d {}'",
+        relation.qualified()
+    ))
     .into())
 }
 

@@ -92,16 +92,23 @@ fn tell(
     ctx.ui.data(format_args!("\n{}", summary(outcome)));
     if !next.is_empty() {
         let items: Vec<String> = next.iter().map(|item| format!("  [ ] {item}")).collect();
-        ctx.ui.data(format_args!("\nNext steps:\n{}", items.join("\n")));
+        ctx.ui
+            .data(format_args!("\nNext steps:\n{}", items.join("\n")));
     }
     if let Some(url) = &reports.notify
         && let Err(error) = notify(url, title, outcome)
     {
-        ctx.ui.warn(format_args!("the notification was not delivered: {error:#}"));
+        ctx.ui.warn(format_args!(
+            "the notification was not delivered: {error:#}"
+        ));
     }
     if let Some(file) = &reports.report {
-        std::fs::write(file, markdown(title, outcome, next))
-            .with_context(|| format!("cannot write the report `{}`; the run itself is done", file.display()))?;
+        std::fs::write(file, markdown(title, outcome, next)).with_context(|| {
+            format!(
+                "cannot write the report `{}`; the run itself is done",
+                file.display()
+            )
+        })?;
         ctx.ui.status("Reported", file.display());
     }
     Ok(())
@@ -113,7 +120,11 @@ fn rows(outcome: &Outcome) -> Vec<Vec<String>> {
         .iter()
         .enumerate()
         .map(|(index, line)| {
-            vec![(index + 1).to_string(), line.what.clone(), ui::time(line.time)]
+            vec![
+                (index + 1).to_string(),
+                line.what.clone(),
+                ui::time(line.time),
+            ]
         })
         .collect();
     let total = Duration::from_secs_f64(outcome.run.duration_ms / 1000.0);
@@ -138,7 +149,10 @@ fn markdown(title: &str, outcome: &Outcome, next: &[String]) -> String {
         text.push_str("\n## Verified\n\n");
         for checked in &outcome.verified {
             let mark = if checked.ok { 'x' } else { ' ' };
-            text.push_str(&format!("- [{mark}] {} ({})\n", checked.check, checked.version));
+            text.push_str(&format!(
+                "- [{mark}] {} ({})\n",
+                checked.check, checked.version
+            ));
         }
     }
     if !next.is_empty() {

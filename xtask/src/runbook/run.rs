@@ -171,7 +171,10 @@ pub(crate) fn rollback(
             preflight::summary(&touched)
         ),
     );
-    let losses: Vec<Loss> = scripts.iter().flat_map(|script| steps::losses(script)).collect();
+    let losses: Vec<Loss> = scripts
+        .iter()
+        .flat_map(|script| steps::losses(script))
+        .collect();
     show_losses(ctx, db, &losses)?;
 
     let backups = tables_to_back_up(db, options, &touched)?;
@@ -216,7 +219,6 @@ fn run_steps(
         proof: options.backup.proof,
         application_name: &ctx.application_name,
     };
-    let installed_on = db.server.clock;
     let (verb_done, verb_now) = match direction {
         Direction::Up => ("Applied", "applied"),
         Direction::Down => ("Undid", "undone"),
@@ -229,15 +231,18 @@ fn run_steps(
         })
         .collect();
     // The backups come first, on the native connection; then psql takes over.
-    let (before, rest): (Vec<_>, Vec<_>) =
-        steps.iter().partition(|step| matches!(step.action, Action::Backup(_)));
+    let (before, rest): (Vec<_>, Vec<_>) = steps
+        .iter()
+        .partition(|step| matches!(step.action, Action::Backup(_)));
     for step in before {
         interrupt::check()?;
-        let Action::Backup(relation) = &step.action else { continue };
+        let Action::Backup(relation) = &step.action else {
+            continue;
+        };
         let at = Instant::now();
-        let taken = backups
-            .take(db, relation)
-            .map_err(|error| failures::from_error(&error).state("no migration has run; nothing was changed"))?;
+        let taken = backups.take(db, relation).map_err(|error| {
+            failures::from_error(&error).state("no migration has run; nothing was changed")
+        })?;
         let what = format!(
             "{}: {}, {} in {}{}",
             taken.table,
@@ -249,19 +254,28 @@ fn run_steps(
                 _ => " (not proven)",
             }
         );
-        ctx.ui.status("Backed up", format_args!("{what}  {}", ui::time(at.elapsed())));
-        ctx.ui.command(&backup::command(&taken.table, &taken.file.display().to_string()));
-        outcome.summary.push(report::Line::new(format!("Backed up {what}"), at.elapsed()));
+        ctx.ui.status(
+            "Backed up",
+            format_args!("{what}  {}", ui::time(at.elapsed())),
+        );
+        ctx.ui.command(&backup::command(
+            &taken.table,
+            &taken.file.display().to_string(),
+        ));
+        outcome
+            .summary
+            .push(report::Line::new(format!("Backed up {what}"), at.elapsed()));
         outcome.backups.push(taken);
     }
 
     let mut runner = Runner::new(db, tools, &ctx.ui, options.locks, &ctx.application_name);
-    runner.installed_on = installed_on;
     if direction == Direction::Up {
         runner.ensure_history()?;
     }
     for step in &rest {
-        let Action::Change(migration) = step.action else { continue };
+        let Action::Change(migration) = step.action else {
+            continue;
+        };
         let result = interrupt::check().and_then(|()| runner.run(migration, direction));
         let effort = result.map_err(|error| {
             let failure = failures::from_error(&error);
@@ -283,12 +297,16 @@ fn run_steps(
     runner.finish();
 
     for step in &rest {
-        let Action::Verify(migrations) = &step.action else { continue };
+        let Action::Verify(migrations) = &step.action else {
+            continue;
+        };
         let at = Instant::now();
         outcome.verified = verify::run(db, migrations.iter().copied())?;
         if let Some(failure) = verify::failed("verification failed", &outcome.verified) {
             return Err(failure
-                .state(format!("every migration of this run is {verb_now} and in the history"))
+                .state(format!(
+                    "every migration of this run is {verb_now} and in the history"
+                ))
                 .hint("cargo xtask db-verify")
                 .hint("undo this run: cargo xtask db-rollback")
                 .into());
@@ -297,11 +315,16 @@ fn run_steps(
             0 => "no verify file has a check".to_owned(),
             checks => format!("{} hold", ui::plural(checks, "check")),
         };
-        ctx.ui.status("Verified", format_args!("{what}  {}", ui::time(at.elapsed())));
+        ctx.ui.status(
+            "Verified",
+            format_args!("{what}  {}", ui::time(at.elapsed())),
+        );
         for checked in &outcome.verified {
             ctx.ui.detail(format_args!("ok: {}", checked.check));
         }
-        outcome.summary.push(report::Line::new(format!("Verified: {what}"), at.elapsed()));
+        outcome
+            .summary
+            .push(report::Line::new(format!("Verified: {what}"), at.elapsed()));
     }
     outcome.run.duration_ms = started.elapsed().as_secs_f64() * 1000.0;
     Ok(outcome)
@@ -324,7 +347,11 @@ fn tables_to_back_up(
 }
 
 /// The applied migrations that a rollback leaves, whose checks must hold after it.
-fn remaining<'f>(folder: &'f Folder, applied: &[Applied], undone: &[&Migration]) -> Vec<&'f Migration> {
+fn remaining<'f>(
+    folder: &'f Folder,
+    applied: &[Applied],
+    undone: &[&Migration],
+) -> Vec<&'f Migration> {
     folder
         .migrations
         .iter()
@@ -342,7 +369,11 @@ fn show_losses(ctx: &Context, db: &mut Database, losses: &[Loss]) -> Result {
             Loss::Table(table) => match catalog::find(db, table)? {
                 Some(relation) => {
                     let (rows, _) = catalog::count_values(db, &relation.qualified(), None)?;
-                    format!("table `{}` with {}", relation.qualified(), ui::plural(rows, "row"))
+                    format!(
+                        "table `{}` with {}",
+                        relation.qualified(),
+                        ui::plural(rows, "row")
+                    )
                 }
                 None => format!("table `{table}`, which is gone already"),
             },
@@ -422,7 +453,10 @@ fn half_way(
 fn tries(effort: Effort) -> String {
     match effort.lock_attempts {
         0 | 1 => String::new(),
-        tries => format!(" ({tries} tries, {} for the lock)", ui::time(effort.lock_wait)),
+        tries => format!(
+            " ({tries} tries, {} for the lock)",
+            ui::time(effort.lock_wait)
+        ),
     }
 }
 
@@ -464,7 +498,12 @@ impl Outcome {
             lock_attempts: effort.lock_attempts,
         });
         self.summary.push(report::Line::new(
-            format!("{verb} {} {}{}", migration.version, migration.name, tries(effort)),
+            format!(
+                "{verb} {} {}{}",
+                migration.version,
+                migration.name,
+                tries(effort)
+            ),
             effort.duration,
         ));
     }

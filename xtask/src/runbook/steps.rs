@@ -86,7 +86,11 @@ fn change_step(migration: &Migration, direction: Direction) -> Result<Step<'_>> 
 
 /// psql's `-f` runs statement by statement; `-c` would make one transaction of several.
 fn command(script: &Script) -> String {
-    let transaction = if script.transactional { " --single-transaction" } else { "" };
+    let transaction = if script.transactional {
+        " --single-transaction"
+    } else {
+        ""
+    };
     format!(
         "psql \"$DATABASE_URL\" -v ON_ERROR_STOP=1{transaction} -f {}",
         script.path.display()

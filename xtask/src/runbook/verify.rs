@@ -29,11 +29,13 @@ pub(crate) fn run<'a>(
     let mut transaction = db.client.build_transaction().read_only(true).start()?;
     let mut checked = Vec::new();
     for migration in migrations {
-        let Some(script) = &migration.verify else { continue };
+        let Some(script) = &migration.verify else {
+            continue;
+        };
         for statement in &script.statements {
             let (line, column) = position(&script.text, statement.range.start);
             let place = || format!("{}:{line}:{column}", script.path.display());
-            let text = &script.text[statement.range.clone()];
+            let text = statement.text(&script.text);
             let rows = transaction
                 .query(text, &[])
                 .with_context(|| format!("cannot run the check at {}", place()))?;

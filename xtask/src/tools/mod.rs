@@ -134,7 +134,9 @@ pub(crate) fn install_hint() -> Option<String> {
 
 /// The platform's command that starts an installed server.
 pub(crate) fn start_hint() -> Option<String> {
-    Platform::detect().start_command().map(|command| command.to_string())
+    Platform::detect()
+        .start_command()
+        .map(|command| command.to_string())
 }
 
 /// Points a database program at this database: settings by its environment, the password too, and

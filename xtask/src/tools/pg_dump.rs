@@ -94,16 +94,20 @@ pub(crate) fn run(
     let (dump, complete) = written?;
     if !status.success() {
         let table = request.table;
-        return Err(Failure::failed(format!("pg_dump of `{table}` failed ({status})"))
-            .cause(stderr.trim().to_owned())
-            .hint("cargo xtask db-doctor")
-            .into());
+        return Err(
+            Failure::failed(format!("pg_dump of `{table}` failed ({status})"))
+                .cause(stderr.trim().to_owned())
+                .hint("cargo xtask db-doctor")
+                .into(),
+        );
     }
     if !complete {
-        return Err(Failure::failed(format!("pg_dump of `{}` ended early", request.table))
-            .cause(format!("its last line is not `{TRAILER}`"))
-            .hint("cargo xtask db-backup")
-            .into());
+        return Err(
+            Failure::failed(format!("pg_dump of `{}` ended early", request.table))
+                .cause(format!("its last line is not `{TRAILER}`"))
+                .hint("cargo xtask db-backup")
+                .into(),
+        );
     }
     Ok(dump)
 }
@@ -158,7 +162,14 @@ fn copy(
     }
     let digest = hash.finalize();
     let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((Dump { rows, bytes, sha256 }, complete))
+    Ok((
+        Dump {
+            rows,
+            bytes,
+            sha256,
+        },
+        complete,
+    ))
 }
 
 const END_OF_DATA: &[u8] = b"\\.\n";

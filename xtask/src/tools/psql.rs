@@ -158,9 +158,10 @@ impl Session {
         let (text, body_starts) = self.compose(chunk);
         let mut stderr = Vec::new();
         // A write fails where psql is gone already; its stderr says why.
-        let fed = self.stdin.as_mut().is_some_and(|pipe| {
-            pipe.write_all(text.as_bytes()).is_ok() && pipe.flush().is_ok()
-        });
+        let fed = self
+            .stdin
+            .as_mut()
+            .is_some_and(|pipe| pipe.write_all(text.as_bytes()).is_ok() && pipe.flush().is_ok());
         self.lines += text.matches('\n').count();
         let marker = format!("{}:", self.nonce);
         loop {
@@ -203,7 +204,10 @@ impl Session {
         if !text.ends_with('\n') {
             text.push('\n');
         }
-        let value = chunk.value.map(|name| format!(" :{name}")).unwrap_or_default();
+        let value = chunk
+            .value
+            .map(|name| format!(" :{name}"))
+            .unwrap_or_default();
         text.push_str(&format!("\\warn {}:{value}\n", self.nonce));
         (text, body_starts)
     }
@@ -220,7 +224,10 @@ impl Session {
         let mut messages = sql_error::parse(&stderr.join("\n"));
         // A lost connection is told in several messages; the one with an SQLSTATE says why.
         let telling = messages.iter().rposition(|message| {
-            message.sqlstate.as_deref().is_some_and(|code| !is_notice(code))
+            message
+                .sqlstate
+                .as_deref()
+                .is_some_and(|code| !is_notice(code))
         });
         let message = match telling {
             Some(index) => messages.swap_remove(index),
@@ -259,12 +266,17 @@ impl Drop for Session {
 /// Completion (00), warnings (01) and "no data" (02) are no errors; 42701, 42P06 and 42P07 also come
 /// as notices of `IF NOT EXISTS`, but then psql goes on.
 fn is_notice(sqlstate: &str) -> bool {
-    ["00", "01", "02"].iter().any(|class| sqlstate.starts_with(class))
+    ["00", "01", "02"]
+        .iter()
+        .any(|class| sqlstate.starts_with(class))
 }
 
 fn knows_restrict(major: u32, minor: u32) -> bool {
     let newest = RESTRICT_SINCE[RESTRICT_SINCE.len() - 1].0;
-    major > newest || RESTRICT_SINCE.iter().any(|&(m, since)| m == major && minor >= since)
+    major > newest
+        || RESTRICT_SINCE
+            .iter()
+            .any(|&(m, since)| m == major && minor >= since)
 }
 
 /// psql on this database with nothing of the environment left to chance, and no password in argv.
@@ -280,7 +292,12 @@ pub(crate) fn command(
     let sh = Shell::new()?;
     let conninfo = target.psql_conninfo();
     let command = cmd!(sh, "{psql} --no-psqlrc --no-password --dbname={conninfo}").into();
-    Ok(super::with_target(command, target, application_name, options))
+    Ok(super::with_target(
+        command,
+        target,
+        application_name,
+        options,
+    ))
 }
 
 /// Runs psql for a person, with their own settings and terminal.

@@ -137,7 +137,11 @@ fn position(number: usize, line: &str, text: &str, caret_line: &str) -> Position
     let cut = text.strip_prefix("...");
     Position {
         line: number,
-        caret: if cut.is_some() { caret.saturating_sub(3) } else { caret },
+        caret: if cut.is_some() {
+            caret.saturating_sub(3)
+        } else {
+            caret
+        },
         text: cut.unwrap_or(text).to_owned(),
     }
 }
@@ -198,7 +202,8 @@ mod tests {
 
     #[test]
     fn what_psql_says_itself_has_no_sqlstate() {
-        let messages = parse("psql:<stdin>:4: server closed the connection unexpectedly\n\tThis…\n");
+        let messages =
+            parse("psql:<stdin>:4: server closed the connection unexpectedly\n\tThis…\n");
         assert_eq!(messages[0].sqlstate, None);
         assert_eq!(messages[0].input_line, Some(4));
     }

@@ -1,0 +1,4 @@
+//! The commands against a real PostgreSQL, which this test binary starts and stops itself.
+
+mod common;
+mod flow;
