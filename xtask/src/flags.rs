@@ -90,6 +90,10 @@ pub(crate) struct Output {
 /// The commands.
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
+#[expect(
+    clippy::enum_variant_names,
+    reason = "clap makes the commands' names of them"
+)]
 pub(crate) enum Command {
     /// Local development from nothing: server, database, seed, and all that db-migrate does
     ///

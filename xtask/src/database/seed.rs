@@ -179,7 +179,7 @@ impl<'a> Rows<'a> {
             )
         };
         if self.logins {
-            if number % 3 == 0 {
+            if number.is_multiple_of(3) {
                 out.push_str("\t\\N");
             } else {
                 let day = &self.days[(spread / 7 % LOGIN_DAYS) as usize];

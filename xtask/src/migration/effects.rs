@@ -102,34 +102,6 @@ pub(crate) enum ReindexTarget {
     Many,
 }
 
-impl Effect {
-    /// The table that it is done to; `None` too where that is known only to the catalog.
-    pub(crate) fn table(&self) -> Option<&ObjectName> {
-        match self {
-            Effect::CreateTable { table, .. }
-            | Effect::AlterTable { table, .. }
-            | Effect::AddColumn { table, .. }
-            | Effect::DropColumn { table, .. }
-            | Effect::AlterColumnType { table, .. }
-            | Effect::References { table }
-            | Effect::DropTable { table, .. }
-            | Effect::CreateIndex { table, .. }
-            | Effect::Reindex {
-                target: ReindexTarget::Table(table),
-                ..
-            }
-            | Effect::Truncate { table }
-            | Effect::Delete { table }
-            | Effect::Update { table } => Some(table),
-            Effect::DropSchema { .. }
-            | Effect::DropIndex { .. }
-            | Effect::Reindex { .. }
-            | Effect::Opaque
-            | Effect::Other => None,
-        }
-    }
-}
-
 impl ObjectName {
     /// Reads a name as it would be written in SQL; `None` if it is not one name.
     pub(crate) fn parse(written: &str) -> Option<ObjectName> {

@@ -366,7 +366,6 @@ mod tests {
     /// Migrations from words such as `1`, `2!` (irreversible) or `3^` (baseline).
     fn folder(words: &str) -> Folder {
         Folder {
-            dir: PathBuf::new(),
             shown_as: "m".into(),
             migrations: words.split_whitespace().map(migration).collect(),
         }

@@ -27,7 +27,6 @@ const SCHEMA_FILE: &str = "schema.sql";
 /// All migrations on disk, each of them fit to run.
 #[derive(Clone, Debug)]
 pub(crate) struct Folder {
-    pub(crate) dir: PathBuf,
     /// What messages call it.
     pub(crate) shown_as: PathBuf,
     /// Ascending by version; at least one.
@@ -81,7 +80,6 @@ impl Folder {
         files.attach_verify(&mut migrations);
         if files.problems.is_empty() {
             Ok(Folder {
-                dir: dir.to_owned(),
                 shown_as: shown_as.to_owned(),
                 migrations,
             })

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::lock_wait::Waiter;
 use super::verify::{self, Checked};
-use super::{failures, indexes};
+use super::{excerpt, failures, indexes};
 use crate::database::{Database, SESSION_OPTIONS, activity, history};
 use crate::error::{Failure, Kind, Result};
 use crate::flags::Locks;
@@ -180,9 +180,7 @@ impl<'a> Runner<'a> {
             match outcome {
                 Ok(reply) => break reply,
                 Err(error) if is_lock_failure(&error.message) && !interrupt::requested() => {
-                    waiter
-                        .watch(self.db, self.ui, &seen)
-                        .map_err(|failure| locate(failure, script, &error))?;
+                    waiter.watch(self.db, self.ui, &seen, || excerpt::of(script, &error))?;
                 }
                 Err(error) => return Err(script_failure(script, direction, &error).into()),
             }
@@ -304,7 +302,7 @@ impl<'a> Runner<'a> {
         &mut self,
         chunk: &Chunk<'_>,
         look: &mut dyn FnMut(&mut postgres::Client, i32, Duration),
-    ) -> Result<std::result::Result<Reply, SessionError>> {
+    ) -> Result<Result<Reply, Box<SessionError>>> {
         let mut session = match self.session.take() {
             Some(session) => session,
             None => {
@@ -458,11 +456,6 @@ fn script_failure(script: &Script, direction: Direction, error: &SessionError) -
         None => server.message,
     });
     failure.causes.extend(server.causes);
-    failures::explain(locate(failure, script, error))
-}
-
-/// Adds the place in the file.
-fn locate(mut failure: Failure, script: &Script, error: &SessionError) -> Failure {
-    failure.excerpt = super::excerpt::of(script, error);
-    failure
+    failure.excerpt = excerpt::of(script, error);
+    failures::explain(failure)
 }

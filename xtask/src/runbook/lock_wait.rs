@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::apply::Effort;
 use crate::database::Database;
 use crate::database::activity::{self, Session, Waiting};
-use crate::error::Failure;
+use crate::error::{Failure, Result};
 use crate::flags::Locks;
 use crate::interrupt;
 use crate::ui::{self, Ui};
@@ -57,22 +57,25 @@ impl Waiter {
         db: &mut Database,
         ui: &Ui,
         seen: &Waiting,
-    ) -> Result<(), Failure> {
+        place: impl Fn() -> Option<String>,
+    ) -> Result {
         self.first_failure.get_or_insert_with(Instant::now);
         let mut in_the_way = seen.blockers.clone();
         let progress = ui.progress("Waiting");
         loop {
             self.tell(ui, &in_the_way);
             if self.started.elapsed() >= self.locks.lock_deadline {
-                return Err(self.busy(&in_the_way));
+                let mut failure = self.busy(&in_the_way);
+                failure.excerpt = place();
+                return Err(failure.into());
             }
             if interrupt::requested() {
                 return Err(Failure::interrupted("stopped while waiting for a lock")
-                    .state("this migration has changed nothing"));
+                    .state("this migration has changed nothing")
+                    .into());
             }
             let holders =
-                activity::old_holders(&mut db.client, &seen.relations, self.locks.lock_timeout)
-                    .map_err(|error| super::failures::from_error(&error))?;
+                activity::old_holders(&mut db.client, &seen.relations, self.locks.lock_timeout)?;
             if holders.is_empty() {
                 break;
             }

@@ -80,7 +80,7 @@ impl Session {
         target: &ConnInfo,
         application_name: &str,
         options: &str,
-    ) -> Result<std::result::Result<Session, SessionError>> {
+    ) -> Result<Result<Session, Box<SessionError>>> {
         let mut command = command(psql, target, application_name, options)?;
         command
             .args(["--quiet", "--no-align", "--tuples-only", "--file=-"])
@@ -122,7 +122,7 @@ impl Session {
     }
 
     /// Learns the backend's process id and what this psql can do.
-    fn greet(&mut self) -> std::result::Result<(), SessionError> {
+    fn greet(&mut self) -> Result<(), Box<SessionError>> {
         let hello = Chunk {
             after: "SELECT pg_catalog.pg_backend_pid() AS pid \\gset\n\
                     \\set hello :pid ' ' :VERSION_NUM\n"
@@ -153,7 +153,7 @@ impl Session {
         &mut self,
         chunk: &Chunk<'_>,
         look: &mut dyn FnMut(Duration),
-    ) -> std::result::Result<Reply, SessionError> {
+    ) -> Result<Reply, Box<SessionError>> {
         let started = Instant::now();
         let (text, body_starts) = self.compose(chunk);
         let mut stderr = Vec::new();
@@ -218,7 +218,7 @@ impl Session {
         stderr: &[String],
         body_starts: usize,
         chunk: &Chunk<'_>,
-    ) -> SessionError {
+    ) -> Box<SessionError> {
         self.stdin = None;
         let status = self.child.wait();
         let mut messages = sql_error::parse(&stderr.join("\n"));
@@ -244,7 +244,7 @@ impl Session {
             .input_line
             .and_then(|line| (line + 1).checked_sub(body_starts))
             .filter(|line| (1..=body_lines).contains(line));
-        SessionError { message, body_line }
+        Box::new(SessionError { message, body_line })
     }
 
     /// Ends the session in order.
