@@ -357,7 +357,7 @@ fn abbreviated(checksum: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
 
     use super::super::script::{Role, Script};
     use super::*;
