@@ -103,6 +103,15 @@ impl Failure {
         self
     }
 
+    /// Message and causes in one line.
+    pub(crate) fn one_line(&self) -> String {
+        let parts: Vec<&str> = std::iter::once(&self.message)
+            .chain(&self.causes)
+            .map(String::as_str)
+            .collect();
+        parts.join("; ")
+    }
+
     pub(crate) fn sqlstate(mut self, sqlstate: impl Into<String>) -> Self {
         self.sqlstate = Some(sqlstate.into());
         self

@@ -216,6 +216,9 @@ pub(crate) struct Locks {
     /// Show the query of whoever is in the way (it may hold personal data)
     #[arg(long)]
     pub(crate) show_queries: bool,
+    /// End what a killed run has left running on the server, instead of waiting for it
+    #[arg(long)]
+    pub(crate) end_orphans: bool,
 }
 
 impl Default for Locks {
@@ -224,6 +227,7 @@ impl Default for Locks {
             lock_timeout: Duration::from_millis(100),
             lock_deadline: Duration::from_secs(600),
             show_queries: false,
+            end_orphans: false,
         }
     }
 }

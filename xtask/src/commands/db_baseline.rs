@@ -18,7 +18,7 @@ pub(crate) fn run(ctx: &Context, flags: &Baseline) -> Result {
     preflight::server(&db)?;
     preflight::history_rights(&mut db)?;
     if !flags.dry_run {
-        lock::acquire(&mut db, flags.locks.lock_deadline, &ctx.ui)?;
+        lock::acquire(&mut db, flags.locks, &ctx.ui)?;
     }
     let recorded = history::read(&mut db)?;
     let wanted: Vec<&Migration> = chosen

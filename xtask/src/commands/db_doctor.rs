@@ -10,7 +10,7 @@ use crate::flags::Output;
 use crate::migration::effects::ObjectName;
 use crate::migration::plan;
 use crate::runbook::preflight::{self, Touched};
-use crate::runbook::{backup, failures};
+use crate::runbook::{backup, failures, indexes};
 use crate::ui;
 
 /// Clocks that differ by more make dates in names and reports misleading.
@@ -64,7 +64,7 @@ pub(crate) fn run(ctx: &Context, _: &Output) -> Result {
             migrations(ctx, &mut db, &folder, &mut checks);
         }
         sessions(&mut db, &mut checks);
-        indexes(&mut db, &mut checks);
+        invalid_indexes(&mut db, &mut checks);
     }
 
     let Checks(checks) = checks;
@@ -191,6 +191,23 @@ fn migrations(
         preflight::not_adopted(db, &touched, has_history),
         |()| "what pending migrations create is not there yet".to_owned(),
     );
+    match indexes::mismatches(db, &folder.migrations).as_deref() {
+        Err(error) => checks.add("definitions", Status::Warn, format!("{error:#}"), None),
+        Ok([]) => checks.add(
+            "definitions",
+            Status::Ok,
+            "no index is another one than its migration says",
+            None,
+        ),
+        Ok([first, ..]) => {
+            checks.add(
+                "definitions",
+                Status::Fail,
+                first.one_line(),
+                first.hints.first().cloned(),
+            );
+        }
+    }
     let tables = preflight::tables(db, &touched);
     checks.take("tables", tables, |()| preflight::summary(&touched));
     // With nothing pending, the next backup is that of db-backup's default.
@@ -262,7 +279,7 @@ fn sessions(db: &mut Database, checks: &mut Checks) {
     }
 }
 
-fn indexes(db: &mut Database, checks: &mut Checks) {
+fn invalid_indexes(db: &mut Database, checks: &mut Checks) {
     let invalid = catalog::invalid_indexes(db);
     match invalid.as_deref() {
         Err(error) => checks.add("indexes", Status::Warn, format!("{error:#}"), None),

@@ -8,6 +8,7 @@ use crate::database::{Server, history};
 use crate::error::{Failure, Result};
 use crate::flags::Status;
 use crate::migration::plan::{self, Entry, State};
+use crate::runbook::indexes;
 use crate::ui;
 
 #[derive(Serialize)]
@@ -20,6 +21,8 @@ struct Report<'a> {
     divergent: usize,
     failed: usize,
     invalid_indexes: Vec<InvalidIndex>,
+    /// Valid ones that have another definition than their migration says.
+    wrong_indexes: Vec<String>,
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Status) -> Result {
@@ -34,6 +37,10 @@ pub(crate) fn run(ctx: &Context, flags: &Status) -> Result {
             .filter(|entry| entry.state == state)
             .count()
     };
+    let wrong_indexes: Vec<String> = indexes::mismatches(&mut db, &folder.migrations)?
+        .iter()
+        .map(Failure::one_line)
+        .collect();
     let report = Report {
         database: &db.server,
         applied: count(State::Applied),
@@ -42,11 +49,14 @@ pub(crate) fn run(ctx: &Context, flags: &Status) -> Result {
         divergent: count(State::Divergent),
         failed: count(State::Failed),
         invalid_indexes,
+        wrong_indexes,
         migrations,
     };
     print(ctx, &report);
     ctx.ui.json(&report)?;
-    let clean = report.applied == report.migrations.len() && report.invalid_indexes.is_empty();
+    let clean = report.applied == report.migrations.len()
+        && report.invalid_indexes.is_empty()
+        && report.wrong_indexes.is_empty();
     if flags.check && !clean {
         return Err(finding(&report).into());
     }
@@ -80,6 +90,9 @@ fn print(ctx: &Context, report: &Report<'_>) {
             "index `{}` on `{}` is INVALID, left by an interrupted build",
             index.name, index.table
         ));
+    }
+    for wrong in &report.wrong_indexes {
+        ctx.ui.warn(wrong);
     }
     if let Some(hint) = next(report) {
         ctx.ui.hint(hint);
@@ -122,6 +135,9 @@ fn finding(report: &Report<'_>) -> Failure {
     }
     for index in &report.invalid_indexes {
         failure = failure.cause(format!("index `{}` is INVALID", index.name));
+    }
+    for wrong in &report.wrong_indexes {
+        failure = failure.cause(wrong);
     }
     failure.hint(next(report).unwrap_or("cargo xtask db-migrate"))
 }

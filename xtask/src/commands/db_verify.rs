@@ -12,6 +12,7 @@ use crate::error::{Failure, Result};
 use crate::flags::Verify;
 use crate::interrupt;
 use crate::migration::plan::{self, State};
+use crate::runbook::indexes;
 use crate::runbook::verify::{self, Checked};
 use crate::ui;
 
@@ -44,7 +45,14 @@ pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
             .iter()
             .any(|entry| entry.version == migration.version && entry.state == State::Applied)
     });
-    checks.extend(verify::run(&mut db, in_place)?);
+    checks.extend(verify::run(&mut db, in_place.clone())?);
+    for failure in indexes::mismatches(&mut db, in_place)? {
+        checks.push(Checked {
+            version: 0,
+            check: failure.one_line(),
+            ok: false,
+        });
+    }
     for index in catalog::invalid_indexes(&mut db)? {
         checks.push(Checked {
             version: 0,

@@ -21,6 +21,11 @@ pub(crate) struct Session {
     pub(crate) transaction_age: Option<Duration>,
     /// What it runs or ran last; may hold personal data.
     pub(crate) query: String,
+    /// When its transaction began, in the server's words: with the pid it tells one transaction
+    /// from another.
+    pub(crate) began: Option<String>,
+    /// Whether it is no client's session.
+    pub(crate) background: bool,
 }
 
 impl Session {
@@ -34,7 +39,17 @@ impl Session {
                 .get::<_, Option<f64>>(4)
                 .map(|seconds| Duration::from_secs_f64(seconds.max(0.0))),
             query: row.get(5),
+            began: row.get(6),
+            background: row.get(7),
         }
+    }
+
+    /// Whether this is an autovacuum worker, which makes way when it is cancelled.
+    pub(crate) fn is_autovacuum(&self) -> bool {
+        // One that prevents wraparound would only start again.
+        self.background
+            && self.query.starts_with("autovacuum: ")
+            && !self.query.ends_with("(to prevent wraparound)")
     }
 
     /// Whether this is a pg_dump (it names itself so).
@@ -67,7 +82,8 @@ impl fmt::Display for Session {
 
 const COLUMNS: &str = "a.pid, coalesce(a.usename::text, ''), coalesce(a.application_name, ''),
     coalesce(a.state, a.backend_type, ''),
-    extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::float8, coalesce(a.query, '')";
+    extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::float8, coalesce(a.query, ''),
+    a.xact_start::text, a.backend_type IS DISTINCT FROM 'client backend'";
 
 /// The sessions with these process ids that are still there.
 pub(crate) fn sessions(client: &mut Client, pids: &[i32]) -> Result<Vec<Session>> {
@@ -84,6 +100,24 @@ pub(crate) struct Waiting {
     /// Relations whose lock it has asked for and not got.
     pub(crate) relations: Vec<u32>,
     pub(crate) blockers: Vec<Session>,
+}
+
+impl Waiting {
+    /// Whether this very transaction was in the way.
+    pub(crate) fn is_blocked_by(&self, session: &Session) -> bool {
+        self.blockers
+            .iter()
+            .any(|blocker| blocker.pid == session.pid && blocker.began == session.began)
+    }
+
+    /// Looks again at a backend that may be waiting; what cannot be seen now is seen the next time.
+    pub(crate) fn update(&mut self, client: &mut Client, pid: i32) {
+        if let Ok(now) = waiting(client, pid)
+            && !now.blockers.is_empty()
+        {
+            *self = now;
+        }
+    }
 }
 
 /// Looks at a backend that may be waiting for a lock.
@@ -108,23 +142,35 @@ pub(crate) fn waiting(client: &mut Client, pid: i32) -> Result<Waiting> {
     })
 }
 
-/// Sessions that hold a lock on one of these relations in a transaction older than `age`.
+/// Who keeps a strong lock on these relations from being had for longer than `age`: sessions that
+/// hold a lock on one in an older transaction, of these `pids` those whose transaction is older
+/// (they may hold a lock on a row), and prepared transactions, which belong to no session.
 pub(crate) fn old_holders(
     client: &mut Client,
     relations: &[u32],
+    pids: &[i32],
     age: Duration,
 ) -> Result<Vec<Session>> {
     let rows = client.query(
         &format!(
-            "SELECT DISTINCT ON (a.pid) {COLUMNS}
-             FROM pg_catalog.pg_locks AS l
-             JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid
-             WHERE l.granted AND l.relation = ANY ($1) AND a.pid <> pg_catalog.pg_backend_pid()
-               AND l.database = (SELECT oid FROM pg_catalog.pg_database
-                                 WHERE datname = pg_catalog.current_database())
-               AND a.xact_start <= pg_catalog.clock_timestamp() - $2::float8 * interval '1 second'"
+            "SELECT {COLUMNS} FROM pg_catalog.pg_stat_activity AS a
+             WHERE a.pid <> pg_catalog.pg_backend_pid()
+               AND a.xact_start <= pg_catalog.clock_timestamp() - $3::float8 * interval '1 second'
+               AND (a.pid = ANY ($2)
+                    OR a.pid IN (SELECT l.pid FROM pg_catalog.pg_locks AS l
+                                 WHERE l.granted AND l.relation = ANY ($1)
+                                   AND l.database = (SELECT oid FROM pg_catalog.pg_database
+                                                     WHERE datname = pg_catalog.current_database())))
+             UNION ALL
+             SELECT 0, p.owner::text, 'prepared transaction ' || p.gid, 'prepared',
+                    extract(epoch FROM pg_catalog.clock_timestamp() - p.prepared)::float8, '',
+                    p.prepared::text, true
+             FROM pg_catalog.pg_prepared_xacts AS p
+             WHERE p.database = pg_catalog.current_database()
+               AND EXISTS (SELECT FROM pg_catalog.pg_locks AS l
+                           WHERE l.pid IS NULL AND l.relation = ANY ($1))"
         ),
-        &[&relations, &age.as_secs_f64()],
+        &[&relations, &pids, &age.as_secs_f64()],
     )?;
     Ok(rows.iter().map(Session::from_row).collect())
 }
@@ -146,45 +192,86 @@ pub(crate) fn old_transactions(client: &mut Client, age: Duration) -> Result<Vec
 
 /// Running pg_dumps of this database.
 pub(crate) fn dumps(client: &mut Client) -> Result<Vec<Session>> {
-    let rows = client.query(
-        &format!(
-            "SELECT {COLUMNS} FROM pg_catalog.pg_stat_activity AS a
-             WHERE a.datname = pg_catalog.current_database() AND a.application_name LIKE 'pg\\_dump%'"
-        ),
-        &[],
-    )?;
-    Ok(rows.iter().map(Session::from_row).collect())
+    named(client, "pg\\_dump%")
 }
 
-/// How far a backend's index build is, in words, if it builds one.
-pub(crate) fn index_progress(client: &mut Client, pid: i32) -> Result<Option<String>> {
+/// How far an index build is.
+#[derive(Clone, Debug)]
+pub(crate) struct IndexBuild {
+    /// PostgreSQL's words for the phase, with the share that is done where it is known.
+    pub(crate) phase: String,
+    /// Whose transaction it waits for.
+    pub(crate) waits_for: Option<Session>,
+}
+
+/// How far a backend's index build is, if it builds one.
+pub(crate) fn index_build(client: &mut Client, pid: i32) -> Result<Option<IndexBuild>> {
     let row = client.query_opt(
-        "SELECT phase, blocks_done, blocks_total, tuples_done, tuples_total,
-                lockers_done, lockers_total, current_locker_pid::int4
+        "SELECT phase, blocks_done, blocks_total, tuples_done, tuples_total, current_locker_pid::int4
          FROM pg_catalog.pg_stat_progress_create_index WHERE pid = $1",
         &[&pid],
     )?;
     let Some(row) = row else { return Ok(None) };
-    let phase: String = row.get(0);
+    let mut phase: String = row.get(0);
     let (done, total, unit): (i64, i64, _) = if row.get::<_, i64>(4) > 0 {
         (row.get(3), row.get(4), "rows")
     } else {
         (row.get(1), row.get(2), "blocks")
     };
-    let mut text = phase;
     if total > 0 {
         let percent = done as f64 / total as f64 * 100.0;
         let (done, total) = (ui::count(done as u64), ui::count(total as u64));
-        text.push_str(&format!(", {percent:.0} % ({done} of {total} {unit})"));
+        phase.push_str(&format!(", {percent:.0} % ({done} of {total} {unit})"));
     }
-    let locker: i32 = row.get(7);
-    if locker != 0 {
-        match sessions(client, &[locker])?.first() {
-            Some(session) => text.push_str(&format!("; waits for {session}")),
-            None => text.push_str(&format!("; waits for pid {locker}")),
-        }
+    let locker: i32 = row.get(5);
+    Ok(Some(IndexBuild {
+        phase,
+        waits_for: sessions(client, &[locker])?.pop(),
+    }))
+}
+
+/// Who builds this index right now.
+pub(crate) fn index_builder(client: &mut Client, index: u32) -> Result<Option<Session>> {
+    let row = client.query_opt(
+        "SELECT pid FROM pg_catalog.pg_stat_progress_create_index WHERE index_relid = $1",
+        &[&index],
+    )?;
+    match row {
+        Some(row) => Ok(sessions(client, &[row.get(0)])?.pop()),
+        None => Ok(None),
     }
-    Ok(Some(text))
+}
+
+/// Whether a session stands in line for this advisory lock. A bigint key stands in `pg_locks` as its
+/// two halves, with `objsubid` 1 (PostgreSQL manual, `pg_locks`).
+pub(crate) fn waits_for_advisory_lock(client: &mut Client, pid: i32, key: i64) -> Result<bool> {
+    let row = client.query_one(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks
+                        WHERE pid = $1 AND NOT granted AND locktype = 'advisory' AND objsubid = 1
+                          AND classid = $2 AND objid = $3)",
+        &[&pid, &((key >> 32) as u32), &(key as u32)],
+    )?;
+    Ok(row.get(0))
+}
+
+/// Sessions of this database that call themselves so, ourselves left out.
+pub(crate) fn named(client: &mut Client, pattern: &str) -> Result<Vec<Session>> {
+    let rows = client.query(
+        &format!(
+            "SELECT {COLUMNS} FROM pg_catalog.pg_stat_activity AS a
+             WHERE a.datname = pg_catalog.current_database()
+               AND a.pid <> pg_catalog.pg_backend_pid() AND a.application_name LIKE $1::text
+             ORDER BY a.pid"
+        ),
+        &[&pattern],
+    )?;
+    Ok(rows.iter().map(Session::from_row).collect())
+}
+
+/// Ends a session.
+pub(crate) fn terminate(client: &mut Client, pid: i32) -> Result {
+    client.query("SELECT pg_catalog.pg_terminate_backend($1)", &[&pid])?;
+    Ok(())
 }
 
 /// Cancels what a backend runs now.

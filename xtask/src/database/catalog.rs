@@ -134,9 +134,14 @@ pub(crate) fn invalid_indexes(db: &mut Database) -> Result<Vec<InvalidIndex>> {
 /// What is there under an index's name.
 #[derive(Clone, Debug)]
 pub(crate) struct IndexState {
+    pub(crate) oid: u32,
     pub(crate) name: ObjectName,
+    /// Its table's oid.
+    pub(crate) table: u32,
     pub(crate) valid: bool,
     pub(crate) ready: bool,
+    /// What `pg_get_indexdef` says.
+    pub(crate) definition: String,
 }
 
 impl IndexState {
@@ -152,7 +157,8 @@ impl IndexState {
 /// If the query fails.
 pub(crate) fn index_state(db: &mut Database, name: &ObjectName) -> Result<Option<IndexState>> {
     let row = db.client.query_opt(
-        "SELECT n.nspname::text, c.relname::text, i.indisvalid, i.indisready
+        "SELECT i.indexrelid, n.nspname::text, c.relname::text, i.indrelid, i.indisvalid,
+                i.indisready, pg_catalog.pg_get_indexdef(i.indexrelid)
          FROM pg_catalog.pg_index AS i
          JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -160,13 +166,53 @@ pub(crate) fn index_state(db: &mut Database, name: &ObjectName) -> Result<Option
         &[&name.to_string()],
     )?;
     Ok(row.map(|row| IndexState {
+        oid: row.get(0),
         name: ObjectName {
-            schema: Some(row.get(0)),
-            name: row.get(1),
+            schema: Some(row.get(1)),
+            name: row.get(2),
         },
-        valid: row.get(2),
-        ready: row.get(3),
+        table: row.get(3),
+        valid: row.get(4),
+        ready: row.get(5),
+        definition: row.get(6),
     }))
+}
+
+/// The definition that PostgreSQL would give an index, without names: the index is made on an empty
+/// temporary table of the same columns, asked for, and rolled back.
+///
+/// # Errors
+/// If the definition is not valid for this table.
+pub(crate) fn index_definition(
+    db: &mut Database,
+    table: &Relation,
+    unique: bool,
+    definition: &str,
+) -> Result<String> {
+    let unique = if unique { "UNIQUE " } else { "" };
+    let mut transaction = db.client.transaction()?;
+    transaction.batch_execute(&format!(
+        "CREATE TEMPORARY TABLE xtask_like (LIKE {});
+         CREATE {unique}INDEX xtask_index ON pg_temp.xtask_like {definition}",
+        table.qualified()
+    ))?;
+    let row = transaction.query_one(
+        "SELECT pg_catalog.pg_get_indexdef('pg_temp.xtask_index'::pg_catalog.regclass)",
+        &[],
+    )?;
+    transaction.rollback()?;
+    Ok(nameless(&row.get::<_, String>(0)))
+}
+
+/// `CREATE UNIQUE INDEX name ON schema.table USING …` as `CREATE UNIQUE INDEX USING …`.
+pub(crate) fn nameless(definition: &str) -> String {
+    // Neither name can hold this word unquoted, and a quoted one would need both its spaces.
+    match (definition.find(" INDEX "), definition.find(" USING ")) {
+        (Some(index), Some(using)) if index < using => {
+            format!("{} INDEX{}", &definition[..index], &definition[using..])
+        }
+        _ => definition.to_owned(),
+    }
 }
 
 /// How many rows a table has, and how many of them have a value in a column.

@@ -5,24 +5,41 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::Database;
 use super::activity::{self, Session};
+use super::{Database, pooler};
 use crate::error::{Failure, Result};
+use crate::flags::Locks;
 use crate::interrupt;
 use crate::migration::history::lock_id;
-use crate::ui::Ui;
+use crate::ui::{self, Ui};
 
 /// How often the lock is tried.
 const POLL_EVERY: Duration = Duration::from_millis(100);
 
-/// Takes the lock of this database; it is held until the connection ends.
+/// What the psql sessions of a run add to the name of its native session. Only the holder of the
+/// lock has one, so any that another holder meets is an orphan.
+const PSQL: &str = " (psql)";
+
+/// The name under which a run's psql shows itself on the server.
+pub(crate) fn psql_name(application_name: &str) -> String {
+    format!("{application_name}{PSQL}")
+}
+
+/// Takes the lock of this database, which is held until the connection ends, and waits until what a
+/// killed run has left on the server has ended.
 ///
 /// # Errors
-/// [`crate::error::Kind::Busy`] with the holder's name, where it is not to be had in `deadline`.
-pub(crate) fn acquire(db: &mut Database, deadline: Duration, ui: &Ui) -> Result {
+/// [`crate::error::Kind::Busy`] with the holder's or the orphan's name at the deadline; a failure where
+/// a pooler is in between.
+pub(crate) fn acquire(db: &mut Database, locks: Locks, ui: &Ui) -> Result {
+    let mut wait = Wait::new(locks.lock_deadline, ui);
+    take(db, &mut wait)?;
+    pooler::refuse(db)?;
+    outlive_orphans(db, locks, &mut wait)
+}
+
+fn take(db: &mut Database, wait: &mut Wait<'_>) -> Result {
     let key = lock_id(&db.server.name);
-    let started = Instant::now();
-    let mut told: Option<Session> = None;
     loop {
         let row = db
             .client
@@ -37,47 +54,99 @@ pub(crate) fn acquire(db: &mut Database, deadline: Duration, ui: &Ui) -> Result 
             return Ok(());
         }
         let holder = holder(db, key)?;
-        if let Some(holder) = &holder
-            && told.as_ref().map(|told| told.pid) != Some(holder.pid)
-        {
-            ui.info(
-                "Waiting",
-                format_args!("another run holds the migration lock: {holder}"),
-            );
-            told = Some(holder.clone());
-        }
-        if started.elapsed() >= deadline {
-            let holder = told.map_or("somebody".to_owned(), |holder| holder.to_string());
-            return Err(Failure::busy(format!(
-                "another run holds the migration lock of `{}`",
-                db.server.name
-            ))
-            .cause(format!("held by {holder}"))
-            .cause(format!("waited {}", crate::ui::time(started.elapsed())))
-            .state("nothing was changed")
-            .hint("cargo xtask db-status")
-            .hint("wait longer: cargo xtask db-migrate --lock-deadline 1h")
-            .into());
-        }
-        interrupt::check()?;
-        std::thread::sleep(POLL_EVERY);
+        wait.pause(
+            "another run holds the migration lock",
+            holder.as_ref(),
+            || {
+                Failure::busy(format!(
+                    "another run holds the migration lock of `{}`",
+                    db.server.name
+                ))
+                .hint("cargo xtask db-status")
+                .hint("wait longer: cargo xtask db-migrate --lock-deadline 1h")
+            },
+        )?;
     }
 }
 
-/// Who holds it. A bigint key stands in `pg_locks` as its two halves, with `objsubid` 1
-/// (PostgreSQL manual, `pg_locks`).
+/// Waits for psql sessions of a run that was killed: they end after the statement that they are at.
+fn outlive_orphans(db: &mut Database, locks: Locks, wait: &mut Wait<'_>) -> Result {
+    loop {
+        let orphans = activity::named(&mut db.client, &format!("xtask %{PSQL}"))?;
+        let Some(orphan) = orphans.first() else {
+            return Ok(());
+        };
+        if locks.end_orphans {
+            activity::terminate(&mut db.client, orphan.pid)
+                .with_context(|| format!("cannot end what a killed run has left: {orphan}"))?;
+        }
+        wait.pause(
+            "a killed run is still at work on the server",
+            Some(orphan),
+            || {
+                Failure::busy("what a killed run has left is still at work on the server")
+                    .hint("end it: cargo xtask db-migrate --end-orphans")
+            },
+        )?;
+    }
+}
+
+/// Who holds it.
 fn holder(db: &mut Database, key: i64) -> Result<Option<Session>> {
-    let high = (key >> 32) as u32;
-    let low = key as u32;
     let rows = db.client.query(
         "SELECT pid FROM pg_catalog.pg_locks
          WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND classid = $1 AND objid = $2
            AND database = (SELECT oid FROM pg_catalog.pg_database
                            WHERE datname = pg_catalog.current_database())",
-        &[&high, &low],
+        &[&((key >> 32) as u32), &(key as u32)],
     )?;
     match rows.first() {
         Some(row) => Ok(activity::sessions(&mut db.client, &[row.get(0)])?.pop()),
         None => Ok(None),
+    }
+}
+
+/// Polling for somebody to end, inside one deadline.
+struct Wait<'a> {
+    started: Instant,
+    deadline: Duration,
+    ui: &'a Ui,
+    told: Option<i32>,
+}
+
+impl Wait<'_> {
+    fn new(deadline: Duration, ui: &Ui) -> Wait<'_> {
+        Wait {
+            started: Instant::now(),
+            deadline,
+            ui,
+            told: None,
+        }
+    }
+
+    /// Names whoever is waited for, once, and sleeps; at the deadline an error.
+    fn pause(
+        &mut self,
+        why: &str,
+        whom: Option<&Session>,
+        failure: impl FnOnce() -> Failure,
+    ) -> Result {
+        if let Some(session) = whom
+            && self.told != Some(session.pid)
+        {
+            self.told = Some(session.pid);
+            self.ui.info("Waiting", format_args!("{why}: {session}"));
+        }
+        if self.started.elapsed() >= self.deadline {
+            let whom = whom.map_or("somebody".to_owned(), ToString::to_string);
+            return Err(failure()
+                .cause(whom)
+                .cause(format!("waited {}", ui::time(self.started.elapsed())))
+                .state("nothing was changed")
+                .into());
+        }
+        interrupt::check()?;
+        std::thread::sleep(POLL_EVERY);
+        Ok(())
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod connstring;
 pub(crate) mod history;
 pub(crate) mod lock;
 pub(crate) mod passfile;
+pub(crate) mod pooler;
 pub(crate) mod seed;
 pub(crate) mod servicefile;
 pub(crate) mod standby;
@@ -66,6 +67,9 @@ pub(crate) struct Server {
     /// The server's clock at connection, or when the migration lock was taken.
     #[serde(skip)]
     pub(crate) clock: Timestamp,
+    /// The server process behind the native connection.
+    #[serde(skip)]
+    pub(crate) backend_pid: i32,
     /// Where sqlx's history table is, if it is.
     #[serde(skip)]
     pub(crate) history_schema: Option<String>,
@@ -115,7 +119,7 @@ impl Database {
                         pg_catalog.current_setting('server_version_num'),
                         pg_catalog.pg_is_in_recovery(),
                         pg_catalog.current_schema()::text,
-                        pg_catalog.clock_timestamp(),
+                        pg_catalog.clock_timestamp(), pg_catalog.pg_backend_pid(),
                         (SELECT n.nspname::text
                          FROM pg_catalog.pg_class AS c
                          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -136,7 +140,8 @@ impl Database {
             in_recovery: row.get(4),
             schema: row.get(5),
             clock: row.get(6),
-            history_schema: row.get(7),
+            backend_pid: row.get(7),
+            history_schema: row.get(8),
             host,
             port,
             encrypted,

@@ -168,6 +168,26 @@ pub(crate) fn of(text: &str, statement: &Statement) -> Vec<Effect> {
     }
 }
 
+/// What follows the table's name in a `CREATE INDEX`: `USING btree (…) WHERE …`.
+pub(crate) fn index_definition<'a>(text: &'a str, statement: &Statement) -> Option<&'a str> {
+    let mut tokens = statement
+        .tokens
+        .iter()
+        .filter(|token| !token.is_trivia())
+        .peekable();
+    let is = |token: &Token, word: &str| token.word(text).as_deref() == Some(word);
+    tokens.find(|token| is(token, "on"))?;
+    tokens.next_if(|token| is(token, "only"));
+    let mut last = tokens.next()?;
+    while tokens
+        .next_if(|token| token.kind == TokenKind::Dot)
+        .is_some()
+    {
+        last = tokens.next()?;
+    }
+    Some(&text[last.range.end..statement.range.end])
+}
+
 /// `None` where it was not understood, an empty list where it does nothing of interest.
 fn read(mut cursor: Cursor<'_>) -> Option<Vec<Effect>> {
     let whole = cursor.clone();

@@ -99,6 +99,15 @@ impl Script {
         sql::for_psql(&self.text, &self.statements)
     }
 
+    /// Whether a statement sets this configuration parameter.
+    pub(crate) fn sets(&self, parameter: &str) -> bool {
+        let sets = |statement: &&Statement| {
+            let first = statement.tokens[0].word(&self.text);
+            first.as_deref() == Some("set") && statement.has_word(&self.text, parameter)
+        };
+        self.statements.iter().any(|statement| sets(&statement))
+    }
+
     /// Each statement with what it does.
     pub(crate) fn effects(&self) -> impl Iterator<Item = (&Statement, Vec<effects::Effect>)> {
         self.statements

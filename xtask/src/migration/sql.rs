@@ -53,6 +53,13 @@ impl Statement {
     pub(crate) fn text<'a>(&self, source: &'a str) -> &'a str {
         &source[self.range.clone()]
     }
+
+    /// Whether this unquoted word stands anywhere in it.
+    pub(crate) fn has_word(&self, source: &str, word: &str) -> bool {
+        self.tokens
+            .iter()
+            .any(|token| token.word(source).as_deref() == Some(word))
+    }
 }
 
 /// Why a text cannot be split into statements.

@@ -7,22 +7,26 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use jiff::Timestamp;
 
+use super::build_watch::BuildWatch;
 use super::lock_wait::Waiter;
 use super::verify::{self, Checked};
 use super::{excerpt, failures, indexes};
-use crate::database::{Database, SESSION_OPTIONS, activity, history};
+use crate::database::activity::{self, Waiting};
+use crate::database::{Database, SESSION_OPTIONS, history, lock, pooler};
 use crate::error::{Failure, Kind, Result};
 use crate::flags::Locks;
 use crate::interrupt;
+use crate::migration::history::lock_id;
 use crate::migration::script::Script;
 use crate::migration::source::Migration;
+use crate::migration::sql::{self, Statement};
 use crate::tools::Tools;
 use crate::tools::psql::{Chunk, Reply, Session, SessionError};
 use crate::tools::sql_error::ServerMessage;
 use crate::ui::Ui;
 
-/// Index builds are looked at this often.
-const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+/// The SQLSTATE of a statement that succeeded.
+const SUCCESS: &str = "00000";
 
 /// Up or down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +57,10 @@ pub(crate) struct Runner<'a> {
     session: Option<Session>,
     /// Whether the session has run a migration, whose settings may linger.
     used: bool,
+    /// Whether a new migration begins, which starts from the session's own settings.
+    fresh_wanted: bool,
+    /// After an interrupt: what runs now mends, and is not to be cancelled.
+    cleaning: bool,
 }
 
 impl<'a> Runner<'a> {
@@ -73,6 +81,8 @@ impl<'a> Runner<'a> {
             installed_on,
             session: None,
             used: false,
+            fresh_wanted: false,
+            cleaning: false,
         }
     }
 
@@ -130,6 +140,7 @@ impl<'a> Runner<'a> {
     pub(crate) fn run(&mut self, migration: &Migration, direction: Direction) -> Result<Effort> {
         let started = Instant::now();
         let script = script(migration, direction)?;
+        self.fresh_wanted = true;
         let mut effort = if script.transactional {
             self.in_transaction(migration, script, direction)
         } else {
@@ -169,14 +180,8 @@ impl<'a> Runner<'a> {
         let mut waiter = Waiter::new(self.locks);
         let reply = loop {
             interrupt::check()?;
-            let mut seen = activity::Waiting::default();
-            let outcome = self.feed(&chunk, &mut |client, pid, _| {
-                if let Ok(waiting) = activity::waiting(client, pid)
-                    && !waiting.blockers.is_empty()
-                {
-                    seen = waiting;
-                }
-            })?;
+            let mut seen = Waiting::default();
+            let outcome = self.feed(&chunk, &mut |client, pid, _| seen.update(client, pid))?;
             match outcome {
                 Ok(reply) => break reply,
                 Err(error) if is_lock_failure(&error.message) && !interrupt::requested() => {
@@ -188,10 +193,7 @@ impl<'a> Runner<'a> {
         self.tell(&reply);
         if checks.is_some() {
             let checked = parse_checks(migration.version, reply.value.as_deref())?;
-            if let Some(failure) = verify::failed(
-                &format!("{} is not as it should be", migration.version),
-                &checked,
-            ) {
+            if let Some(failure) = verify::failed(&not_as_it_should_be(migration), &checked) {
                 // Dropping the session rolls the transaction back.
                 self.session = None;
                 return Err(failure
@@ -212,8 +214,7 @@ impl<'a> Runner<'a> {
         Ok(waiter.effort())
     }
 
-    /// Statement by statement, as PostgreSQL asks of CREATE INDEX CONCURRENTLY. No short lock
-    /// timeout: it would leave an INVALID index behind.
+    /// Statement by statement, as PostgreSQL asks of CREATE INDEX CONCURRENTLY.
     fn outside_transaction(
         &mut self,
         migration: &Migration,
@@ -222,30 +223,19 @@ impl<'a> Runner<'a> {
     ) -> Result<Effort> {
         let started = Instant::now();
         indexes::before(self, script)?;
-        let text = script.for_psql();
-        let chunk = Chunk {
-            body: Some(&text),
-            ..Chunk::default()
-        };
-        let ui = self.ui;
-        let progress = ui.progress("Index");
-        let mut last_look = Duration::ZERO;
-        let outcome = self.feed(&chunk, &mut |client, pid, elapsed| {
-            if elapsed - last_look >= PROGRESS_EVERY {
-                last_look = elapsed;
-                if let Ok(Some(text)) = activity::index_progress(client, pid) {
-                    progress.update(format_args!("{text}, {}", crate::ui::time(elapsed)));
-                }
+        let mut waiter = Waiter::new(self.locks);
+        for (index, statement) in script.statements.iter().enumerate() {
+            let result = interrupt::check()
+                .and_then(|()| self.alone(script, statement, direction, &mut waiter));
+            if let Err(error) = result {
+                let failure = failures::from_error(&error);
+                return Err(self.half_done(failure, migration, script, index).into());
             }
-        })?;
-        drop(progress);
-        let reply = outcome.map_err(|error| script_failure(script, direction, &error))?;
-        self.tell(&reply);
+        }
         indexes::after(self.db, script)?;
         if direction == Direction::Up {
             let checked = verify::run(self.db, [migration])?;
-            let attempted = format!("{} is not as it should be", migration.version);
-            if let Some(failure) = verify::failed(&attempted, &checked) {
+            if let Some(failure) = verify::failed(&not_as_it_should_be(migration), &checked) {
                 return Err(failure
                     .state(format!(
                         "`{}` took effect and is not recorded",
@@ -263,10 +253,88 @@ impl<'a> Runner<'a> {
         };
         self.feed(&chunk, &mut |_, _, _| {})?
             .map_err(|error| script_failure(script, direction, &error))?;
-        Ok(Effort {
-            lock_attempts: 1,
-            ..Effort::default()
-        })
+        Ok(waiter.effort())
+    }
+
+    /// One statement outside of a transaction. One that works concurrently gets no short lock
+    /// timeout, which would leave an INVALID index behind; any other is tried like a transaction.
+    fn alone(
+        &mut self,
+        script: &Script,
+        statement: &Statement,
+        direction: Direction,
+        waiter: &mut Waiter,
+    ) -> Result {
+        let text = format!(
+            "{};\n",
+            sql::for_psql(statement.text(&script.text), &[]).trim_end()
+        );
+        let concurrent = statement.has_word(&script.text, "concurrently");
+        // A file that sets its own lock timeout knows what it does.
+        let before = if script.sets("lock_timeout") {
+            String::new()
+        } else if concurrent {
+            "SET lock_timeout = 0;\n".to_owned()
+        } else {
+            format!(
+                "SET lock_timeout = {};\n",
+                self.locks.lock_timeout.as_millis()
+            )
+        };
+        let chunk = Chunk::one_statement(before, &text);
+        let ui = self.ui;
+        loop {
+            let mut watch = concurrent.then(|| BuildWatch::new(ui, lock_id(&self.db.server.name)));
+            let mut seen = Waiting::default();
+            let outcome = self.feed(&chunk, &mut |client, pid, elapsed| match &mut watch {
+                Some(watch) => watch.look(client, pid, elapsed),
+                None => seen.update(client, pid),
+            })?;
+            drop(watch);
+            let mut reply = outcome.map_err(|error| script_failure(script, direction, &error))?;
+            let code = reply.value.take().unwrap_or_default();
+            if code == SUCCESS {
+                self.tell(&reply);
+                return Ok(());
+            }
+            let error = SessionError {
+                message: reply.error(&code),
+                body_line: None,
+                statement: Some(statement.range.start),
+            };
+            if !is_lock_failure(&error.message) || concurrent || interrupt::requested() {
+                return Err(script_failure(script, direction, &error).into());
+            }
+            waiter.watch(self.db, self.ui, &seen, || excerpt::of(script, &error))?;
+        }
+    }
+
+    /// After a failure outside of a transaction: what took effect, and after an interrupt the
+    /// unfinished index is dropped.
+    fn half_done(
+        &mut self,
+        mut failure: Failure,
+        migration: &Migration,
+        script: &Script,
+        done: usize,
+    ) -> Failure {
+        let total = script.statements.len();
+        failure.state.push(match done {
+            0 => format!("`{}` has changed nothing that counts; it is not recorded", migration.stem),
+            _ => format!(
+                "`{}`: {done} of {total} statements took effect, the rest did not; it is not recorded",
+                migration.stem
+            ),
+        });
+        if failure.kind == Kind::Interrupted {
+            self.cleaning = true;
+            failure.state.push(match indexes::clean_up(self, script) {
+                Ok(()) => "no unfinished index is left".to_owned(),
+                Err(error) => format!("an unfinished index may be left: {error:#}"),
+            });
+            failure.hints.push("cargo xtask db-migrate".to_owned());
+        }
+        failure
     }
 
     /// The history row. A migration may have left another role or search path behind.
@@ -308,12 +376,11 @@ impl<'a> Runner<'a> {
             None => {
                 self.used = false;
                 let psql = self.tools.psql()?;
-                match Session::open(
-                    &psql,
-                    &self.db.target,
-                    self.application_name,
-                    SESSION_OPTIONS,
-                )? {
+                let name = lock::psql_name(self.application_name);
+                match Session::open(&psql, &self.db.target, &name, SESSION_OPTIONS)? {
+                    Ok(session) if session.backend_pid() == self.db.server.backend_pid => {
+                        return Err(pooler::failure().into());
+                    }
                     Ok(session) => session,
                     Err(error) => return Ok(Err(error)),
                 }
@@ -325,18 +392,18 @@ impl<'a> Runner<'a> {
             after: chunk.after.clone(),
             value: chunk.value,
         };
-        if chunk.body.is_some() {
-            if self.used {
-                // Settings, temporary tables and roles of an earlier migration end with it.
-                chunk.before.insert_str(0, "DISCARD ALL;\n");
-            }
-            self.used = true;
+        if self.fresh_wanted && self.used {
+            // Settings, temporary tables and roles of an earlier migration end with it.
+            chunk.before.insert_str(0, "DISCARD ALL;\n");
         }
+        self.fresh_wanted = false;
+        self.used = true;
         let pid = session.backend_pid();
         let client = &mut self.db.client;
+        let cleaning = self.cleaning;
         let mut cancelled = false;
         let outcome = session.run(&chunk, &mut |elapsed| {
-            if interrupt::requested() && !cancelled {
+            if interrupt::requested() && !cancelled && !cleaning {
                 cancelled = activity::cancel(client, pid).is_ok();
             }
             look(client, pid, elapsed);
@@ -358,6 +425,10 @@ impl<'a> Runner<'a> {
             }
         }
     }
+}
+
+fn not_as_it_should_be(migration: &Migration) -> String {
+    format!("`{}` is not as it should be", migration.stem)
 }
 
 /// The script of this direction.

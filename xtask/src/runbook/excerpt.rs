@@ -10,11 +10,18 @@ use crate::tools::sql_error::Position;
 /// psql says at which line of its input the statement ended, the server at which line of the
 /// statement the fault is. Both lines are the file's own, because files are fed as they are.
 pub(crate) fn of(script: &Script, error: &SessionError) -> Option<String> {
-    let ended_at = error.body_line?;
     let fault = error.message.position.as_ref();
-    let statement = failing(script, ended_at, fault)?;
+    let statement = match error.statement {
+        Some(start) => script
+            .statements
+            .iter()
+            .find(|statement| statement.range.start == start)?,
+        None => failing(script, error.body_line?, fault)?,
+    };
+    // A statement that was fed alone was fed without a comment before it.
+    let sent_from = error.statement.unwrap_or(statement.sent_from);
     let byte = fault
-        .and_then(|fault| byte_of(script, statement, fault))
+        .and_then(|fault| byte_of(script, sent_from, statement, fault))
         .unwrap_or(statement.range.start);
     let (line, column) = position(&script.text, byte);
     let source = script.text.lines().nth(line - 1).unwrap_or_default();
@@ -45,7 +52,7 @@ fn failing<'a>(
     let first = candidates.clone().next();
     match fault {
         Some(fault) => candidates
-            .find(|statement| byte_of(script, statement, fault).is_some())
+            .find(|statement| byte_of(script, statement.sent_from, statement, fault).is_some())
             .or(first),
         None => first,
     }
@@ -65,11 +72,16 @@ fn end_line(script: &Script, statement: &Statement) -> usize {
 }
 
 /// The byte in the file that the caret stands below.
-fn byte_of(script: &Script, statement: &Statement, fault: &Position) -> Option<usize> {
-    let sent = &script.text[statement.sent_from..statement.range.end];
-    let mut line_start = statement.sent_from;
+fn byte_of(
+    script: &Script,
+    sent_from: usize,
+    statement: &Statement,
+    fault: &Position,
+) -> Option<usize> {
+    let sent = &script.text[sent_from..statement.range.end];
+    let mut line_start = sent_from;
     for _ in 1..fault.line {
-        line_start += sent[line_start - statement.sent_from..].find('\n')? + 1;
+        line_start += sent[line_start - sent_from..].find('\n')? + 1;
     }
     let rest = &script.text[line_start..statement.range.end.max(line_start)];
     let line = rest.split('\n').next().unwrap_or_default();

@@ -12,9 +12,12 @@ use crate::interrupt;
 use crate::ui::{self, Ui};
 
 /// How often those in the way are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The longest pause before the next try, of which a random part is taken.
 const JITTER: Duration = Duration::from_millis(100);
+/// Where somebody is always in the way, but never the same for long, a try now and then: it keeps
+/// newcomers out for its `lock_timeout`, and those who are there may end within it.
+const TRY_AMONG_OTHERS_AFTER: Duration = Duration::from_secs(10);
 
 /// The tries of one migration.
 pub(crate) struct Waiter {
@@ -36,6 +39,7 @@ impl Waiter {
         }
     }
 
+    /// What it took, once it has its locks.
     pub(crate) fn effort(&self) -> Effort {
         Effort {
             duration: Duration::ZERO,
@@ -60,10 +64,12 @@ impl Waiter {
         place: impl Fn() -> Option<String>,
     ) -> Result {
         self.first_failure.get_or_insert_with(Instant::now);
+        let failed_at = Instant::now();
+        let blocking: Vec<i32> = seen.blockers.iter().map(|session| session.pid).collect();
         let mut in_the_way = seen.blockers.clone();
         let progress = ui.progress("Waiting");
         loop {
-            self.tell(ui, &in_the_way);
+            self.tell(db, ui, &in_the_way);
             if self.started.elapsed() >= self.locks.lock_deadline {
                 let mut failure = self.busy(&in_the_way);
                 failure.excerpt = place();
@@ -74,15 +80,22 @@ impl Waiter {
                     .state("this migration has changed nothing")
                     .into());
             }
-            let holders =
-                activity::old_holders(&mut db.client, &seen.relations, self.locks.lock_timeout)?;
-            if holders.is_empty() {
+            let holders = activity::old_holders(
+                &mut db.client,
+                &seen.relations,
+                &blocking,
+                self.locks.lock_timeout,
+            )?;
+            let all_new = !holders.iter().any(|holder| seen.is_blocked_by(holder));
+            if holders.is_empty() || (all_new && failed_at.elapsed() >= TRY_AMONG_OTHERS_AFTER) {
                 break;
             }
             in_the_way = holders;
             progress.update(format_args!(
-                "{} in the way, {} left; trying again when they have ended",
+                "try {} when {} in the way {} ended; {} left",
+                self.attempts + 1,
                 ui::plural(in_the_way.len() as u64, "transaction"),
+                if in_the_way.len() == 1 { "has" } else { "have" },
                 ui::time(
                     self.locks
                         .lock_deadline
@@ -96,7 +109,9 @@ impl Waiter {
         Ok(())
     }
 
-    fn tell(&mut self, ui: &Ui, in_the_way: &[Session]) {
+    /// Names each session once; an autovacuum, which PostgreSQL itself would make way with after a
+    /// second in its queue, is asked to make way without one.
+    fn tell(&mut self, db: &mut Database, ui: &Ui, in_the_way: &[Session]) {
         for session in in_the_way {
             if self.told.contains(&session.pid) {
                 continue;
@@ -109,6 +124,9 @@ impl Waiter {
             if self.locks.show_queries && !session.query.is_empty() {
                 ui.more(&session.query);
             }
+            if session.is_autovacuum() && activity::cancel(&mut db.client, session.pid).is_ok() {
+                ui.more("asked the autovacuum to make way; it comes back by itself");
+            }
         }
     }
 
@@ -118,15 +136,18 @@ impl Waiter {
         for session in in_the_way {
             failure = failure.cause(format!("in the way: {session}"));
         }
+        let tries = match self.attempts {
+            1 => "1 try".to_owned(),
+            tries => format!("{tries} tries"),
+        };
         failure = failure
             .cause(format!(
-                "{} in {}, none longer than {} in the queue",
-                ui::plural(u64::from(self.attempts), "try").replace("trys", "tries"),
+                "{tries} in {}, none longer than {} in the queue",
                 ui::time(self.started.elapsed()),
                 ui::time(self.locks.lock_timeout),
             ))
             .state("this migration has changed nothing");
-        match in_the_way.first() {
+        match in_the_way.iter().find(|session| session.pid != 0) {
             Some(session) => failure.hint(format!(
                 "let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend({})', then: cargo xtask db-migrate",
                 session.pid

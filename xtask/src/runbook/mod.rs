@@ -3,9 +3,10 @@
 
 pub(crate) mod apply;
 pub(crate) mod backup;
+mod build_watch;
 mod excerpt;
 pub(crate) mod failures;
-mod indexes;
+pub(crate) mod indexes;
 mod lock_wait;
 pub(crate) mod preflight;
 pub(crate) mod report;

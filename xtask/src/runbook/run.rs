@@ -85,7 +85,7 @@ pub(crate) fn migrate(
     let applied = history::read_known(db)?;
     let mut pending = plan::up(folder, &applied, to, allow_out_of_order)?;
     if !pending.is_empty() && !options.dry_run {
-        lock::acquire(db, options.locks.lock_deadline, &ctx.ui)?;
+        lock::acquire(db, options.locks, &ctx.ui)?;
         // Another run may have been at it while this one waited.
         pending = plan::up(folder, &history::read(db)?, to, allow_out_of_order)?;
     }
@@ -139,7 +139,7 @@ pub(crate) fn rollback(
     let mut applied = history::read_known(db)?;
     let mut undone = plan::down(folder, &applied, selection)?;
     if !undone.is_empty() && !options.dry_run {
-        lock::acquire(db, options.locks.lock_deadline, &ctx.ui)?;
+        lock::acquire(db, options.locks, &ctx.ui)?;
         applied = history::read(db)?;
         undone = plan::down(folder, &applied, selection)?;
     }

@@ -41,6 +41,24 @@ pub(crate) struct SessionError {
     /// The line of the failing statement's end in the chunk's untrusted text, from 1, if it was
     /// there that the error arose.
     pub(crate) body_line: Option<usize>,
+    /// The byte of its file at which the failing statement starts, where it was fed alone.
+    pub(crate) statement: Option<usize>,
+}
+
+impl Reply {
+    /// The message with this SQLSTATE, the last if there are several.
+    pub(crate) fn error(&self, sqlstate: &str) -> ServerMessage {
+        let with_code = |message: &&ServerMessage| message.sqlstate.as_deref() == Some(sqlstate);
+        self.notices
+            .iter()
+            .rfind(with_code)
+            .cloned()
+            .unwrap_or_else(|| ServerMessage {
+                sqlstate: Some(sqlstate.to_owned()),
+                message: "the statement failed".to_owned(),
+                ..ServerMessage::default()
+            })
+    }
 }
 
 /// What is fed to psql at once: our own commands around a migration's text.
@@ -54,6 +72,18 @@ pub(crate) struct Chunk<'a> {
     pub(crate) after: String,
     /// A psql variable (set by `after`) whose value is wanted.
     pub(crate) value: Option<&'static str>,
+}
+
+impl<'a> Chunk<'a> {
+    /// One statement that the session survives if it fails: the value is its SQLSTATE.
+    pub(crate) fn one_statement(before: String, statement: &'a str) -> Chunk<'a> {
+        Chunk {
+            before: format!("{before}\\set ON_ERROR_STOP 0\n"),
+            body: Some(statement),
+            after: "\\set ON_ERROR_STOP 1\n".to_owned(),
+            value: Some("SQLSTATE"),
+        }
+    }
 }
 
 /// A running psql.
@@ -244,7 +274,11 @@ impl Session {
             .input_line
             .and_then(|line| (line + 1).checked_sub(body_starts))
             .filter(|line| (1..=body_lines).contains(line));
-        Box::new(SessionError { message, body_line })
+        Box::new(SessionError {
+            message,
+            body_line,
+            statement: None,
+        })
     }
 
     /// Ends the session in order.

@@ -1,0 +1,37 @@
+//! Behind a transaction-pooling proxy a session lock means nothing: the next statement may run in
+//! another session of the server. Such a proxy is found out by what it does, not by its name.
+
+use super::Database;
+use crate::error::{Failure, Result};
+use crate::migration::history::lock_id;
+
+/// Checks that this connection is one session of the server: the same process serves it as at the
+/// beginning, and that process holds the advisory lock that was just taken.
+///
+/// # Errors
+/// If it is not.
+pub(crate) fn refuse(db: &mut Database) -> Result {
+    let key = lock_id(&db.server.name);
+    for _ in 0..2 {
+        let row = db.client.query_one(
+            "SELECT pg_catalog.pg_backend_pid(),
+                    EXISTS (SELECT FROM pg_catalog.pg_locks
+                            WHERE pid = pg_catalog.pg_backend_pid() AND granted
+                              AND locktype = 'advisory' AND classid = $1 AND objid = $2)",
+            &[&((key >> 32) as u32), &(key as u32)],
+        )?;
+        let (pid, holds_lock): (i32, bool) = (row.get(0), row.get(1));
+        if pid != db.server.backend_pid || !holds_lock {
+            return Err(failure().into());
+        }
+    }
+    Ok(())
+}
+
+/// What to say where two connections of ours turn out to be one session, or one to be two.
+pub(crate) fn failure() -> Failure {
+    Failure::failed("a transaction-pooling proxy is between this and the server")
+        .cause("the statements of one connection do not reach one session, so a session lock protects nothing")
+        .state("nothing was changed")
+        .hint("connect to the server itself, or through a session-pooling port: cargo xtask db-migrate --database-url postgres://SERVER:5432/DATABASE")
+}
