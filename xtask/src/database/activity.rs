@@ -26,6 +26,8 @@ pub(crate) struct Session {
     pub(crate) began: Option<String>,
     /// Whether it is no client's session.
     pub(crate) background: bool,
+    /// `client backend`, `autovacuum worker`, …
+    kind: String,
 }
 
 impl Session {
@@ -41,6 +43,7 @@ impl Session {
             query: row.get(5),
             began: row.get(6),
             background: row.get(7),
+            kind: row.get(8),
         }
     }
 
@@ -61,6 +64,9 @@ impl Session {
 impl fmt::Display for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "pid {}", self.pid)?;
+        if self.background {
+            write!(f, ", {}", self.kind)?;
+        }
         if self.is_dump() {
             f.write_str(", a running dump")?;
         }
@@ -83,7 +89,8 @@ impl fmt::Display for Session {
 const COLUMNS: &str = "a.pid, coalesce(a.usename::text, ''), coalesce(a.application_name, ''),
     coalesce(a.state, a.backend_type, ''),
     extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::float8, coalesce(a.query, ''),
-    a.xact_start::text, a.backend_type IS DISTINCT FROM 'client backend'";
+    a.xact_start::text, a.backend_type IS DISTINCT FROM 'client backend',
+    coalesce(a.backend_type, 'background process')";
 
 /// The sessions with these process ids that are still there.
 pub(crate) fn sessions(client: &mut Client, pids: &[i32]) -> Result<Vec<Session>> {
@@ -162,9 +169,9 @@ pub(crate) fn old_holders(
                                    AND l.database = (SELECT oid FROM pg_catalog.pg_database
                                                      WHERE datname = pg_catalog.current_database())))
              UNION ALL
-             SELECT 0, p.owner::text, 'prepared transaction ' || p.gid, 'prepared',
+             SELECT 0, p.owner::text, p.gid, 'prepared',
                     extract(epoch FROM pg_catalog.clock_timestamp() - p.prepared)::float8, '',
-                    p.prepared::text, true
+                    p.prepared::text, true, 'prepared transaction'
              FROM pg_catalog.pg_prepared_xacts AS p
              WHERE p.database = pg_catalog.current_database()
                AND EXISTS (SELECT FROM pg_catalog.pg_locks AS l

@@ -82,12 +82,13 @@ pub(crate) fn migrate(
     let started = Instant::now();
     let db = &mut db;
     preflight::server(db)?;
-    let applied = history::read_known(db)?;
+    let mut applied = history::read_known(db)?;
     let mut pending = plan::up(folder, &applied, to, allow_out_of_order)?;
     if !pending.is_empty() && !options.dry_run {
         lock::acquire(db, options.locks, &ctx.ui)?;
         // Another run may have been at it while this one waited.
-        pending = plan::up(folder, &history::read(db)?, to, allow_out_of_order)?;
+        applied = history::read(db)?;
+        pending = plan::up(folder, &applied, to, allow_out_of_order)?;
     }
     if pending.is_empty() {
         ctx.ui.status("Finished", nothing_pending(&applied));
