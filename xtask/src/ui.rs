@@ -235,6 +235,9 @@ fn render_failure(failure: &Failure) -> String {
         "error"
     };
     let mut text = format!("{BAD}{label}{BAD:#}: {}", failure.message);
+    if let Some(code) = &failure.sqlstate {
+        text.push_str(&format!(" (SQLSTATE {code})"));
+    }
     for cause in &failure.causes {
         text.push_str(&format!("\n{BAD}caused by{BAD:#}: {}", indent(cause)));
     }

@@ -491,6 +491,9 @@ pub(crate) fn server_failure(message: &ServerMessage) -> Failure {
     failure
         .causes
         .extend(message.hint.iter().map(|text| format!("HINT: {text}")));
+    failure
+        .causes
+        .extend(message.query.iter().map(|text| format!("QUERY: {text}")));
     failure.causes.extend(
         message
             .context
@@ -522,10 +525,7 @@ fn script_failure(script: &Script, direction: Direction, error: &SessionError) -
         sqlstate: server.sqlstate.clone(),
         ..Failure::default()
     };
-    failure.causes.push(match &server.sqlstate {
-        Some(code) => format!("{} (SQLSTATE {code})", server.message),
-        None => server.message,
-    });
+    failure.causes.push(server.message);
     failure.causes.extend(server.causes);
     failure.excerpt = excerpt::of(script, error);
     failures::explain(failure)

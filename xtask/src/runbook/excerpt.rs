@@ -1,97 +1,245 @@
 //! Where in a migration file a statement failed: file, line, column, and a caret.
 
+use squawk_lexer::TokenKind;
+use unicode_width::UnicodeWidthChar as _;
+
 use crate::migration::script::Script;
-use crate::migration::sql::{Statement, position};
+use crate::migration::sql::{self, Statement, position};
 use crate::tools::psql::SessionError;
 use crate::tools::sql_error::Position;
+
+/// A longer source line is cut, this many characters to each side of the caret.
+const SHOWN_EACH_SIDE: usize = 60;
 
 /// The place as a compiler shows it, if the error arose in the file.
 ///
 /// psql says at which line of its input the statement ended, the server at which line of the
 /// statement the fault is. Both lines are the file's own, because files are fed as they are.
 pub(crate) fn of(script: &Script, error: &SessionError) -> Option<String> {
-    let fault = error.message.position.as_ref();
-    let statement = match error.statement {
-        Some(start) => script
-            .statements
-            .iter()
-            .find(|statement| statement.range.start == start)?,
-        None => failing(script, error.body_line?, fault)?,
+    let (statements, ended_at) = match (error.statement, error.body_line) {
+        (Some(start), _) => {
+            let alone = script
+                .statements
+                .iter()
+                .find(|one| one.range.start == start)?;
+            (vec![alone], end_line(script, alone))
+        }
+        (None, line) => (ending_on(script, line?), line?),
     };
-    // A statement that was fed alone was fed without a comment before it.
-    let sent_from = error.statement.unwrap_or(statement.sent_from);
-    let byte = fault
-        .and_then(|fault| byte_of(script, sent_from, statement, fault))
-        .unwrap_or(statement.range.start);
-    let (line, column) = position(&script.text, byte);
-    let source = script.text.lines().nth(line - 1).unwrap_or_default();
-    // Tabs keep their width before the caret.
-    let indent: String = source
-        .chars()
-        .take(column - 1)
-        .map(|c| if c == '\t' { '\t' } else { ' ' })
-        .collect();
-    let gutter = line.to_string();
-    let space = " ".repeat(gutter.len());
-    Some(format!(
-        "{space}--> {}:{line}:{column}\n{space} |\n{gutter} | {source}\n{space} | {indent}^",
-        script.path.display()
-    ))
+    let (&last, before) = statements.split_last()?;
+    let message = &error.message;
+    let byte = match (&message.position, &message.query) {
+        (Some(fault), None) => statements.iter().find_map(|statement| {
+            // A statement that was fed alone was fed without a comment before it.
+            let sent_from = error.statement.unwrap_or(statement.sent_from);
+            byte_of(script, sent_from, fault)
+        }),
+        // The position is one in a query that a function or a DO block has put together.
+        (Some(fault), Some(_)) if before.is_empty() => only_mention(script, last, fault),
+        _ => None,
+    };
+    Some(match byte {
+        Some(byte) => pointer(script, byte),
+        None if before.is_empty() => pointer(script, last.range.start),
+        // Without a position nothing tells the statements of one line apart.
+        None => line_of(script, ended_at, statements.len()),
+    })
 }
 
-/// The statement that ends on this line; where several do, the one that holds the faulty text.
-fn failing<'a>(
-    script: &'a Script,
-    ended_at: usize,
-    fault: Option<&Position>,
-) -> Option<&'a Statement> {
-    let mut candidates = script
+/// The statements that end on this line; a last one without `;` ends where we have added that.
+fn ending_on(script: &Script, line: usize) -> Vec<&Statement> {
+    let ending: Vec<&Statement> = script
         .statements
         .iter()
-        .filter(|statement| end_line(script, statement) == ended_at);
-    let first = candidates.clone().next();
-    match fault {
-        Some(fault) => candidates
-            .find(|statement| byte_of(script, statement.sent_from, statement, fault).is_some())
-            .or(first),
-        None => first,
+        .filter(|statement| statement.terminated && end_line(script, statement) == line)
+        .collect();
+    if !ending.is_empty() {
+        return ending;
     }
-    // A last statement without `;` ends where we added one: behind the file's end.
-    .or_else(|| script.statements.last())
+    let last = script.statements.last();
+    last.into_iter()
+        .filter(|last| !last.terminated && end_line(script, last) <= line)
+        .collect()
 }
 
+/// The line of the `;`, which may stand below the last word; without one, that of the last word.
 fn end_line(script: &Script, statement: &Statement) -> usize {
-    // The `;` may stand on a later line than the last token.
-    let rest = &script.text[statement.range.end..];
-    let semicolon = if statement.terminated {
-        rest.find(';').unwrap_or(0)
-    } else {
-        0
-    };
-    position(&script.text, statement.range.end + semicolon).0
+    let end = statement.range.end;
+    let semicolon = sql::lex(&script.text[end..])
+        .take_while(|_| statement.terminated)
+        .find(|token| token.kind == TokenKind::Semi)
+        .map_or(0, |token| token.range.start);
+    position(&script.text, end + semicolon).0
 }
 
 /// The byte in the file that the caret stands below.
-fn byte_of(
-    script: &Script,
-    sent_from: usize,
-    statement: &Statement,
-    fault: &Position,
-) -> Option<usize> {
-    let sent = &script.text[sent_from..statement.range.end];
-    let mut line_start = sent_from;
-    for _ in 1..fault.line {
-        line_start += sent[line_start - sent_from..].find('\n')? + 1;
+fn byte_of(script: &Script, sent_from: usize, fault: &Position) -> Option<usize> {
+    let (line_start, line) = lines(&script.text[sent_from..]).nth(fault.line - 1)?;
+    let line_start = sent_from + line_start;
+    // As libpq shows it; no byte moves.
+    let line = line.replace('\t', " ");
+    let caret = |shown: &str, characters: usize| -> usize {
+        shown.chars().take(characters).map(char::len_utf8).sum()
+    };
+    let whole = fault.text.trim_end();
+    if line.starts_with(whole) {
+        return Some(line_start + caret(whole, fault.caret));
     }
-    let rest = &script.text[line_start..statement.range.end.max(line_start)];
-    let line = rest.split('\n').next().unwrap_or_default();
-    let shown = fault.text.trim_end_matches("...").trim_end();
+    // libpq cuts a long line to what fits a screen and marks the cut ends with three dots.
+    let right = whole.strip_suffix("...").unwrap_or(whole);
+    let (shown, characters) = match right.strip_prefix("...") {
+        Some(shown) => (shown, fault.caret.saturating_sub(3)),
+        None => (right, fault.caret),
+    };
     let at = line.find(shown)?;
-    let caret: usize = fault
+    let byte = line_start + at + caret(shown, characters);
+    script.text.is_char_boundary(byte).then_some(byte)
+}
+
+/// Each line with the byte where it begins; as libpq does, a carriage return ends one too.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut next = Some(0);
+    std::iter::from_fn(move || {
+        let start = next?;
+        let rest = &text[start..];
+        let length = rest.find(['\n', '\r']).unwrap_or(rest.len());
+        let end = &rest[length..];
+        let ending = if end.starts_with("\r\n") { 2 } else { 1 };
+        next = (!end.is_empty()).then_some(start + length + ending);
+        Some((start, &rest[..length]))
+    })
+}
+
+/// Where the statement has the word under the caret, if it has it once.
+fn only_mention(script: &Script, statement: &Statement, fault: &Position) -> Option<usize> {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let word: String = fault
         .text
         .chars()
-        .take(fault.caret)
-        .map(char::len_utf8)
-        .sum();
-    Some(line_start + at + caret)
+        .skip(fault.caret)
+        .take_while(|&c| is_part(c))
+        .collect();
+    if word.is_empty() {
+        return None;
+    }
+    let text = statement.text(&script.text);
+    let mut mentions = text.match_indices(&word).filter(|(at, word)| {
+        !text[..*at].ends_with(is_part) && !text[at + word.len()..].starts_with(is_part)
+    });
+    let (at, _) = mentions.next()?;
+    mentions
+        .next()
+        .is_none()
+        .then_some(statement.range.start + at)
+}
+
+/// `file:line:column`, the line, and a caret below it.
+fn pointer(script: &Script, byte: usize) -> String {
+    let (line, column) = position(&script.text, byte);
+    let source = script.text.lines().nth(line - 1).unwrap_or_default();
+    let skipped = (column - 1).saturating_sub(SHOWN_EACH_SIDE);
+    let (cut, skipped) = if skipped > 0 {
+        ("...", skipped)
+    } else {
+        ("", 0)
+    };
+    let before = source.chars().skip(skipped).take(column - 1 - skipped);
+    // As wide as what stands above it; a tab is as wide as the terminal makes it.
+    let indent: String = cut
+        .chars()
+        .chain(before)
+        .map(|c| match c {
+            '\t' => "\t".to_owned(),
+            _ => " ".repeat(c.width().unwrap_or(0)),
+        })
+        .collect();
+    let place = format!("{}:{line}:{column}", script.path.display());
+    let shown = format!(
+        "{cut}{}",
+        cut_after(source, skipped, column - 1 + SHOWN_EACH_SIDE)
+    );
+    framed(&place, line, &shown, &format!("{indent}^"))
+}
+
+/// `file:line` and the line, where it has several statements and any may be meant.
+fn line_of(script: &Script, line: usize, statements: usize) -> String {
+    let source = script.text.lines().nth(line - 1).unwrap_or_default();
+    let place = format!("{}:{line}", script.path.display());
+    let remark = format!("one of the {statements} statements that end on this line");
+    framed(
+        &place,
+        line,
+        &cut_after(source, 0, 2 * SHOWN_EACH_SIDE),
+        &remark,
+    )
+}
+
+fn cut_after(source: &str, from: usize, to: usize) -> String {
+    let mut shown: String = source.chars().take(to).skip(from).collect();
+    if source.chars().nth(to).is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+fn framed(place: &str, line: usize, source: &str, below: &str) -> String {
+    let space = " ".repeat(line.to_string().len());
+    format!("{space}--> {place}\n{space} |\n{line} | {source}\n{space} | {below}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::migration::script::Role;
+    use crate::tools::sql_error::ServerMessage;
+
+    /// The excerpt of a file in which the statement that ends on a line failed.
+    fn excerpt(text: &str, ended_at: usize, fault: Option<(usize, &str, usize)>) -> Option<String> {
+        let script = Script::parse(Path::new("a.sql"), text.into(), Role::Up).expect("parses");
+        let position = fault.map(|(line, text, caret)| Position {
+            line,
+            text: text.to_owned(),
+            caret,
+        });
+        let error = SessionError {
+            message: ServerMessage {
+                position,
+                ..ServerMessage::default()
+            },
+            body_line: Some(ended_at),
+        };
+        of(&script, &error)
+    }
+
+    #[test]
+    fn a_comment_may_hold_a_semicolon() {
+        let text = "SELECT 1 -- a;b\n/* ; */\n;\nSELECT 2;\n";
+        let excerpt = excerpt(text, 3, None).expect("an excerpt");
+        assert_eq!(excerpt, " --> a.sql:1:1\n  |\n1 | SELECT 1 -- a;b\n  | ^");
+    }
+
+    #[test]
+    fn nothing_is_shown_for_a_line_where_no_statement_ends() {
+        assert_eq!(excerpt("SELECT 1;\n\nSELECT 2;\n", 2, None), None);
+        assert_eq!(excerpt("-- nothing\n", 1, None), None);
+    }
+
+    #[test]
+    fn three_dots_in_the_file_are_not_taken_for_a_cut() {
+        let text = "SELECT '\n...', b\n'...';\n";
+        let excerpt = excerpt(text, 3, Some((2, "...', b", 6))).expect("an excerpt");
+        assert_eq!(excerpt, " --> a.sql:2:7\n  |\n2 | ...', b\n  |       ^");
+    }
+
+    #[test]
+    fn every_way_to_end_a_line_is_one() {
+        let starts: Vec<_> = lines("a\nb\r\nc\rd\n\ne").collect();
+        assert_eq!(
+            starts,
+            [(0, "a"), (2, "b"), (5, "c"), (7, "d"), (9, ""), (10, "e")]
+        );
+        assert_eq!(lines("").collect::<Vec<_>>(), [(0, "")]);
+    }
 }

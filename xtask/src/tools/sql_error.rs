@@ -1,6 +1,8 @@
 //! What psql says on stderr, read by its structure: severity words and messages come in the
 //! server's language, so only SQLSTATEs and psql's own labels (run under `LC_ALL=C`) are matched.
 
+use unicode_width::UnicodeWidthChar as _;
+
 /// One message of the server, as `VERBOSITY=verbose` prints it.
 ///
 /// The form is libpq's (`pqBuildErrorMessage3`): `SEVERITY:  SQLSTATE: message`, then `LINE n:` with a
@@ -12,9 +14,11 @@ pub(crate) struct ServerMessage {
     pub(crate) detail: Option<String>,
     pub(crate) hint: Option<String>,
     pub(crate) context: Option<String>,
+    /// The query that a function or a `DO` block has put together, if the error is in that.
+    pub(crate) query: Option<String>,
     /// The line of psql's input at which the failing statement ended, from 1.
     pub(crate) input_line: Option<usize>,
-    /// Where in the statement, if the server said so.
+    /// Where in `query`, or else in the statement, if the server said so.
     pub(crate) position: Option<Position>,
 }
 
@@ -23,7 +27,7 @@ pub(crate) struct ServerMessage {
 pub(crate) struct Position {
     /// Line within the statement, from 1.
     pub(crate) line: usize,
-    /// The line's text, or the part of it that libpq chose to show (without its `...`).
+    /// The line as libpq shows it: tabs are spaces, and a long line is cut (`...` at the cut ends).
     pub(crate) text: String,
     /// Offset of the caret in `text`, in characters.
     pub(crate) caret: usize,
@@ -85,6 +89,7 @@ enum Field {
     Detail,
     Hint,
     Context,
+    Query,
     Other,
 }
 
@@ -99,6 +104,7 @@ impl Field {
             Field::Detail => &mut message.detail,
             Field::Hint => &mut message.hint,
             Field::Context => &mut message.context,
+            Field::Query => &mut message.query,
             Field::Other => return,
         };
         match slot {
@@ -117,8 +123,9 @@ fn labelled(line: &str) -> Option<(Field, &str)> {
         "DETAIL" => Field::Detail,
         "HINT" => Field::Hint,
         "CONTEXT" => Field::Context,
-        "QUERY" | "SCHEMA NAME" | "TABLE NAME" | "COLUMN NAME" | "DATATYPE NAME"
-        | "CONSTRAINT NAME" | "LOCATION" => Field::Other,
+        "QUERY" => Field::Query,
+        "SCHEMA NAME" | "TABLE NAME" | "COLUMN NAME" | "DATATYPE NAME" | "CONSTRAINT NAME"
+        | "LOCATION" => Field::Other,
         _ => return None,
     };
     Some((field, text))
@@ -132,18 +139,25 @@ fn source_line(line: &str) -> Option<(usize, &str)> {
 
 fn position(number: usize, line: &str, text: &str, caret_line: &str) -> Position {
     let label = line.chars().count() - text.chars().count();
-    let caret = caret_line.chars().count().saturating_sub(label + 1);
-    // libpq cuts a long line to what fits a screen and marks the cut ends with three dots.
-    let cut = text.strip_prefix("...");
+    let columns = caret_line.chars().count().saturating_sub(label + 1);
     Position {
         line: number,
-        caret: if cut.is_some() {
-            caret.saturating_sub(3)
-        } else {
-            caret
-        },
-        text: cut.unwrap_or(text).to_owned(),
+        text: text.to_owned(),
+        caret: characters_in(text, columns),
     }
+}
+
+/// How many characters fill so many columns of a screen. libpq counts two for a wide character and
+/// one for any other, a combining one too (`reportErrorPosition`).
+fn characters_in(text: &str, columns: usize) -> usize {
+    let mut filled = 0;
+    text.chars()
+        .take_while(|c| {
+            let fits = filled < columns;
+            filled += c.width().unwrap_or(1).max(1);
+            fits
+        })
+        .count()
 }
 
 /// `ERROR:  42P01: relation …` into its SQLSTATE and message, whatever the word for ERROR is.
@@ -189,15 +203,45 @@ mod tests {
         assert_eq!((position.line, position.caret), (3, 0));
     }
 
+    /// As psql 15.18 prints them, whose libpq cuts to 60 columns.
     #[test]
-    fn a_cut_line_keeps_its_caret() {
-        let stderr = "psql:<stdin>:1: ERROR:  42703: column \"b\" does not exist\n\
-                      LINE 1: ...aaaa, b, cccc...\n\
-                      \u{20}                        ^\n";
+    fn the_caret_is_found_in_lines_that_are_cut_or_wide() {
+        let table = [
+            (format!("...{}', b, 'cccccc...", "a".repeat(47)), 61),
+            (format!("...{}', b, 'üüüüüü...", "ä".repeat(47)), 61),
+            (format!("...{}', b, '漢漢漢...", "漢".repeat(23)), 60),
+            ("SELECT '...', b;".to_owned(), 22),
+        ];
+        for (line, column) in table {
+            let stderr = format!(
+                "psql:<stdin>:1: ERROR:  42703: column \"b\" does not exist\nLINE 1: {line}\n{}^\n",
+                " ".repeat(column)
+            );
+            let message = &parse(&stderr)[0];
+            let position = message.position.as_ref().expect("a position");
+            assert_eq!(
+                position.text.chars().nth(position.caret),
+                Some('b'),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_query_inside_a_function_is_told_from_the_statement() {
+        let stderr = "psql:<stdin>:4: ERROR:  42883: function nope() does not exist\n\
+             LINE 1: SELECT nope()\n               ^\n\
+             HINT:  No function matches.\n\
+             QUERY:  SELECT nope()\n\
+             CONTEXT:  PL/pgSQL function inline_code_block line 3 at PERFORM\n";
         let message = &parse(stderr)[0];
-        let position = message.position.as_ref().expect("a position");
-        assert_eq!(position.text, "aaaa, b, cccc...");
-        assert_eq!(position.text.chars().nth(position.caret), Some(' '));
+        assert_eq!(message.query.as_deref(), Some("SELECT nope()"));
+        assert!(
+            message
+                .context
+                .as_deref()
+                .is_some_and(|text| text.contains("line 3"))
+        );
     }
 
     #[test]
