@@ -208,6 +208,7 @@ mod tests {
                 position,
                 ..ServerMessage::default()
             },
+            statement: None,
             body_line: Some(ended_at),
         };
         of(&script, &error)
