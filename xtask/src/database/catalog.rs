@@ -55,7 +55,19 @@ impl Relation {
 /// # Errors
 /// If the query fails.
 pub(crate) fn find(db: &mut Database, name: &ObjectName) -> Result<Option<Relation>> {
-    let row = db.client.query_opt(
+    Ok(existing(db, [name])?.pop())
+}
+
+/// Those of these relations that exist, in one round trip however many they are.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn existing<'a>(
+    db: &mut Database,
+    names: impl IntoIterator<Item = &'a ObjectName>,
+) -> Result<Vec<Relation>> {
+    let names: Vec<String> = names.into_iter().map(ToString::to_string).collect();
+    let rows = db.client.query(
         "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind,
                 pg_catalog.pg_get_userbyid(c.relowner)::text,
                 pg_catalog.pg_has_role(c.relowner, 'USAGE'),
@@ -63,10 +75,10 @@ pub(crate) fn find(db: &mut Database, name: &ObjectName) -> Result<Option<Relati
                 pg_catalog.pg_table_size(c.oid), c.relpersistence = 't'
          FROM pg_catalog.pg_class AS c
          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-         WHERE c.oid = pg_catalog.to_regclass($1)",
-        &[&name.to_string()],
+         WHERE c.oid IN (SELECT pg_catalog.to_regclass(name) FROM unnest($1::text[]) AS name)",
+        &[&names],
     )?;
-    Ok(row.map(|row| Relation {
+    let relation = |row: &postgres::Row| Relation {
         oid: row.get(0),
         schema: row.get(1),
         name: row.get(2),
@@ -76,7 +88,8 @@ pub(crate) fn find(db: &mut Database, name: &ObjectName) -> Result<Option<Relati
         readable: row.get(6),
         bytes: row.get::<_, Option<i64>>(7).unwrap_or(0).max(0) as u64,
         temporary: row.get(8),
-    }))
+    };
+    Ok(rows.iter().map(relation).collect())
 }
 
 /// The schemas, other than the system's, that hold a relation of this name.
@@ -136,8 +149,9 @@ pub(crate) fn invalid_indexes(db: &mut Database) -> Result<Vec<InvalidIndex>> {
 pub(crate) struct IndexState {
     pub(crate) oid: u32,
     pub(crate) name: ObjectName,
-    /// Its table's oid.
+    /// Its table's oid and name; an index is in the schema of its table.
     pub(crate) table: u32,
+    pub(crate) table_name: String,
     pub(crate) valid: bool,
     pub(crate) ready: bool,
     /// What `pg_get_indexdef` says.
@@ -156,26 +170,46 @@ impl IndexState {
 /// # Errors
 /// If the query fails.
 pub(crate) fn index_state(db: &mut Database, name: &ObjectName) -> Result<Option<IndexState>> {
-    let row = db.client.query_opt(
-        "SELECT i.indexrelid, n.nspname::text, c.relname::text, i.indrelid, i.indisvalid,
-                i.indisready, pg_catalog.pg_get_indexdef(i.indexrelid)
-         FROM pg_catalog.pg_index AS i
+    Ok(index_states(db, &[name])?.pop().flatten())
+}
+
+/// What is there under each of these names, in one round trip however many they are.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn index_states(
+    db: &mut Database,
+    names: &[&ObjectName],
+) -> Result<Vec<Option<IndexState>>> {
+    let written: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let rows = db.client.query(
+        "SELECT wanted.position::int4, i.indexrelid, n.nspname::text, c.relname::text, i.indrelid,
+                t.relname::text, i.indisvalid, i.indisready,
+                pg_catalog.pg_get_indexdef(i.indexrelid)
+         FROM unnest($1::text[]) WITH ORDINALITY AS wanted (name, position)
+         JOIN pg_catalog.pg_index AS i ON i.indexrelid = pg_catalog.to_regclass(wanted.name)
          JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
-         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-         WHERE i.indexrelid = pg_catalog.to_regclass($1)",
-        &[&name.to_string()],
+         JOIN pg_catalog.pg_class AS t ON t.oid = i.indrelid
+         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace",
+        &[&written],
     )?;
-    Ok(row.map(|row| IndexState {
-        oid: row.get(0),
-        name: ObjectName {
-            schema: Some(row.get(1)),
-            name: row.get(2),
-        },
-        table: row.get(3),
-        valid: row.get(4),
-        ready: row.get(5),
-        definition: row.get(6),
-    }))
+    let mut states = vec![None; names.len()];
+    for row in rows {
+        let position: i32 = row.get(0);
+        states[position as usize - 1] = Some(IndexState {
+            oid: row.get(1),
+            name: ObjectName {
+                schema: Some(row.get(2)),
+                name: row.get(3),
+            },
+            table: row.get(4),
+            table_name: row.get(5),
+            valid: row.get(6),
+            ready: row.get(7),
+            definition: row.get(8),
+        });
+    }
+    Ok(states)
 }
 
 /// The definition that PostgreSQL would give an index, without names: the index is made on an empty

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use squawk_lexer::TokenKind;
 
-use super::effects;
+use super::effects::{self, Effect};
 use super::sql::{self, Statement, Token};
 
 /// The first line by which sqlx knows a file that must not run inside a transaction.
@@ -106,6 +106,22 @@ impl Script {
             first.as_deref() == Some("set") && statement.has_word(&self.text, parameter)
         };
         self.statements.iter().any(|statement| sets(&statement))
+    }
+
+    /// Whether it can leave something behind in its session: a setting, a role, a temporary table.
+    /// Plain changes of the schema and of rows cannot.
+    pub(crate) fn may_change_session(&self) -> bool {
+        let temporary = |statement: &Statement| {
+            ["temp", "temporary"]
+                .iter()
+                .any(|word| statement.has_word(&self.text, word))
+        };
+        self.effects().any(|(statement, effects)| {
+            temporary(statement)
+                || effects
+                    .iter()
+                    .any(|effect| matches!(effect, Effect::Opaque | Effect::Other))
+        })
     }
 
     /// Each statement with what it does.

@@ -25,6 +25,12 @@ use crate::tools::psql::{Chunk, Reply, Session, SessionError};
 use crate::tools::sql_error::ServerMessage;
 use crate::ui::Ui;
 
+/// What `DISCARD ALL` does, in a form that can share a round trip with the `BEGIN` behind it:
+/// `DISCARD ALL` itself must be alone (PostgreSQL manual, DISCARD).
+const FRESH_SESSION: &str = "RESET SESSION AUTHORIZATION \\; RESET ROLE \\; RESET ALL \\; \
+    CLOSE ALL \\; DEALLOCATE ALL \\; UNLISTEN * \\; SELECT pg_catalog.pg_advisory_unlock_all() \\; \
+    DISCARD PLANS \\; DISCARD TEMP \\; DISCARD SEQUENCES";
+
 /// The SQLSTATE of a statement that succeeded.
 const SUCCESS: &str = "00000";
 
@@ -55,7 +61,7 @@ pub(crate) struct Runner<'a> {
     /// When this run started, by the server's clock: every migration of a run has the same.
     pub(crate) installed_on: Timestamp,
     session: Option<Session>,
-    /// Whether the session has run a migration, whose settings may linger.
+    /// Whether the session has run a migration that may have left something behind in it.
     used: bool,
     /// Whether a new migration begins, which starts from the session's own settings.
     fresh_wanted: bool,
@@ -84,6 +90,12 @@ impl<'a> Runner<'a> {
             fresh_wanted: false,
             cleaning: false,
         }
+    }
+
+    /// With a psql that was started ahead: it connects while native queries look around.
+    pub(crate) fn with_psql(mut self, session: Session) -> Runner<'a> {
+        self.session = Some(session);
+        self
     }
 
     /// Ends the psql session in order.
@@ -138,15 +150,16 @@ impl<'a> Runner<'a> {
     /// With the place in the file where a statement failed; with [`Kind::Busy`] where a lock was not
     /// to be had within the deadline. A transactional migration has then changed nothing.
     pub(crate) fn run(&mut self, migration: &Migration, direction: Direction) -> Result<Effort> {
-        let started = Instant::now();
         let script = script(migration, direction)?;
         self.fresh_wanted = true;
+        let started = Instant::now();
         let mut effort = if script.transactional {
             self.in_transaction(migration, script, direction)
         } else {
             self.outside_transaction(migration, script, direction)
         }?;
         effort.duration = started.elapsed();
+        self.used |= script.may_change_session();
         Ok(effort)
     }
 
@@ -375,17 +388,17 @@ impl<'a> Runner<'a> {
             Some(session) => session,
             None => {
                 self.used = false;
-                let psql = self.tools.psql()?;
-                let name = lock::psql_name(self.application_name);
-                match Session::open(&psql, &self.db.target, &name, SESSION_OPTIONS)? {
-                    Ok(session) if session.backend_pid() == self.db.server.backend_pid => {
-                        return Err(pooler::failure().into());
-                    }
-                    Ok(session) => session,
-                    Err(error) => return Ok(Err(error)),
-                }
+                start_psql(self.tools, self.db, self.application_name)?
             }
         };
+        if session.backend_pid() == 0 {
+            if let Err(error) = session.greet() {
+                return Ok(Err(error));
+            }
+            if session.backend_pid() == self.db.server.backend_pid {
+                return Err(pooler::failure().into());
+            }
+        }
         let mut chunk = Chunk {
             before: chunk.before.clone(),
             body: chunk.body,
@@ -394,10 +407,14 @@ impl<'a> Runner<'a> {
         };
         if self.fresh_wanted && self.used {
             // Settings, temporary tables and roles of an earlier migration end with it.
-            chunk.before.insert_str(0, "DISCARD ALL;\n");
+            let end = if chunk.before.is_empty() {
+                ";\n"
+            } else {
+                " \\;\n"
+            };
+            chunk.before.insert_str(0, &format!("{FRESH_SESSION}{end}"));
         }
         self.fresh_wanted = false;
-        self.used = true;
         let pid = session.backend_pid();
         let client = &mut self.db.client;
         let cleaning = self.cleaning;
@@ -429,6 +446,15 @@ impl<'a> Runner<'a> {
 
 fn not_as_it_should_be(migration: &Migration) -> String {
     format!("`{}` is not as it should be", migration.stem)
+}
+
+/// Starts the psql of a run, which must hold the migration lock.
+///
+/// # Errors
+/// If there is no psql.
+pub(crate) fn start_psql(tools: &Tools, db: &Database, application_name: &str) -> Result<Session> {
+    let name = lock::psql_name(application_name);
+    Session::start(&tools.psql()?, &db.target, &name, SESSION_OPTIONS)
 }
 
 /// The script of this direction.

@@ -134,9 +134,19 @@ pub(crate) fn clean_up(runner: &mut Runner<'_>, script: &Script) -> Result {
 /// # Errors
 /// If the catalog cannot be asked.
 pub(crate) fn mismatch(db: &mut Database, wanted: &Wanted) -> Result<Option<Failure>> {
-    let Some(state) = catalog::index_state(db, &wanted.name)?.filter(IndexState::usable) else {
+    match catalog::index_state(db, &wanted.name)? {
+        Some(state) => differs(db, wanted, &state),
+        None => Ok(None),
+    }
+}
+
+/// An index that is not usable is told elsewhere.
+fn differs(db: &mut Database, wanted: &Wanted, state: &IndexState) -> Result<Option<Failure>> {
+    let there = catalog::nameless(&state.definition);
+    let as_written = there == wanted.as_written() && state.table_name == wanted.table.name;
+    if !state.usable() || as_written || db.server.in_recovery {
         return Ok(None);
-    };
+    }
     let different = |there: &str, asked: &str| {
         Failure::finding(format!("index `{}` is another one than the migration makes", state.name))
             .cause(format!("there is:  {there}"))
@@ -150,14 +160,8 @@ pub(crate) fn mismatch(db: &mut Database, wanted: &Wanted) -> Result<Option<Fail
         return Ok(None);
     };
     if state.table != table.oid {
-        return Ok(Some(different(
-            &state.definition,
-            &format!("an index on {}", table.qualified()),
-        )));
-    }
-    let there = catalog::nameless(&state.definition);
-    if there == wanted.as_written() || db.server.in_recovery {
-        return Ok(None);
+        let asked = format!("an index on {}", table.qualified());
+        return Ok(Some(different(&state.definition, &asked)));
     }
     let asked = catalog::index_definition(db, &table, wanted.unique, &wanted.definition)?;
     Ok((there != asked).then(|| different(&there, &asked)))
@@ -186,9 +190,16 @@ pub(crate) fn mismatches<'a>(
             current.push(wanted);
         }
     }
+    if current.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<&ObjectName> = current.iter().map(|wanted| &wanted.name).collect();
+    let states = catalog::index_states(db, &names)?;
     let mut found = Vec::new();
-    for wanted in &current {
-        found.extend(mismatch(db, wanted)?);
+    for (wanted, state) in current.iter().zip(&states) {
+        if let Some(state) = state {
+            found.extend(differs(db, wanted, state)?);
+        }
     }
     Ok(found)
 }

@@ -190,10 +190,11 @@ pub(crate) fn tables(db: &mut Database, touched: &Touched) -> Result {
 /// # Errors
 /// For the first that is there.
 pub(crate) fn not_adopted(db: &mut Database, touched: &Touched, has_history: bool) -> Result {
-    for name in &touched.created {
-        if let Some(relation) = catalog::find(db, name)?
-            && !relation.temporary
-        {
+    if touched.created.is_empty() {
+        return Ok(());
+    }
+    for relation in catalog::existing(db, &touched.created)? {
+        if !relation.temporary {
             let failure = Failure::failed(format!("`{}` exists already", relation.qualified()))
                 .sqlstate("42P07");
             return Err(if has_history {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::apply::{Direction, Effort, Runner, script};
+use super::apply::{Direction, Effort, Runner, script, start_psql};
 use super::backup::{self, Backups, Taken};
 use super::preflight::{self, Touched};
 use super::steps::{self, Action, Loss, Step};
@@ -21,6 +21,7 @@ use crate::interrupt;
 use crate::migration::history::Applied;
 use crate::migration::plan::{self, Down};
 use crate::migration::source::{Folder, Migration};
+use crate::tools::psql::Session;
 use crate::ui;
 
 /// What a run was asked to do, beyond its direction.
@@ -95,6 +96,10 @@ pub(crate) fn migrate(
         return Ok(Outcome::of(db, Direction::Up, started, options));
     }
 
+    let psql = match options.dry_run {
+        true => None,
+        false => Some(start_psql(ctx.tools(), db, &ctx.application_name)?),
+    };
     let scripts = pending.iter().map(|migration| &migration.up);
     let touched = Touched::by(scripts);
     preflight::history_rights(db)?;
@@ -114,11 +119,11 @@ pub(crate) fn migrate(
 
     let backups = tables_to_back_up(db, options, &touched)?;
     let steps = steps::of_run(Direction::Up, backups, &pending, pending.clone())?;
-    if options.dry_run {
+    let Some(psql) = psql else {
         print_plan(ctx, db, &steps);
         return Ok(Outcome::of(db, Direction::Up, started, options));
-    }
-    let outcome = run_steps(ctx, db, Direction::Up, steps, options, started)?;
+    };
+    let outcome = run_steps(ctx, db, Direction::Up, steps, psql, options, started)?;
     report::finish(ctx, folder, &pending, db, &outcome, options.reports)?;
     Ok(outcome)
 }
@@ -197,7 +202,8 @@ pub(crate) fn rollback(
             .hint("cargo xtask db-rollback --dry-run")
             .into());
     }
-    let outcome = run_steps(ctx, db, Direction::Down, steps, options, started)?;
+    let psql = start_psql(ctx.tools(), db, &ctx.application_name)?;
+    let outcome = run_steps(ctx, db, Direction::Down, steps, psql, options, started)?;
     report::finish_rollback(ctx, db, &outcome, options.reports)?;
     Ok(outcome)
 }
@@ -208,6 +214,7 @@ fn run_steps(
     db: &mut Database,
     direction: Direction,
     steps: Vec<Step<'_>>,
+    psql: Session,
     options: &Options<'_>,
     started: Instant,
 ) -> Result<Outcome> {
@@ -269,7 +276,8 @@ fn run_steps(
         outcome.backups.push(taken);
     }
 
-    let mut runner = Runner::new(db, tools, &ctx.ui, options.locks, &ctx.application_name);
+    let mut runner =
+        Runner::new(db, tools, &ctx.ui, options.locks, &ctx.application_name).with_psql(psql);
     if direction == Direction::Up {
         runner.ensure_history()?;
     }

@@ -101,16 +101,17 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Starts psql and connects. Nothing is asked for: no password prompt, no `.psqlrc`.
+    /// Starts psql, which connects while the caller goes on; [`Session::greet`] must follow. Nothing
+    /// is asked for: no password prompt, no `.psqlrc`.
     ///
     /// # Errors
-    /// If psql cannot be started; the inner error if it cannot connect.
-    pub(crate) fn open(
+    /// If psql cannot be started.
+    pub(crate) fn start(
         psql: &Path,
         target: &ConnInfo,
         application_name: &str,
         options: &str,
-    ) -> Result<Result<Session, Box<SessionError>>> {
+    ) -> Result<Session> {
         let mut command = command(psql, target, application_name, options)?;
         command
             .args(["--quiet", "--no-align", "--tuples-only", "--file=-"])
@@ -139,7 +140,7 @@ impl Session {
                 }
             }
         });
-        let mut session = Session {
+        Ok(Session {
             child,
             stdin,
             stderr,
@@ -147,12 +148,14 @@ impl Session {
             lines: 0,
             restrict: false,
             backend_pid: 0,
-        };
-        Ok(session.greet().map(|()| session))
+        })
     }
 
-    /// Learns the backend's process id and what this psql can do.
-    fn greet(&mut self) -> Result<(), Box<SessionError>> {
+    /// Waits until psql is connected, and learns the backend's process id and what this psql can do.
+    ///
+    /// # Errors
+    /// If it cannot connect.
+    pub(crate) fn greet(&mut self) -> Result<(), Box<SessionError>> {
         let hello = Chunk {
             after: "SELECT pg_catalog.pg_backend_pid() AS pid \\gset\n\
                     \\set hello :pid ' ' :VERSION_NUM\n"
