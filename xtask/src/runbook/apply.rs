@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::build_watch::BuildWatch;
 use super::lock_wait::Waiter;
+use super::preflight::Touched;
 use super::verify::{self, Checked};
 use super::{excerpt, failures, indexes};
 use crate::database::activity::{self, Waiting};
@@ -554,5 +555,6 @@ fn script_failure(script: &Script, direction: Direction, error: &SessionError) -
     failure.causes.push(server.message);
     failure.causes.extend(server.causes);
     failure.excerpt = excerpt::of(script, error);
-    failures::explain(failure)
+    let touched = Touched::by([script]);
+    failures::explain_about(failure, touched.tables().next())
 }

@@ -335,7 +335,7 @@ pub(crate) fn table(db: &mut Database, name: &str) -> Result<Relation> {
     };
     super::preflight::must_be_table(&relation)?;
     if !relation.readable {
-        return Err(super::preflight::not_readable(&relation).into());
+        return Err(super::preflight::not_readable(db, &relation).into());
     }
     Ok(relation)
 }

@@ -6,9 +6,11 @@ use std::io::ErrorKind;
 use crate::database::connect::{ConnectError, ConnectProblem};
 use crate::error::{Failure, Kind};
 use crate::interrupt;
+use crate::migration::effects::ObjectName;
 use crate::tools;
 
-/// One row: the code, what it means here, and what to do.
+/// One row: the code, what it means here, and what to do. In a hint `{table}` stands for the table
+/// that the migration is about.
 struct Row {
     sqlstate: &'static str,
     kind: Kind,
@@ -40,7 +42,7 @@ const TABLE: &[Row] = &[
     row(
         "42P07",
         "a table or index of that name exists already, and the statement does not say IF NOT EXISTS",
-        "look whether it is the wanted one and valid: cargo xtask db-psql -- -c '\\d users'; if so write IF NOT EXISTS and run: cargo xtask db-migrate; if the whole schema was there before: cargo xtask db-baseline",
+        "look whether it is the wanted one and valid: cargo xtask db-psql -- -c '\\d {table}'; if so write IF NOT EXISTS and run: cargo xtask db-migrate; if the whole schema was there before: cargo xtask db-baseline",
     ),
     row(
         "42601",
@@ -72,12 +74,12 @@ const TABLE: &[Row] = &[
     row(
         "42703",
         "the table has no column of that name",
-        "cargo xtask db-psql -- -c '\\d users'",
+        "look what it has: cargo xtask db-psql -- -c '\\d {table}', mend the file, then: cargo xtask db-migrate",
     ),
     row(
         "42704",
         "no object of that name exists",
-        "cargo xtask db-psql -- -c '\\d users'",
+        "look what there is: cargo xtask db-psql -- -c '\\d {table}', mend the file, then: cargo xtask db-migrate",
     ),
     row(
         "42809",
@@ -137,24 +139,31 @@ const TABLE: &[Row] = &[
     row(
         "2BP01",
         "other objects depend on it",
-        "cargo xtask db-psql -- -c '\\d+ users'",
+        "see them above, drop or change them first in the same file, then: cargo xtask db-migrate",
     ),
     row(
         "0A000",
         "this server does not support that",
-        "cargo xtask db-psql -- -c 'SELECT version()'",
+        "compare with the server's version: cargo xtask db-psql -- -c 'SELECT version()', mend the file, then: cargo xtask db-migrate",
     ),
 ];
 
 /// Adds what an SQLSTATE means and what to do, unless the failure says so itself.
-pub(crate) fn explain(mut failure: Failure) -> Failure {
+pub(crate) fn explain(failure: Failure) -> Failure {
+    explain_about(failure, None)
+}
+
+/// As [`explain`], for a failed migration that is about this table.
+pub(crate) fn explain_about(mut failure: Failure, table: Option<&ObjectName>) -> Failure {
     let Some(code) = failure.sqlstate.as_deref() else {
         return failure;
     };
     if let Some(row) = TABLE.iter().find(|row| row.sqlstate == code) {
         if failure.hints.is_empty() {
             failure.causes.push(row.cause.to_owned());
-            failure.hints.push(row.hint.to_owned());
+            // Without a name `\d` lists all tables.
+            let table = table.map_or(String::new(), |table| format!(" {table}"));
+            failure.hints.push(row.hint.replace(" {table}", &table));
         }
         if failure.kind == Kind::Failed {
             failure.kind = row.kind;

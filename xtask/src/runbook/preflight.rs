@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::database::catalog::{self, Relation};
-use crate::database::{Database, OLDEST_SERVER, activity, history};
+use crate::database::{Database, OLDEST_SERVER, Server, activity, history};
 use crate::error::{Failure, Result};
-use crate::migration::effects::{Effect, ObjectName};
+use crate::migration::effects::{self, Effect, ObjectName};
 use crate::migration::script::Script;
 use crate::ui;
 
@@ -78,6 +78,12 @@ impl Touched {
             }
         }
         touched
+    }
+
+    /// The tables that are there before the scripts run.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &ObjectName> {
+        let indexed = self.indexed.iter().map(|(table, _)| table);
+        self.altered.iter().chain(indexed).chain(&self.backup)
     }
 
     fn makes(&self, table: &ObjectName) -> bool {
@@ -172,7 +178,7 @@ pub(crate) fn tables(db: &mut Database, touched: &Touched) -> Result {
             Some(relation) => {
                 must_be_table(&relation)?;
                 if !relation.readable {
-                    return Err(not_readable(&relation).into());
+                    return Err(not_readable(db, &relation).into());
                 }
             }
             None => {
@@ -258,13 +264,22 @@ pub(crate) fn must_be_table(relation: &Relation) -> Result {
     .into())
 }
 
-pub(crate) fn not_readable(relation: &Relation) -> Failure {
-    Failure::failed(format!("this role may not read `{}`", relation.qualified()))
+pub(crate) fn not_readable(db: &Database, relation: &Relation) -> Failure {
+    let Server {
+        user,
+        host,
+        port,
+        name,
+        ..
+    } = &db.server;
+    let table = relation.qualified();
+    Failure::failed(format!("role `{user}` may not read `{table}`"))
         .sqlstate("42501")
+        .cause("a backup reads every row")
         .cause(format!("it belongs to `{}`", relation.owner))
         .hint(format!(
-            "connect as its owner, or as a superuser let it: psql -U postgres -c 'GRANT SELECT ON {} TO …'",
-            relation.qualified()
+            "let it, as a superuser: cargo xtask db-psql --database-url postgres://postgres@{host}:{port}/{name} -- -c 'GRANT SELECT ON {table} TO {}'",
+            effects::quote(user)
         ))
 }
 
@@ -318,12 +333,7 @@ pub(crate) fn free_bytes(folder: &std::path::Path) -> Result<u64> {
 
 /// `1 table`, `2 tables`.
 pub(crate) fn summary(touched: &Touched) -> String {
-    let tables: BTreeSet<&ObjectName> = touched
-        .altered
-        .iter()
-        .chain(touched.indexed.iter().map(|(table, _)| table))
-        .chain(&touched.backup)
-        .collect();
+    let tables: BTreeSet<&ObjectName> = touched.tables().collect();
     match tables.len() {
         0 => "no existing table is touched".to_owned(),
         _ => {

@@ -428,23 +428,25 @@ fn half_way(
         let names: Vec<String> = migrations.iter().map(|m| format!("`{}`", m.stem)).collect();
         names.join(", ")
     };
-    let failed = changes.get(done);
-    if failure.state.is_empty()
-        && let Some(failed) = failed
-    {
-        let transactional = script(failed, direction).is_ok_and(|script| script.transactional);
-        failure = failure.state(if transactional {
-            format!("`{}` was rolled back: it has changed nothing", failed.stem)
-        } else {
-            format!(
-                "`{}` runs outside a transaction: statements before the failing one took effect; it is not recorded",
-                failed.stem
-            )
-        });
-    }
+    let mut state = Vec::new();
     if done > 0 {
-        failure = failure.state(format!("{verb} by this run: {}", names(&changes[..done])));
+        state.push(format!("{verb} by this run: {}", names(&changes[..done])));
     }
+    match changes.get(done) {
+        Some(failed) if failure.state.is_empty() => {
+            let transactional = script(failed, direction).is_ok_and(|script| script.transactional);
+            state.push(if transactional {
+                format!("`{}` was rolled back: it has changed nothing", failed.stem)
+            } else {
+                format!(
+                    "`{}` runs outside a transaction: statements before the failing one took effect; it is not recorded",
+                    failed.stem
+                )
+            });
+        }
+        _ => state.append(&mut failure.state),
+    }
+    failure.state = state;
     let left = changes.get(done + 1..).unwrap_or_default();
     if !left.is_empty() {
         failure = failure.state(format!("not started: {}", names(left)));

@@ -1,4 +1,6 @@
 //! The commands against a real PostgreSQL, which this test binary starts and stops itself.
 
 mod common;
+mod failing;
+mod failures;
 mod flow;
