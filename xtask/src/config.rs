@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Failure, Result};
@@ -152,6 +153,9 @@ impl Config {
     fn rewrite_dot_env(&self, key: &str, value: Option<&str>) -> Result {
         use std::io::Write as _;
         let path = self.dot_env();
+        // Two commands at once must not forget each other's lines.
+        let folder = File::open(&self.root)?;
+        folder.lock()?;
         let before = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -159,7 +163,7 @@ impl Config {
         };
         let mut lines: Vec<String> = before
             .lines()
-            .filter(|line| !line.trim_start().starts_with(&format!("{key}=")))
+            .filter(|line| key_of(line) != Some(key))
             .map(str::to_owned)
             .collect();
         lines.extend(value.map(|value| format!("{key}={value}")));
@@ -177,6 +181,13 @@ impl Config {
     pub(crate) fn shown(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.root).unwrap_or(path).to_owned()
     }
+}
+
+/// The key that a line of `.env` sets: `KEY=…`, also with `export` before it.
+fn key_of(line: &str) -> Option<&str> {
+    let (key, _) = line.split_once('=')?;
+    let key = key.trim();
+    Some(key.strip_prefix("export ").map_or(key, str::trim))
 }
 
 /// cargo says where `xtask` is; a program that is started directly looks upwards.

@@ -110,6 +110,8 @@ pub(crate) struct Context {
     /// How our sessions call themselves on the server: `xtask db-migrate`.
     pub(crate) application_name: String,
     tools: OnceCell<Tools>,
+    /// Where the private server was found running, or was started, by this command.
+    pub(crate) private_server: OnceCell<ConnInfo>,
 }
 
 impl Context {
@@ -119,6 +121,7 @@ impl Context {
             config: Config::read(&cli.global)?,
             application_name: format!("xtask {}", cli.command.name()),
             tools: OnceCell::new(),
+            private_server: OnceCell::new(),
         })
     }
 
@@ -177,15 +180,24 @@ impl Context {
     /// If there is none, or it does not let us in.
     pub(crate) fn connect(&self) -> Result<Database> {
         let (target, _) = self.target()?;
-        let db = match self.connect_to(&target) {
-            Ok(db) => db,
-            Err(error) => match server::start_for(self, &target)? {
-                Some(target) => self.connect_to(&target)?,
-                None => return Err(failures::connect_failure(&error).into()),
-            },
+        let target = server::route(self, target)?;
+        let refused = match self.connect_to(&target) {
+            Ok(db) => return Ok(self.connected(db)),
+            Err(refused) => refused,
         };
+        let db = match server::start_for(self, &target)? {
+            Some(target) => self.connect_to(&target),
+            None => Err(refused),
+        };
+        match db {
+            Ok(db) => Ok(self.connected(db)),
+            Err(error) => Err(failures::connect_failure(&error).into()),
+        }
+    }
+
+    fn connected(&self, db: Database) -> Database {
         self.ui.status("Database", &db.server);
-        Ok(db)
+        db
     }
 
     /// Connects to a database.

@@ -1,6 +1,8 @@
 //! The private development server: `private-server`'s cluster in this workspace, and its place in
 //! `.env`.
 
+use std::time::Duration;
+
 use private_server::{Cluster, NewCluster, Platform, Status};
 
 use crate::Context;
@@ -11,6 +13,9 @@ use crate::tools;
 
 /// The superuser of the private server, as in the guide that this replaces.
 const SUPERUSER: &str = "admin";
+/// The only address that it listens on.
+const HOST: &str = "127.0.0.1";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The database that `db-setup` makes.
 pub(crate) const DATABASE: &str = "myapp_dev";
 
@@ -27,7 +32,7 @@ pub(crate) fn cluster(ctx: &Context) -> Result<Cluster> {
 ///
 /// # Errors
 /// If PostgreSQL is not installed and is not to be, or the server does not start.
-pub(crate) fn provide(ctx: &mut Context) -> Result<String> {
+pub(crate) fn provide(ctx: &mut Context) -> Result<ConnInfo> {
     if ctx.tools().server().is_err() {
         install(ctx)?;
     }
@@ -56,16 +61,19 @@ pub(crate) fn provide(ctx: &mut Context) -> Result<String> {
 ///
 /// # Errors
 /// If there is no cluster, or it does not start.
-pub(crate) fn start(ctx: &Context, cluster: &Cluster) -> Result<String> {
-    if cluster.status()? == Status::Absent {
-        return Err(Failure::failed("there is no private server here")
-            .hint("cargo xtask db-setup")
-            .into());
-    }
-    let was_running = matches!(cluster.status()?, Status::Running { .. });
+pub(crate) fn start(ctx: &Context, cluster: &Cluster) -> Result<ConnInfo> {
+    let was_running = match cluster.status()? {
+        Status::Absent => {
+            return Err(Failure::failed("there is no private server here")
+                .hint("cargo xtask db-setup")
+                .into());
+        }
+        Status::Stopped => false,
+        Status::Running { .. } => true,
+    };
     let port = cluster.start(ctx.tools().installations())?;
     let url = format!(
-        "postgresql://{SUPERUSER}:{}@127.0.0.1:{port}/{DATABASE}",
+        "postgresql://{SUPERUSER}:{}@{HOST}:{port}/{DATABASE}",
         cluster.password()?
     );
     if ctx.config.dot_env_value(DATABASE_URL)?.as_deref() != Some(&url) {
@@ -74,36 +82,70 @@ pub(crate) fn start(ctx: &Context, cluster: &Cluster) -> Result<String> {
     let verb = if was_running { "Running" } else { "Started" };
     ctx.ui.status(
         verb,
-        format_args!("private server on 127.0.0.1:{port} (its address is in .env)"),
+        format_args!("private server on {HOST}:{port} (its address is in .env)"),
     );
-    Ok(url)
+    let target = ctx.resolve(&url)?;
+    Ok(ctx.private_server.get_or_init(|| target).clone())
 }
 
-/// Whether an address is that of the private server: this machine, its port, its superuser.
+/// Whether an address is that of the private server: this machine, its superuser and its password.
+/// The port does not count: an address that was exported earlier may have that of an earlier run.
 ///
 /// # Errors
 /// If the cluster belongs to another user.
 pub(crate) fn is_private(ctx: &Context, target: &ConnInfo) -> Result<bool> {
     let home = ctx.config.server_home();
-    if home.parent().is_none_or(|parent| !parent.exists()) {
+    if !names_superuser_here(target) || home.parent().is_none_or(|parent| !parent.exists()) {
         return Ok(false);
     }
     let cluster = cluster(ctx)?;
     if cluster.status()? == Status::Absent {
         return Ok(false);
     }
-    let [host] = target.hosts() else {
-        return Ok(false);
-    };
-    Ok(
-        target.user() == SUPERUSER
-            && host.name == "127.0.0.1"
-            && cluster.port()? == Some(host.port),
-    )
+    Ok(password(target) == Some(&cluster.password()?))
 }
 
-/// After a failed connection: starts the private server if it was meant and does not run.
-/// Returns its address, which may have a new port.
+/// Whether an address has the form of those that [`start`] writes, and there is no cluster: its
+/// folder was removed by hand.
+///
+/// # Errors
+/// If the cluster belongs to another user.
+pub(crate) fn is_orphaned(ctx: &Context, target: &ConnInfo) -> Result<bool> {
+    let generated = |password: &str| {
+        password.len() == 32 && password.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    Ok(names_superuser_here(target)
+        && target.dbname() == DATABASE
+        && password(target).is_some_and(generated)
+        && cluster(ctx)?.status()? == Status::Absent)
+}
+
+fn names_superuser_here(target: &ConnInfo) -> bool {
+    matches!(target.hosts(), [host] if host.name == HOST) && target.user() == SUPERUSER
+}
+
+fn password(target: &ConnInfo) -> Option<&str> {
+    target.password().map(|(password, _)| password.expose())
+}
+
+/// How to reach an address: where the private server is meant, where it runs by now, and without
+/// much patience. It answers at once; whoever has taken its port may never.
+///
+/// # Errors
+/// If the cluster belongs to another user.
+pub(crate) fn route(ctx: &Context, mut target: ConnInfo) -> Result<ConnInfo> {
+    if !is_private(ctx, &target)? {
+        return Ok(target);
+    }
+    if let Some(running) = ctx.private_server.get() {
+        return Ok(running.with_dbname(target.dbname()));
+    }
+    target.connect_timeout = Some(CONNECT_TIMEOUT);
+    Ok(target)
+}
+
+/// After a failed connection: if the private server was meant, and does not run or runs on another
+/// port, starts it and returns its address.
 ///
 /// # Errors
 /// If it does not start.
@@ -112,11 +154,12 @@ pub(crate) fn start_for(ctx: &Context, target: &ConnInfo) -> Result<Option<ConnI
         return Ok(None);
     }
     let cluster = cluster(ctx)?;
-    if cluster.status()? != Status::Stopped {
+    let meant = target.hosts()[0].port;
+    if matches!(cluster.status()?, Status::Running { port, .. } if port == meant) {
         return Ok(None);
     }
-    let url = start(ctx, &cluster)?;
-    Ok(Some(ctx.resolve(&url)?.with_dbname(target.dbname())))
+    let now = start(ctx, &cluster)?;
+    Ok(Some(now.with_dbname(target.dbname())))
 }
 
 /// Runs the platform's install command after a yes.

@@ -33,12 +33,13 @@ pub(crate) fn run(ctx: &Context) -> Result {
             .hint("cargo xtask db-stop")
             .into());
     }
-    let private = match ctx.target() {
-        Ok((target, _)) => server::is_private(ctx, &target)?,
-        Err(_) => false,
+    // `.env` itself, whatever the environment says today.
+    let written = match ctx.config.dot_env_value(DATABASE_URL)? {
+        Some(url) => server::is_private(ctx, &ctx.resolve(&url)?)?,
+        None => false,
     };
     cluster.destroy()?;
-    if private {
+    if written {
         ctx.config.unset_dot_env(DATABASE_URL)?;
     }
     ctx.ui.status(

@@ -5,7 +5,7 @@ use crate::config::{DEV_PASSWORD, Origin};
 use crate::database::connect::ConnectProblem;
 use crate::database::conninfo::ConnInfo;
 use crate::database::history::quote_identifier;
-use crate::database::{catalog, seed};
+use crate::database::{catalog, history, lock, seed};
 use crate::error::Result;
 use crate::flags::{BackupFlags, Locks, Proof, Reports, Setup};
 use crate::migration::effects::ObjectName;
@@ -16,10 +16,12 @@ use crate::server;
 pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
     let folder = ctx.folder()?;
     let private = is_private_wanted(ctx)?;
-    if private {
-        server::provide(ctx)?;
-    }
-    let created = ensure_database(ctx)?;
+    let target = if private {
+        server::provide(ctx)?
+    } else {
+        ctx.target()?.0
+    };
+    let created = ensure_database(ctx, &target)?;
 
     let reports = Reports::default();
     let options = Options {
@@ -32,7 +34,13 @@ pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
         reports: &reports,
     };
     if let Some(version) = newest_baseline(&folder) {
-        runbook::migrate(ctx, &folder, ctx.connect()?, Some(version), false, &options)?;
+        let mut db = ctx.connect()?;
+        // Another db-setup of this workspace may be at it, and go further while this one waits.
+        lock::acquire(&mut db, options.locks, &ctx.ui)?;
+        let applied = history::read(&mut db)?;
+        if applied.iter().all(|row| row.version < version) {
+            runbook::migrate(ctx, &folder, db, Some(version), false, &options)?;
+        }
     }
     // Somebody's own database gets no invented users.
     if private || created {
@@ -45,23 +53,30 @@ pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
     Ok(())
 }
 
-/// Nothing configured, or what an earlier `db-setup` configured.
+/// Nothing configured, or what an earlier `db-setup` configured, whether its server is still there
+/// or its folder was removed by hand.
 fn is_private_wanted(ctx: &Context) -> Result<bool> {
-    match ctx.target() {
-        Err(_) if ctx.config.database_url()?.is_none() => Ok(true),
-        Err(error) => Err(error),
-        Ok((target, Origin::DotEnv)) => server::is_private(ctx, &target),
-        Ok(_) => Ok(false),
+    let (target, origin) = match ctx.target() {
+        Err(_) if ctx.config.database_url()?.is_none() => return Ok(true),
+        configured => configured?,
+    };
+    if server::is_private(ctx, &target)? {
+        return Ok(true);
     }
+    // A copied `.env` may name another workspace's server, which then answers.
+    let refused = || {
+        let answer = ctx.connect_to(&target);
+        answer.is_err_and(|error| error.problem == ConnectProblem::Refused)
+    };
+    Ok(origin == Origin::DotEnv && server::is_orphaned(ctx, &target)? && refused())
 }
 
-/// Creates the configured database if it does not exist. Returns whether it did.
-fn ensure_database(ctx: &Context) -> Result<bool> {
-    let (target, _) = ctx.target()?;
-    match ctx.connect_to(&target) {
+/// Creates the database if it does not exist. Returns whether it did.
+fn ensure_database(ctx: &Context, target: &ConnInfo) -> Result<bool> {
+    match ctx.connect_to(target) {
         Ok(_) => Ok(false),
         Err(error) if error.problem == ConnectProblem::NoSuchDatabase => {
-            create_database(ctx, &target)?;
+            create_database(ctx, target)?;
             Ok(true)
         }
         Err(error) => Err(failures::connect_failure(&error).into()),
@@ -105,6 +120,8 @@ fn newest_baseline(folder: &Folder) -> Option<i64> {
 
 fn seed_if_empty(ctx: &Context, users: u64) -> Result {
     let mut db = ctx.connect()?;
+    // Another db-setup of this workspace may have found no users either.
+    lock::acquire(&mut db, Locks::default(), &ctx.ui)?;
     let table = ObjectName {
         schema: None,
         name: "users".to_owned(),

@@ -117,6 +117,10 @@ pub(crate) struct TcpSettings {
     pub(crate) user_timeout: Option<Duration>,
 }
 
+/// Where nobody says how long to wait for a server, libpq waits for ever: a command in a pipeline
+/// must not.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Everything needed to reach a database, complete: no later reader looks at the environment.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnInfo {
@@ -126,7 +130,8 @@ pub(crate) struct ConnInfo {
     password: Option<(Password, Origin)>,
     passfile: PasswordFile,
     pub(crate) target: Target,
-    /// For one attempt at one address, from the first packet until the login is done.
+    /// For one attempt at one address, from the first packet until the login is done. `None` is for
+    /// ever, as `connect_timeout=0` asks for.
     pub(crate) connect_timeout: Option<Duration>,
     pub(crate) channel_binding: ChannelBinding,
     pub(crate) tcp: TcpSettings,
@@ -178,7 +183,10 @@ impl ConnInfo {
             password,
             passfile,
             target: target(&settings)?,
-            connect_timeout: seconds(&settings, "connect_timeout")?,
+            connect_timeout: match settings.get("connect_timeout") {
+                Some(_) => seconds(&settings, "connect_timeout")?,
+                None => Some(CONNECT_TIMEOUT),
+            },
             channel_binding: channel_binding(&settings)?,
             tcp: tcp_settings(&settings)?,
             tls: TlsSettings::resolve(&mut settings, env)?,

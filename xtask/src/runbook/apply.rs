@@ -173,9 +173,13 @@ impl<'a> Runner<'a> {
     ) -> Result<Effort> {
         let text = script.for_psql();
         let checks = match (direction, &migration.verify) {
-            (Direction::Up, Some(verify)) => Some(checks_sql(verify)),
+            (Direction::Up, Some(verify)) => Some(Checks::of(verify)),
             _ => None,
         };
+        let lock_timeout = format!(
+            "SET LOCAL lock_timeout = {}",
+            self.locks.lock_timeout.as_millis()
+        );
         let record = self.record(
             migration,
             direction,
@@ -183,12 +187,13 @@ impl<'a> Runner<'a> {
         );
         let commit = format!("{record}COMMIT;\n");
         let chunk = Chunk {
-            before: format!(
-                "BEGIN \\; SET LOCAL lock_timeout = {};\n",
-                self.locks.lock_timeout.as_millis()
-            ),
+            before: format!("BEGIN \\; {lock_timeout};\n"),
             body: Some(&text),
-            after: checks.clone().unwrap_or_else(|| commit.clone()),
+            after: match &checks {
+                // Checks see what db-verify sees later: none of the migration's own settings.
+                Some(checks) => format!("{CLEAN} \\; {lock_timeout};\n{}", checks.sql),
+                None => commit.clone(),
+            },
             value: checks.as_ref().map(|_| "checks"),
         };
         let mut waiter = Waiter::new(self.locks);
@@ -201,7 +206,12 @@ impl<'a> Runner<'a> {
                 Err(error) if is_lock_failure(&error.message) && !interrupt::requested() => {
                     waiter.watch(self.db, self.ui, &seen, || excerpt::of(script, &error))?;
                 }
-                Err(error) => return Err(script_failure(script, direction, &error).into()),
+                Err(error) => {
+                    let of_check = checks.as_ref().and_then(|checks| checks.failure(&error));
+                    return Err(of_check
+                        .unwrap_or_else(|| script_failure(script, direction, &error))
+                        .into());
+                }
             }
         };
         self.tell(&reply);
@@ -262,7 +272,8 @@ impl<'a> Runner<'a> {
         let nanoseconds = started.elapsed().as_nanos();
         let record = self.record(migration, direction, &nanoseconds.to_string());
         let chunk = Chunk {
-            before: format!("BEGIN;\n{record}COMMIT;\n"),
+            // Also the setting that makes transactions read-only.
+            before: format!("{CLEAN} \\; BEGIN;\n{record}COMMIT;\n"),
             ..Chunk::default()
         };
         self.feed(&chunk, &mut |_, _, _| {})?
@@ -314,6 +325,7 @@ impl<'a> Runner<'a> {
             let error = SessionError {
                 message: reply.error(&code),
                 body_line: None,
+                after_line: None,
                 statement: Some(statement.range.start),
             };
             if !is_lock_failure(&error.message) || concurrent || interrupt::requested() {
@@ -360,7 +372,7 @@ impl<'a> Runner<'a> {
             }
             Direction::Down => history::delete_sql(&table, migration.version),
         };
-        format!("RESET SESSION AUTHORIZATION \\; RESET ROLE \\; {row} \\; ")
+        format!("{CLEAN} \\; {row} \\; ")
     }
 
     /// Runs statements of our own outside of a transaction.
@@ -478,32 +490,78 @@ fn is_lock_failure(message: &ServerMessage) -> bool {
     matches!(message.sqlstate.as_deref(), Some("55P03" | "40P01"))
 }
 
-/// All checks of a verify file as one row of JSON, in the psql variable `checks`.
-fn checks_sql(verify: &Script) -> String {
-    let selects: Vec<String> = verify
-        .statements
-        .iter()
-        .map(|statement| {
+/// Undoes what a migration may have left behind for the rest of its session.
+const CLEAN: &str = "RESET SESSION AUTHORIZATION \\; RESET ROLE \\; RESET ALL";
+
+/// The checks of a verify file for psql: one query each, whose rows, as JSON, end up together in the
+/// variable `checks`.
+struct Checks<'a> {
+    verify: &'a Script,
+    sql: String,
+    /// The line of `sql` on which each query ends.
+    ends: Vec<usize>,
+}
+
+impl<'a> Checks<'a> {
+    fn of(verify: &'a Script) -> Checks<'a> {
+        let (mut sql, mut all, mut ends) = (String::new(), String::new(), Vec::new());
+        for (index, statement) in verify.statements.iter().enumerate() {
             let text = statement.text(&verify.text);
-            let text = crate::migration::sql::for_psql(text, std::slice::from_ref(statement));
-            format!("(SELECT v.\"check\"::text, v.ok FROM (\n{text}\n) AS v (\"check\", ok))")
-        })
-        .collect();
-    format!(
-        "SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(c.\"check\", c.ok)), '[]') AS checks\n\
-         FROM ({}) AS c (\"check\", ok) \\gset\n",
-        selects.join("\nUNION ALL\n")
-    )
+            let text = sql::for_psql(text, std::slice::from_ref(statement));
+            // The empty half of the union says which columns a check has.
+            sql.push_str(&format!(
+                "SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(\"check\", ok)), '[]') AS check_{index} FROM (SELECT '' AS \"check\", true AS ok WHERE false UNION ALL (\n\
+                 {text}\n\
+                 )) AS checks \\gset\n"
+            ));
+            ends.push(sql.matches('\n').count());
+            let comma = if index > 0 { "','" } else { "" };
+            all.push_str(&format!(" {comma} :check_{index}"));
+        }
+        sql.push_str(&format!("\\set checks '['{all} ']'\n"));
+        Checks { verify, sql, ends }
+    }
+
+    /// The failure of a check that cannot be run, if it is one.
+    fn failure(&self, error: &SessionError) -> Option<Failure> {
+        // The first line of `after` is ours.
+        let line = error.after_line?.checked_sub(1)?;
+        let index = self.ends.iter().position(|&end| line <= end)?;
+        let statement = &self.verify.statements[index];
+        let mut message = error.message.clone();
+        message.position = message.position.and_then(|mut position| {
+            position.line = position.line.checked_sub(1).filter(|&line| line > 0)?;
+            Some(position)
+        });
+        let server = server_failure(&message);
+        let mut failure = Failure {
+            message: format!("cannot run a check of `{}`", self.verify.path.display()),
+            sqlstate: server.sqlstate,
+            causes: [vec![server.message], server.causes].concat(),
+            ..Failure::default()
+        };
+        failure.excerpt = excerpt::of(
+            self.verify,
+            &SessionError {
+                message,
+                body_line: None,
+                after_line: None,
+                statement: Some(statement.range.start),
+            },
+        );
+        Some(failure.hint(verify::SHAPE))
+    }
 }
 
 fn parse_checks(version: i64, json: Option<&str>) -> Result<Vec<Checked>> {
-    let rows: Vec<(String, Option<bool>)> =
+    let rows: Vec<Vec<(Option<String>, Option<bool>)>> =
         serde_json::from_str(json.unwrap_or("[]")).context("cannot read the checks' result")?;
     Ok(rows
         .into_iter()
+        .flatten()
         .map(|(check, ok)| Checked {
             version,
-            check,
+            check: check.unwrap_or_default(),
             ok: ok.unwrap_or(false),
         })
         .collect())

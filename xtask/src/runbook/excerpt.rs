@@ -210,6 +210,7 @@ mod tests {
             },
             statement: None,
             body_line: Some(ended_at),
+            after_line: None,
         };
         of(&script, &error)
     }

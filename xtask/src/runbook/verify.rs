@@ -1,13 +1,16 @@
 //! What must be true after a migration: its verify file's checks, in a read-only transaction.
 
 use anyhow::Context as _;
-use postgres::types::Type;
+use postgres::types::{FromSql, Type};
 use serde::Serialize;
 
 use crate::database::Database;
 use crate::error::{Failure, Result};
 use crate::migration::source::Migration;
 use crate::migration::sql::position;
+
+/// How a check is written.
+pub(crate) const SHAPE: &str = "a check returns two columns, `check` (text) and `ok` (boolean): SELECT 'what must be true' AS check, … AS ok;";
 
 /// One check's outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -41,12 +44,12 @@ pub(crate) fn run<'a>(
                 .with_context(|| format!("cannot run the check at {}", place()))?;
             for row in rows {
                 let types: Vec<&Type> = row.columns().iter().map(|column| column.type_()).collect();
-                let [&Type::TEXT | &Type::VARCHAR, &Type::BOOL] = types[..] else {
+                if !matches!(types[..], [check, &Type::BOOL] if String::accepts(check)) {
                     return Err(Failure::usage(format!("not a check: {}", place()))
-                        .cause("a check returns two columns, `check` (text) and `ok` (boolean)")
-                        .hint("write it as: SELECT 'what must be true' AS check, … AS ok;")
+                        .cause("its columns are not `check` (text) and `ok` (boolean)")
+                        .hint(SHAPE)
                         .into());
-                };
+                }
                 checked.push(Checked {
                     version: migration.version,
                     check: row.get::<_, Option<String>>(0).unwrap_or_default(),

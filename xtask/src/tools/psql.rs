@@ -41,6 +41,8 @@ pub(crate) struct SessionError {
     /// The line of the failing statement's end in the chunk's untrusted text, from 1, if it was
     /// there that the error arose.
     pub(crate) body_line: Option<usize>,
+    /// Likewise in [`Chunk::after`].
+    pub(crate) after_line: Option<usize>,
     /// The byte of its file at which the failing statement starts, where it was fed alone.
     pub(crate) statement: Option<usize>,
 }
@@ -273,13 +275,20 @@ impl Session {
             }),
         };
         let body_lines = chunk.body.map_or(0, |body| body.matches('\n').count());
-        let body_line = message
-            .input_line
-            .and_then(|line| (line + 1).checked_sub(body_starts))
-            .filter(|line| (1..=body_lines).contains(line));
+        let after_starts =
+            body_starts + body_lines + usize::from(self.restrict && chunk.body.is_some());
+        let line_from = |start: usize, lines: usize| {
+            message
+                .input_line
+                .and_then(|line| (line + 1).checked_sub(start))
+                .filter(|line| (1..=lines).contains(line))
+        };
+        let body_line = line_from(body_starts, body_lines);
+        let after_line = line_from(after_starts, chunk.after.matches('\n').count());
         Box::new(SessionError {
             message,
             body_line,
+            after_line,
             statement: None,
         })
     }

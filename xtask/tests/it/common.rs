@@ -155,10 +155,17 @@ impl Project {
     }
 }
 
-impl Drop for Project {
-    fn drop(&mut self) {
+impl Project {
+    /// Takes the database away; its address stays configured.
+    pub(crate) fn drop_database(&self) {
         let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
         let _ = admin("postgres").batch_execute(&drop);
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        self.drop_database();
     }
 }
 
@@ -227,7 +234,8 @@ pub(crate) fn url_as(user: &str, password: &str, database: &str) -> String {
     )
 }
 
-fn copy(from: &Path, to: &Path) {
+/// A folder with all in it.
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("makes a folder");
     for entry in std::fs::read_dir(from).expect("reads a folder") {
         let path = entry.expect("an entry").path();

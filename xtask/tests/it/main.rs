@@ -4,3 +4,4 @@ mod common;
 mod failing;
 mod failures;
 mod flow;
+mod setup;
