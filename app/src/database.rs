@@ -1,0 +1,271 @@
+//! Connections to the database: a small pool, TLS, time limits.
+//!
+//! Statements go out with their parameters' types (`query_typed`): one round trip, and no statement
+//! outlives its use on the server. So none has a plan or a result type that a later `ALTER TABLE`
+//! could contradict (SQLSTATE 0A000), and a pooler may stand between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use percent_encoding::percent_decode_str;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_postgres::config::SslMode;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::error::Error;
+
+/// A connection of the pool; dropping it gives it back.
+pub type Connection = deadpool_postgres::Object;
+
+/// How long a request waits for a connection before it is told that we are busy.
+const WAIT: Duration = Duration::from_secs(3);
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Nothing that a page asks for may take longer; without this a query whose reader has gone away would
+/// go on.
+const SESSION_SETTINGS: &str = "SET statement_timeout = '5s'";
+
+/// The pool. Nothing connects before the first request for a connection.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool,
+}
+
+impl Database {
+    /// A pool of at most so many connections.
+    ///
+    /// # Errors
+    /// If the address, or the TLS settings in it, cannot be understood.
+    pub fn new(url: &str, connections: usize) -> anyhow::Result<Database> {
+        let (url, tls) = take_tls_settings(url)?;
+        // Its own error would quote the address, and the password in it.
+        let Ok(mut config) = url.parse::<tokio_postgres::Config>() else {
+            bail!("the database's address is neither a URL nor key=value pairs");
+        };
+        config.ssl_mode(tls.mode);
+        config.connect_timeout(CONNECT);
+        config.tcp_user_timeout(Duration::from_secs(10));
+        if config.get_application_name().is_none() {
+            config.application_name("app");
+        }
+        let manager = Manager::from_config(
+            config,
+            MakeRustlsConnect::new(tls.client_config()?),
+            ManagerConfig {
+                recycling_method: RecyclingMethod::Fast,
+            },
+        );
+        let pool = Pool::builder(manager)
+            .max_size(connections)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(WAIT))
+            .create_timeout(Some(CONNECT))
+            .post_create(Hook::async_fn(|client, _| {
+                Box::pin(async move {
+                    let set = client.batch_execute(SESSION_SETTINGS).await;
+                    set.map_err(HookError::Backend)
+                })
+            }))
+            .build()
+            .context("cannot make a pool of connections")?;
+        Ok(Database { pool })
+    }
+
+    /// A connection. Do not wait for anything else while you hold one.
+    ///
+    /// # Errors
+    /// If none is free in time, or the database cannot be reached.
+    pub async fn connection(&self) -> Result<Connection, Error> {
+        Ok(self.pool.get().await?)
+    }
+}
+
+/// libpq's `sslmode` and `sslrootcert`, of which tokio-postgres knows only the weaker modes.
+struct TlsSettings {
+    mode: SslMode,
+    verify: bool,
+    roots: Option<String>,
+}
+
+/// Takes the TLS settings out of an address.
+///
+/// Not supported: `allow` and `verify-ca`, client certificates, revocation lists.
+fn take_tls_settings(url: &str) -> anyhow::Result<(String, TlsSettings)> {
+    let (mut mode, mut roots) = (None, None);
+    let mut is_ours = |pair: &str| match pair.split_once('=') {
+        Some(("sslmode", value)) => {
+            mode = Some(value.to_owned());
+            true
+        }
+        Some(("sslrootcert", value)) => {
+            roots = Some(value.to_owned());
+            true
+        }
+        _ => false,
+    };
+    let is_url = url.starts_with("postgres://") || url.starts_with("postgresql://");
+    let rest = if is_url {
+        let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        let mut kept = query
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .collect::<Vec<_>>();
+        kept.retain(|pair| !is_ours(pair));
+        match kept.as_slice() {
+            [] => base.to_owned(),
+            kept => format!("{base}?{}", kept.join("&")),
+        }
+    } else {
+        let mut kept = url.split(' ').collect::<Vec<_>>();
+        kept.retain(|pair| !is_ours(pair));
+        kept.join(" ")
+    };
+    if is_url && let Some(path) = &mut roots {
+        *path = percent_decode_str(path).decode_utf8()?.into_owned();
+    }
+
+    let (mode, verify) = match mode.as_deref() {
+        Some("disable") => (SslMode::Disable, false),
+        // As in libpq, a root certificate that is named is used.
+        None | Some("prefer") => (SslMode::Prefer, roots.is_some()),
+        Some("require") => (SslMode::Require, roots.is_some()),
+        Some("verify-full") => (SslMode::Require, true),
+        Some(other) => bail!(
+            "sslmode={other} is not supported\n\nhint: use disable, prefer, require or verify-full"
+        ),
+    };
+    Ok((
+        rest,
+        TlsSettings {
+            mode,
+            verify,
+            roots,
+        },
+    ))
+}
+
+impl TlsSettings {
+    fn client_config(&self) -> anyhow::Result<ClientConfig> {
+        let provider = Arc::new(ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .context("cannot set TLS up")?;
+        let config = if self.verify {
+            config.with_root_certificates(self.root_certificates()?)
+        } else {
+            config
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        };
+        Ok(config.with_no_client_auth())
+    }
+
+    /// Those of a file, or those that browsers trust.
+    fn root_certificates(&self) -> anyhow::Result<RootCertStore> {
+        let mut store = RootCertStore::empty();
+        match self.roots.as_deref() {
+            None | Some("system") => store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+            Some(path) => {
+                let attempted = || format!("cannot read certificates from {path} (sslrootcert)");
+                for certificate in CertificateDer::pem_file_iter(path).with_context(attempted)? {
+                    store.add(certificate.with_context(attempted)?)?;
+                }
+            }
+        }
+        Ok(store)
+    }
+}
+
+/// Trusts whatever certificate a server shows: what `sslmode=require` means to libpq, too. It keeps
+/// listeners out, not impostors.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_settings_are_taken_out_of_an_address() {
+        let table = [
+            ("postgres://h/d", "postgres://h/d", SslMode::Prefer, false),
+            (
+                "postgres://h/d?sslmode=disable",
+                "postgres://h/d",
+                SslMode::Disable,
+                false,
+            ),
+            (
+                "postgresql://h/d?a=b&sslmode=require&c=d",
+                "postgresql://h/d?a=b&c=d",
+                SslMode::Require,
+                false,
+            ),
+            (
+                "host=h sslmode=verify-full dbname=d",
+                "host=h dbname=d",
+                SslMode::Require,
+                true,
+            ),
+        ];
+        for (given, rest, mode, verify) in table {
+            let (found, tls) = take_tls_settings(given).unwrap();
+            assert_eq!(found, rest);
+            assert_eq!((tls.mode, tls.verify), (mode, verify), "{given}");
+        }
+        assert!(take_tls_settings("postgres://h/d?sslmode=verify-ca").is_err());
+        let (_, tls) = take_tls_settings("postgres://h/d?sslrootcert=%2Ftmp%2Fa%20b").unwrap();
+        assert_eq!(tls.roots.as_deref(), Some("/tmp/a b"));
+    }
+
+    #[test]
+    fn an_address_that_is_none_keeps_its_password_to_itself() {
+        let error = Database::new("postgres://me:secret@host:port/db", 1)
+            .err()
+            .unwrap();
+        assert!(!format!("{error:#}").contains("secret"));
+    }
+}
