@@ -24,7 +24,7 @@ use clap::Parser;
 use config::{Config, Origin};
 use database::connect::{ConnectError, ConnectProblem};
 use database::conninfo::ConnInfo;
-use database::{Database, SESSION_OPTIONS, connect};
+use database::{Database, connect};
 use error::{Failure, Kind, Result};
 use flags::{Cli, Command, Format};
 use migration::source::Folder;
@@ -205,7 +205,8 @@ impl Context {
     /// # Errors
     /// If it does not let us in.
     pub(crate) fn connect_to(&self, target: &ConnInfo) -> Result<Database, ConnectError> {
-        let connection = connect::connect(target, &self.application_name, SESSION_OPTIONS)?;
+        let connection =
+            connect::connect(target, &self.application_name, &database::native_options())?;
         let canceller = connection.canceller();
         interrupt::on_signal(move || {
             // A server that does not hear it is asked again by whoever waits for it.

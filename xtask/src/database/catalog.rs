@@ -52,6 +52,9 @@ impl Relation {
 
 /// Finds a relation as a migration would: by its schema, or through the search path.
 ///
+/// Without a lock: its size is measured only where nobody has locked it or waits to, since measuring
+/// would wait too; otherwise it is what the last ANALYZE saw.
+///
 /// # Errors
 /// If the query fails.
 pub(crate) fn find(db: &mut Database, name: &ObjectName) -> Result<Option<Relation>> {
@@ -72,7 +75,11 @@ pub(crate) fn existing<'a>(
                 pg_catalog.pg_get_userbyid(c.relowner)::text,
                 pg_catalog.pg_has_role(c.relowner, 'USAGE'),
                 pg_catalog.has_table_privilege(c.oid, 'SELECT'),
-                pg_catalog.pg_table_size(c.oid), c.relpersistence = 't'
+                CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_locks AS l
+                                  WHERE l.relation = c.oid AND l.mode = 'AccessExclusiveLock')
+                     THEN c.relpages * pg_catalog.current_setting('block_size')::bigint
+                     ELSE pg_catalog.pg_table_size(c.oid) END,
+                c.relpersistence = 't'
          FROM pg_catalog.pg_class AS c
          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
          WHERE c.oid IN (SELECT pg_catalog.to_regclass(name) FROM unnest($1::text[]) AS name)",

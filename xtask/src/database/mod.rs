@@ -16,6 +16,8 @@ pub(crate) mod servicefile;
 pub(crate) mod standby;
 pub(crate) mod tls;
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use connect::Connection;
 use conninfo::ConnInfo;
@@ -32,6 +34,17 @@ pub(crate) const SESSION_OPTIONS: &str = "-c statement_timeout=0 -c lock_timeout
     -c idle_in_transaction_session_timeout=0 -c standard_conforming_strings=on \
     -c default_transaction_read_only=off";
 
+/// How long a query of ours may wait for a lock, unless `--lock-deadline` says otherwise.
+const LOCK_WAIT: Duration = Duration::from_secs(600);
+
+/// What the native session of a command starts with: it never waits for a lock without end.
+pub(crate) fn native_options() -> String {
+    format!(
+        "{SESSION_OPTIONS} -c lock_timeout={}",
+        LOCK_WAIT.as_millis()
+    )
+}
+
 /// The oldest server that is supported, as a major version.
 pub(crate) const OLDEST_SERVER: u32 = 14;
 
@@ -41,6 +54,8 @@ pub(crate) struct Database {
     /// Pinned to the host that answered, for psql to reach the same server.
     pub(crate) target: ConnInfo,
     pub(crate) server: Server,
+    /// How long the native session, and whatever reads beside it, may wait for a lock.
+    pub(crate) lock_wait: Duration,
 }
 
 /// The server, the database and the role, as they say themselves.
@@ -150,6 +165,21 @@ impl Database {
             client,
             target,
             server,
+            lock_wait: LOCK_WAIT,
         })
+    }
+
+    /// Limits how long a check or a backup stands behind somebody who has locked a table.
+    ///
+    /// # Errors
+    /// If the server cannot be asked.
+    pub(crate) fn wait_for_locks(&mut self, at_most: Duration) -> Result {
+        // Zero would be without end; the server counts milliseconds in 31 bits.
+        let milliseconds = at_most.as_millis().clamp(1, i32::MAX as u128);
+        self.client
+            .batch_execute(&format!("SET lock_timeout = {milliseconds}"))
+            .context("cannot limit the wait for locks")?;
+        self.lock_wait = Duration::from_millis(milliseconds as u64);
+        Ok(())
     }
 }

@@ -246,7 +246,12 @@ impl<'a> Runner<'a> {
         direction: Direction,
     ) -> Result<Effort> {
         let started = Instant::now();
-        indexes::before(self, script)?;
+        indexes::before(self, script).map_err(|error| {
+            failures::from_error(&error).state(format!(
+                "`{}` has not begun: it has changed nothing",
+                migration.stem
+            ))
+        })?;
         let mut waiter = Waiter::new(self.locks);
         for (index, statement) in script.statements.iter().enumerate() {
             let result = interrupt::check()

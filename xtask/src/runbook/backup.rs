@@ -156,7 +156,7 @@ impl Backups<'_> {
         program: &Path,
         out: &mut File,
     ) -> Result<(pg_dump::Dump, u64, Timestamp)> {
-        let target = db.target.clone();
+        let (target, lock_wait) = (db.target.clone(), db.lock_wait);
         let mut transaction = db
             .client
             .build_transaction()
@@ -174,6 +174,7 @@ impl Backups<'_> {
             application_name: self.application_name,
             table: qualified,
             snapshot: &snapshot,
+            lock_wait,
         };
         let progress = self.ui.progress("Backup");
         let (rows_so_far, bytes_so_far) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -184,28 +185,51 @@ impl Backups<'_> {
                     bytes_so_far.store(bytes, Ordering::Relaxed);
                 })
             });
-            let rows = match self.proof {
-                Proof::Rows => transaction
-                    .query_one(&format!("SELECT pg_catalog.count(*) FROM {qualified}"), &[])
-                    .map(|row| row.get::<_, i64>(0) as u64),
-                Proof::None => Ok(0),
-            };
-            while !dump.is_finished() {
+            let show = || {
                 std::thread::sleep(LOOK_EVERY);
                 progress.update(format_args!(
                     "{qualified}: {} rows, {}",
                     ui::count(rows_so_far.load(Ordering::Relaxed)),
                     ui::bytes(bytes_so_far.load(Ordering::Relaxed)),
                 ));
+            };
+            // pg_dump takes its lock first. If we had ours before, an ALTER of somebody else could
+            // queue between the two: it would wait for us, pg_dump for it, and we for pg_dump.
+            while !dump.is_finished() && bytes_so_far.load(Ordering::Relaxed) == 0 {
+                show();
+            }
+            let counted = (!dump.is_finished()).then(|| self.count(&mut transaction, qualified));
+            while !dump.is_finished() {
+                show();
             }
             let dump = dump
                 .join()
                 .map_err(|_| anyhow::anyhow!("the thread that runs pg_dump panicked"))?;
-            // The server's own word (it has an SQLSTATE) before pg_dump's.
-            let rows = rows.context("cannot count the rows")?;
-            Ok((dump?, rows))
+            match (dump, counted) {
+                (Ok(dump), Some(rows)) => Ok((dump, rows?)),
+                (Ok(dump), None) => Ok((dump, self.count(&mut transaction, qualified)?)),
+                // The server's own word (it has an SQLSTATE) before pg_dump's.
+                (Err(_), Some(Err(error))) => Err(error),
+                (Err(error), _) => {
+                    let lock = format!("LOCK TABLE {qualified} IN ACCESS SHARE MODE NOWAIT");
+                    match transaction.batch_execute(&lock) {
+                        Ok(()) => Err(error),
+                        Err(error) => Err(error).context("cannot lock the table for reading"),
+                    }
+                }
+            }
         })?;
         Ok((dump, rows, snapshot_at))
+    }
+
+    /// The table's rows in the transaction's snapshot, if the proof wants them.
+    fn count(&self, transaction: &mut postgres::Transaction<'_>, qualified: &str) -> Result<u64> {
+        if self.proof == Proof::None {
+            return Ok(0);
+        }
+        let count = format!("SELECT pg_catalog.count(*) FROM {qualified}");
+        let row = transaction.query_one(&count, &[]);
+        Ok(row.context("cannot count the rows")?.get::<_, i64>(0) as u64)
     }
 }
 

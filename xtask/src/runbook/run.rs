@@ -83,6 +83,7 @@ pub(crate) fn migrate(
     let started = Instant::now();
     let db = &mut db;
     preflight::server(db)?;
+    db.wait_for_locks(options.locks.lock_deadline)?;
     let mut applied = history::read_known(db)?;
     let mut pending = plan::up(folder, &applied, to, allow_out_of_order)?;
     if !pending.is_empty() && !options.dry_run {
@@ -142,6 +143,7 @@ pub(crate) fn rollback(
     let started = Instant::now();
     let db = &mut db;
     preflight::server(db)?;
+    db.wait_for_locks(options.locks.lock_deadline)?;
     let mut applied = history::read_known(db)?;
     let mut undone = plan::down(folder, &applied, selection)?;
     if !undone.is_empty() && !options.dry_run {

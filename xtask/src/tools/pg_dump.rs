@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use sha2::{Digest, Sha256};
@@ -27,6 +28,8 @@ pub(crate) struct Request<'a> {
     pub(crate) table: &'a str,
     /// An exported snapshot (`pg_export_snapshot`), still held by its owner.
     pub(crate) snapshot: &'a str,
+    /// How long to stand behind somebody who has locked the table.
+    pub(crate) lock_wait: Duration,
 }
 
 /// What was written.
@@ -59,10 +62,11 @@ pub(crate) fn run(
     let conninfo = request.target.psql_conninfo();
     let program = request.pg_dump;
     let snapshot = request.snapshot;
+    let lock_wait = request.lock_wait.as_millis().to_string();
     let arguments = arguments(request.table);
     let command: Command = cmd!(
         sh,
-        "{program} --no-password --dbname={conninfo} --snapshot={snapshot} {arguments...}"
+        "{program} --no-password --dbname={conninfo} --snapshot={snapshot} --lock-wait-timeout={lock_wait} {arguments...}"
     )
     .into();
     let mut child = super::with_target(command, request.target, request.application_name, "")

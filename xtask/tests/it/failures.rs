@@ -208,7 +208,7 @@ fn an_index_built_concurrently_inside_a_transaction_is_told_the_first_line() {
 fn an_index_that_exists_is_told_with_its_remedy() {
     let project =
         pending("-- no-transaction\nCREATE INDEX CONCURRENTLY users_email ON users (email);\n");
-    project.sql("CREATE INDEX users_email ON users (id)");
+    project.sql("CREATE INDEX users_email ON users (email)");
     project
         .fails(&["db-migrate"], 1)
         .reads("42P07", expect![[r#"
@@ -219,10 +219,29 @@ fn an_index_that_exists_is_told_with_its_remedy() {
               |
             2 | CREATE INDEX CONCURRENTLY users_email ON users (email);
               | ^
-            state: `migrations/2_change.up.sql` runs outside a transaction and failed at its first statement; it is not recorded
+            state: `2_change` has changed nothing that counts; it is not recorded
             state: not started: `3_later`
 
             hint: look whether it is the wanted one and valid: cargo xtask db-psql -- -c '\d users'; if so write IF NOT EXISTS and run: cargo xtask db-migrate; if the whole schema was there before: cargo xtask db-baseline
+        "#]]);
+}
+
+#[test]
+fn an_index_of_another_definition_is_shown_beside_the_wanted_one() {
+    let project = pending(
+        "-- no-transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS users_email ON users (email);\n",
+    );
+    project.sql("CREATE INDEX users_email ON users (id)");
+    project
+        .fails(&["db-migrate"], 3)
+        .reads("", expect![[r#"
+            error: index `public.users_email` is another one than the migration makes
+            caused by: there is:  CREATE INDEX USING btree (id)
+            caused by: wanted is: CREATE INDEX USING btree (email)
+            state: `2_change` has not begun: it has changed nothing
+            state: not started: `3_later`
+
+            hint: keep the one that is right; to drop the other: cargo xtask db-psql -- -c 'DROP INDEX CONCURRENTLY public.users_email', then: cargo xtask db-migrate
         "#]]);
 }
 
@@ -259,6 +278,40 @@ fn a_locked_table_is_left_alone_and_its_holder_named() {
         hint: let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend([PID])', then: cargo xtask db-migrate
     "#]].assert_eq(&report);
     // Given back, it works: nothing was left behind.
+    drop(holder);
+    project.xtask(&["db-migrate"]).succeeds();
+}
+
+/// ACCESS EXCLUSIVE stops even a look at the table's size, and a backup: neither may wait for ever.
+#[test]
+fn behind_an_exclusive_lock_every_command_ends() {
+    let project = pending(ADD_COLUMN);
+    let mut holder = project.client();
+    holder
+        .batch_execute("BEGIN; LOCK users IN ACCESS EXCLUSIVE MODE")
+        .expect("holds a lock");
+    project.xtask(&["db-status"]).succeeds();
+    project.xtask(&["db-migrate", "--dry-run"]).succeeds();
+    let run = project.xtask(&["db-doctor"]).succeeds();
+    assert!(run.stdout.contains("ok  tables"), "{}", run.stdout);
+    let fails = |arguments: &[&str]| {
+        let deadline = ["--lock-deadline", "300ms"];
+        let run = project.xtask(&[arguments, &deadline].concat()).exits(4);
+        let (_, report) = run.stderr.split_once("error: ").expect("an error");
+        project.portable(report)
+    };
+    expect![[r#"
+        cannot back up `public.users` (SQLSTATE 55P03)
+        caused by: cannot lock the table for reading
+        caused by: could not obtain lock on relation "public.users"
+        caused by: the table is locked by somebody else
+        state: no migration has run; nothing was changed
+
+        hint: see who holds it: cargo xtask db-doctor; then: cargo xtask db-migrate --lock-deadline 1h
+    "#]].assert_eq(&fails(&["db-migrate"]));
+    let unproven = fails(&["db-migrate", "--proof", "none"]);
+    assert!(unproven.contains("(SQLSTATE 55P03)"), "{unproven}");
+    assert!(fails(&["db-migrate", "--no-backup"]).contains("not to be had"));
     drop(holder);
     project.xtask(&["db-migrate"]).succeeds();
 }
@@ -322,7 +375,7 @@ fn outside_a_transaction_what_took_effect_is_said() {
           |
         3 | CREATE INDEX CONCURRENTLY users_two ON users (two);
           | ^
-        state: `migrations/2_change.up.sql` runs outside a transaction and its first 1 statement took effect; it is not recorded
+        state: `2_change`: 1 of 2 statements took effect, the rest did not; it is not recorded
         state: not started: `3_later`
 
         hint: look what it has: cargo xtask db-psql -- -c '\d users', mend the file, then: cargo xtask db-migrate
@@ -351,11 +404,7 @@ fn a_server_that_speaks_german_gets_the_same_hints() {
             1,
             "25001",
         ),
-        (
-            "-- no-transaction\nCREATE INDEX users_pkey ON users (email);\n",
-            1,
-            "42P07",
-        ),
+        ("CREATE INDEX users_pkey ON users (email);\n", 1, "42P07"),
         ("ALTER TABLE users ADD COLUMN x text;\n", 4, "55P03"),
     ];
     project.write(
