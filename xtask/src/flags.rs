@@ -47,7 +47,7 @@ pub(crate) struct Global {
     /// Print only data, warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// Also print the command behind each step, and what the server had to say
+    /// Also print each check that holds, and what the server had to say
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
     /// When to use colour and live progress

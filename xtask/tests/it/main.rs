@@ -1,7 +1,11 @@
 //! The commands against a real PostgreSQL, which this test binary starts and stops itself.
 
+mod backup;
+mod baseline;
 mod common;
+mod contract;
 mod failing;
 mod failures;
 mod flow;
+mod seed;
 mod setup;
