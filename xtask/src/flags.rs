@@ -33,6 +33,7 @@ pub(crate) struct Cli {
 
 /// Flags that every command takes.
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// The database, as a URL or a libpq key=value string [default: DATABASE_URL, then .env]
     // The value may hold a password, so clap must never print it in help or errors.

@@ -7,5 +7,7 @@ mod contract;
 mod failing;
 mod failures;
 mod flow;
+mod output;
+mod report;
 mod seed;
 mod setup;
