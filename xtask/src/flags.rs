@@ -33,6 +33,7 @@ pub(crate) struct Cli {
 
 /// Flags that every command takes.
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// The database, as a URL or a libpq key=value string [default: DATABASE_URL, then .env]
     // The value may hold a password, so clap must never print it in help or errors.
@@ -47,7 +48,7 @@ pub(crate) struct Global {
     /// Print only data, warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// Also print the command behind each step, and what the server had to say
+    /// Also print each check that holds, and what the server had to say
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
     /// When to use colour and live progress

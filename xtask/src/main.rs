@@ -17,6 +17,7 @@ mod ui;
 
 use std::cell::OnceCell;
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -227,11 +228,12 @@ fn usage_error(error: &clap::Error) -> ExitCode {
         .any(|pair| pair[0] == "--format" && pair[1] == "json")
         || arguments.iter().any(|argument| argument == "--format=json");
     if wants_json && error.use_stderr() {
-        let text = error.render().to_string();
-        let message = text.lines().next().unwrap_or_default();
-        let message = message.trim_start_matches("error: ");
-        let failure = Failure::usage(message).hint("cargo xtask --help");
-        Ui::new(false, false, false, flags::Color::Auto, Format::Json).failure(&failure);
+        let ui = Ui::new(false, false, false, flags::Color::Auto, Format::Json);
+        ui.failure(&usage_failure(&error.render().to_string()));
+    } else if error.use_stderr() {
+        // clap quotes what it did not expect, and that may be an address with a password.
+        let text = error.render().ansi().to_string();
+        let _ = write!(anstream::stderr(), "{}", ui::without_passwords(&text));
     } else {
         let _ = error.print();
     }
@@ -240,6 +242,23 @@ fn usage_error(error: &clap::Error) -> ExitCode {
     } else {
         0
     })
+}
+
+/// clap's text as a failure: `error:` with indented lines below it, tips, and the usage.
+fn usage_failure(text: &str) -> Failure {
+    let mut lines = text.lines();
+    let message = lines.next().unwrap_or_default();
+    let mut failure = Failure::usage(message.trim_start_matches("error: "));
+    for line in lines.take_while(|line| !line.starts_with("Usage:")) {
+        match line.trim() {
+            "" => {}
+            line => match line.strip_prefix("tip: ") {
+                Some(tip) => failure = failure.hint(tip),
+                None => failure = failure.cause(line),
+            },
+        }
+    }
+    failure.hint("cargo xtask --help")
 }
 
 fn raw_arguments() -> Vec<OsString> {

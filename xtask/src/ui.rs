@@ -1,9 +1,11 @@
 //! The only printer. Data goes to stdout; steps, progress, warnings and hints to stderr.
 //! Everything reads the same without colour.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt::Display;
 use std::io::{BufRead, IsTerminal, Write};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
@@ -30,6 +32,8 @@ pub(crate) struct Ui {
     assume_yes: bool,
     format: Format,
     live: bool,
+    /// Whether the one JSON document has been printed.
+    answered: Cell<bool>,
 }
 
 impl Ui {
@@ -50,6 +54,7 @@ impl Ui {
             assume_yes: yes,
             format,
             live: live && !quiet,
+            answered: Cell::new(false),
         }
     }
 
@@ -101,8 +106,11 @@ impl Ui {
         self.err(format_args!("{WARN}warning{WARN:#}: {what}"));
     }
 
-    /// What to do about it.
+    /// What to do next, where nothing is wrong.
     pub(crate) fn hint(&self, what: impl Display) {
+        if self.quiet {
+            return;
+        }
         self.err(format_args!("{INFO}hint{INFO:#}: {what}"));
     }
 
@@ -118,17 +126,22 @@ impl Ui {
         if self.json_wanted() {
             let text = serde_json::to_string(document)?;
             let _ = writeln!(anstream::stdout(), "{text}");
+            self.answered.set(true);
         }
         Ok(())
     }
 
-    /// Prints a failure: for people on stderr, as the one JSON document on stdout if that is wanted.
+    /// Prints a failure: for people on stderr; as the one JSON document on stdout if that is wanted,
+    /// unless a report with what was found is there already.
     pub(crate) fn failure(&self, failure: &Failure) {
-        if self.json_wanted() {
-            let document = failure_json(failure);
-            let _ = writeln!(anstream::stdout(), "{document}");
+        if self.json_wanted() && !self.answered.get() {
+            let document = failure_json(failure).to_string();
+            let _ = writeln!(anstream::stdout(), "{}", without_passwords(&document));
         }
-        self.err(format_args!("{}", render_failure(failure)));
+        self.err(format_args!(
+            "{}",
+            without_passwords(&render_failure(failure))
+        ));
     }
 
     /// Asks a question whose answer defaults to no.
@@ -212,6 +225,42 @@ impl Drop for Progress<'_> {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Text that may quote a command line: the passwords of URLs and of `password=…` in it as `…`.
+///
+/// Our own messages hold none. This is for an address that was given in place of something else.
+pub(crate) fn without_passwords(text: &str) -> Cow<'_, str> {
+    let ends = |c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '&');
+    let mut secrets: Vec<Range<usize>> = Vec::new();
+    for (at, mark) in text
+        .match_indices("://")
+        .chain(text.match_indices("password="))
+    {
+        let start = at + mark.len();
+        let word = &text[start..];
+        let word = &word[..word.find(ends).unwrap_or(word.len())];
+        let secret = match mark {
+            "://" => match (word.find(':'), word.rfind('@')) {
+                (Some(colon), Some(at)) if colon < at => colon + 1..at,
+                _ => continue,
+            },
+            _ => 0..word.len(),
+        };
+        secrets.push(start + secret.start..start + secret.end);
+    }
+    if secrets.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    secrets.sort_by_key(|secret| secret.start);
+    let (mut shown, mut from) = (String::with_capacity(text.len()), 0);
+    for secret in secrets {
+        shown.push_str(text.get(from..secret.start).unwrap_or_default());
+        shown.push('…');
+        from = from.max(secret.end);
+    }
+    shown.push_str(&text[from..]);
+    Cow::Owned(shown)
 }
 
 /// The JSON shape of an error, as the command contract has it.
@@ -378,6 +427,23 @@ mod tests {
             text,
             "error: cannot apply `x`\ncaused by: no space\nstate: nothing changed\n\nhint: cargo xtask db-doctor"
         );
+    }
+
+    #[test]
+    fn passwords_are_taken_out_of_whatever_was_typed() {
+        for (text, shown) in [
+            ("no address", "no address"),
+            ("'postgres://u:pw@h/d' found", "'postgres://u:…@h/d' found"),
+            ("postgres://u:p/w@x@h/d", "postgres://u:…@h/d"),
+            ("postgres://u@h:5432/d", "postgres://u@h:5432/d"),
+            ("host=h password=pw user=u", "host=h password=… user=u"),
+            (
+                "a://u:1@h b://u:2@h?password=3",
+                "a://u:…@h b://u:…@h?password=…",
+            ),
+        ] {
+            assert_eq!(without_passwords(text), shown, "{text}");
+        }
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use serde::Serialize;
 
 use crate::Context;
-use crate::database::history;
+use crate::database::{Database, history};
 use crate::error::Result;
 use crate::flags::Backup;
 use crate::migration::plan;
+use crate::migration::source::Folder;
 use crate::runbook::backup::{self, Backups, Taken};
 use crate::runbook::preflight::Touched;
 use crate::ui;
@@ -17,20 +18,13 @@ struct Report {
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
-    let folder = ctx.folder()?;
-    let mut db = ctx.connect()?;
-    let names = if flags.tables.is_empty() {
-        let applied = history::read_known(&mut db)?;
-        let pending = plan::up(&folder, &applied, None, true)?;
-        let touched = Touched::by(pending.iter().map(|migration| &migration.up));
-        let named: Vec<String> = touched.backup.iter().map(ToString::to_string).collect();
-        if named.is_empty() {
-            vec![backup::DEFAULT_TABLE.to_owned()]
-        } else {
-            named
-        }
+    let (mut db, names) = if flags.tables.is_empty() {
+        let folder = ctx.folder()?;
+        let mut db = ctx.connect()?;
+        let names = named_by_pending(&mut db, &folder)?;
+        (db, names)
     } else {
-        flags.tables.clone()
+        (ctx.connect()?, flags.tables.clone())
     };
     // All are looked up before the first is dumped.
     let relations = names
@@ -66,4 +60,15 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
         report.backups.push(taken);
     }
     ctx.ui.json(&report)
+}
+
+/// The tables that pending migrations ask to back up, or else the default.
+fn named_by_pending(db: &mut Database, folder: &Folder) -> Result<Vec<String>> {
+    let applied = history::read_known(db)?;
+    let pending = plan::up(folder, &applied, None, true)?;
+    let touched = Touched::by(pending.iter().map(|migration| &migration.up));
+    if touched.backup.is_empty() {
+        return Ok(vec![backup::DEFAULT_TABLE.to_owned()]);
+    }
+    Ok(touched.backup.iter().map(ToString::to_string).collect())
 }

@@ -196,7 +196,7 @@ fn migrations(
         Ok([]) => checks.add(
             "definitions",
             Status::Ok,
-            "no index is another one than its migration says",
+            "every index is the one that its migration builds",
             None,
         ),
         Ok([first, ..]) => {

@@ -60,6 +60,9 @@ pub(crate) fn run(ctx: &Context, flags: &Status) -> Result {
     if flags.check && !clean {
         return Err(finding(&report).into());
     }
+    if let Some(hint) = next(&report) {
+        ctx.ui.hint(hint);
+    }
     Ok(())
 }
 
@@ -93,9 +96,6 @@ fn print(ctx: &Context, report: &Report<'_>) {
     }
     for wrong in &report.wrong_indexes {
         ctx.ui.warn(wrong);
-    }
-    if let Some(hint) = next(report) {
-        ctx.ui.hint(hint);
     }
 }
 

@@ -107,7 +107,7 @@ fn finding(report: &Report) -> Option<Failure> {
         return Some(
             failure
                 .hint("cargo xtask db-status")
-                .hint("cargo xtask db-migrate"),
+                .hint("to make it anew, with a backup first: cargo xtask db-rollback, then: cargo xtask db-migrate"),
         );
     }
     let lagging = report.standbys.iter().find(|standby| !standby.replayed)?;

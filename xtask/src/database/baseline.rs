@@ -33,9 +33,11 @@ pub(crate) fn compare(db: &mut Database, scripts: &[&Script]) -> Result<Differen
         .clone()
         .unwrap_or_else(|| "public".to_owned());
     let mut transaction = db.client.transaction()?;
-    transaction.batch_execute(
-        "SELECT pg_catalog.set_config('search_path', 'pg_temp, ' || pg_catalog.current_setting('search_path'), true)",
-    )?;
+    let path: String = transaction
+        .query_one("SELECT pg_catalog.current_setting('search_path')", &[])?
+        .get(0);
+    let (beside, behind) = (format!("pg_temp, {path}"), format!("{path}, pg_temp"));
+    search(&mut transaction, &beside)?;
     for script in scripts {
         transaction.batch_execute(&script.text).map_err(|error| {
             let failure = crate::runbook::failures::from_error(&anyhow::Error::from(error));
@@ -56,24 +58,32 @@ pub(crate) fn compare(db: &mut Database, scripts: &[&Script]) -> Result<Differen
             &[],
         )?
         .get(0);
+    // The catalog names without its schema what the search path finds first: the same things are
+    // described in the same words.
+    search(&mut transaction, &beside)?;
     let wanted = match &temp {
-        Some(temp) => describe(&mut transaction, temp, &live_schema)?,
+        Some(temp) => describe(&mut transaction, temp)?,
         None => Schema::default(),
     };
-    let live = describe(
-        &mut transaction,
-        &live_schema,
-        temp.as_deref().unwrap_or("pg_temp"),
-    )?;
+    search(&mut transaction, &behind)?;
+    let live = describe(&mut transaction, &live_schema)?;
     transaction.rollback()?;
     Ok(differences(&wanted, &live))
+}
+
+fn search(transaction: &mut Transaction<'_>, path: &str) -> Result {
+    transaction.execute(
+        "SELECT pg_catalog.set_config('search_path', $1, true)",
+        &[&path],
+    )?;
+    Ok(())
 }
 
 /// Tables, each with its properties as text.
 type Schema = BTreeMap<String, BTreeSet<String>>;
 
 /// Columns, constraints and indexes of every table in a schema, as lines that are equal if they are.
-fn describe(transaction: &mut Transaction<'_>, schema: &str, other: &str) -> Result<Schema> {
+fn describe(transaction: &mut Transaction<'_>, schema: &str) -> Result<Schema> {
     // Names of constraints and indexes are left out: what they do counts. NOT NULL, which newer
     // servers keep as a constraint too (18), is told by the column.
     let rows = transaction
@@ -110,10 +120,6 @@ fn describe(transaction: &mut Transaction<'_>, schema: &str, other: &str) -> Res
     for row in rows {
         let properties = tables.entry(row.get(0)).or_default();
         if let Some(property) = row.get::<_, Option<String>>(1) {
-            let mut property = property.replace("pg_temp.", "");
-            for schema in [schema, other] {
-                property = property.replace(&format!("{schema}."), "");
-            }
             properties.insert(property);
         }
     }

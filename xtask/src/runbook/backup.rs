@@ -92,7 +92,7 @@ impl Backups<'_> {
         make_folder(folder, self.ui)?;
         // 0600 whatever the umask, and gone again unless it is kept.
         let mut partial = tempfile::Builder::new()
-            .prefix(&format!(".{}_backup_", table.name))
+            .prefix(&format!(".{}_backup_", file_safe(&table.name)))
             .suffix(".partial")
             .tempfile_in(folder)
             .with_context(|| {

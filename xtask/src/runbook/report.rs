@@ -11,7 +11,7 @@ use serde_json::json;
 use super::run::Outcome;
 use crate::Context;
 use crate::database::Database;
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::flags::Reports;
 use crate::migration::source::{Folder, Migration};
 use crate::ui;
@@ -32,6 +32,30 @@ impl Line {
     pub(crate) fn new(what: String, time: Duration) -> Line {
         Line { what, time }
     }
+}
+
+/// That a report can be written, asked before anything changes.
+///
+/// # Errors
+/// If its folder is not there, or the file is a folder.
+pub(crate) fn check(reports: &Reports) -> Result {
+    let Some(file) = &reports.report else {
+        return Ok(());
+    };
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let cause = match folder {
+        Some(folder) if !folder.is_dir() => format!("there is no folder `{}`", folder.display()),
+        _ if file.is_dir() => "it is a folder".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(
+        Failure::usage(format!("cannot write the report `{}`", file.display()))
+            .cause(cause)
+            .hint("cargo xtask db-migrate --report migration.md")
+            .into(),
+    )
 }
 
 /// After a migration: summary, next steps, report, notification.

@@ -82,6 +82,7 @@ pub(crate) fn migrate(
 ) -> Result<Outcome> {
     let started = Instant::now();
     let db = &mut db;
+    report::check(options.reports)?;
     preflight::server(db)?;
     db.wait_for_locks(options.locks.lock_deadline)?;
     let mut applied = history::read_known(db)?;
@@ -122,7 +123,13 @@ pub(crate) fn migrate(
     let steps = steps::of_run(Direction::Up, backups, &pending, pending.clone())?;
     let Some(psql) = psql else {
         print_plan(ctx, db, &steps);
-        return Ok(Outcome::of(db, Direction::Up, started, options));
+        return Ok(Outcome::planned(
+            db,
+            Direction::Up,
+            &steps,
+            started,
+            options,
+        ));
     };
     let outcome = run_steps(ctx, db, Direction::Up, steps, psql, options, started)?;
     report::finish(ctx, folder, &pending, db, &outcome, options.reports)?;
@@ -142,6 +149,7 @@ pub(crate) fn rollback(
 ) -> Result<Outcome> {
     let started = Instant::now();
     let db = &mut db;
+    report::check(options.reports)?;
     preflight::server(db)?;
     db.wait_for_locks(options.locks.lock_deadline)?;
     let mut applied = history::read_known(db)?;
@@ -190,7 +198,13 @@ pub(crate) fn rollback(
     let steps = steps::of_run(Direction::Down, backups, &undone, remaining)?;
     if options.dry_run {
         print_plan(ctx, db, &steps);
-        return Ok(Outcome::of(db, Direction::Down, started, options));
+        return Ok(Outcome::planned(
+            db,
+            Direction::Down,
+            &steps,
+            started,
+            options,
+        ));
     }
     let question = format!(
         "Undo {} of {}?",
@@ -499,6 +513,23 @@ impl Outcome {
             dry_run: options.dry_run,
             summary: Vec::new(),
         }
+    }
+
+    /// What a run would do: its steps, none of which took any time.
+    fn planned(
+        db: &Database,
+        direction: Direction,
+        steps: &[Step<'_>],
+        started: Instant,
+        options: &Options<'_>,
+    ) -> Outcome {
+        let mut outcome = Outcome::of(db, direction, started, options);
+        for step in steps {
+            if let Action::Change(migration) = step.action {
+                outcome.add(migration, Effort::default(), "Planned");
+            }
+        }
+        outcome
     }
 
     fn add(&mut self, migration: &Migration, effort: Effort, verb: &str) {

@@ -77,6 +77,9 @@ fn change_step(migration: &Migration, direction: Direction) -> Result<Step<'_>> 
         }),
         command: command(script),
         verification: match &migration.verify {
+            _ if direction == Direction::Down => {
+                "it is pending again: cargo xtask db-status".to_owned()
+            }
             Some(verify) => format!("psql \"$DATABASE_URL\" -f {}", verify.path.display()),
             None => "it is in the history: cargo xtask db-status".to_owned(),
         },

@@ -68,9 +68,10 @@ pub(crate) fn failed(attempted: &str, checked: &[Checked]) -> Option<Failure> {
         return None;
     }
     let mut failure = Failure::finding(format!(
-        "{attempted}: {} of {} does not hold",
+        "{attempted}: {} of {} {} not hold",
         failing.len(),
         crate::ui::plural(checked.len() as u64, "check"),
+        if failing.len() == 1 { "does" } else { "do" },
     ));
     for check in failing {
         failure = failure.cause(format!("{}: {}", check.version, check.check));

@@ -1,7 +1,13 @@
 //! The commands against a real PostgreSQL, which this test binary starts and stops itself.
 
+mod backup;
+mod baseline;
 mod common;
+mod contract;
 mod failing;
 mod failures;
 mod flow;
+mod output;
+mod report;
+mod seed;
 mod setup;

@@ -1,0 +1,110 @@
+//! Every line that the main job prints, as a person sees it. `UPDATE_EXPECT=1 cargo test` accepts a
+//! change of words.
+
+use expect_test::expect_file;
+
+use crate::common::{Project, Run};
+
+#[test]
+fn from_the_plan_to_the_way_back() {
+    let project = Project::seeded();
+    for (arguments, file) in [
+        (
+            &["db-status"][..],
+            expect_file!["snapshots/status_pending.txt"],
+        ),
+        (
+            &["db-status", "--check"],
+            expect_file!["snapshots/status_check.txt"],
+        ),
+        (
+            &["db-migrate", "--dry-run"],
+            expect_file!["snapshots/migrate_dry_run.txt"],
+        ),
+        (&["db-migrate"], expect_file!["snapshots/migrate.txt"]),
+        (&["db-migrate"], expect_file!["snapshots/migrate_again.txt"]),
+        (&["db-status"], expect_file!["snapshots/status_applied.txt"]),
+        (&["db-verify"], expect_file!["snapshots/verify.txt"]),
+        (&["db-backups"], expect_file!["snapshots/backups.txt"]),
+        (
+            &["db-rollback", "--dry-run"],
+            expect_file!["snapshots/rollback_dry_run.txt"],
+        ),
+        (
+            &["db-rollback"],
+            expect_file!["snapshots/rollback_unattended.txt"],
+        ),
+        (
+            &["db-rollback", "--yes"],
+            expect_file!["snapshots/rollback.txt"],
+        ),
+    ] {
+        let run = project.xtask(arguments);
+        file.assert_eq(&project.snapshot(&run));
+    }
+}
+
+#[test]
+fn what_failing_checks_look_like() {
+    let project = Project::seeded();
+    project.xtask(&["db-migrate"]).succeeds();
+    project.sql("DROP INDEX idx_users_last_login_at");
+    let run = project.xtask(&["db-verify"]);
+    expect_file!["snapshots/verify_failing.txt"].assert_eq(&project.snapshot(&run));
+}
+
+#[test]
+fn what_nothing_looks_like() {
+    let project = Project::new();
+    let run = project.xtask(&["db-backups"]);
+    expect_file!["snapshots/backups_none.txt"].assert_eq(&project.snapshot(&run));
+    let run = project.xtask(&["db-verify"]);
+    expect_file!["snapshots/verify_nothing.txt"].assert_eq(&project.snapshot(&run));
+    let run = project.xtask(&["db-rollback"]);
+    expect_file!["snapshots/rollback_nothing.txt"].assert_eq(&project.snapshot(&run));
+    let run = Run::of(&mut project.unconfigured(&["db-migrate"]));
+    expect_file!["snapshots/migrate_unconfigured.txt"].assert_eq(&project.snapshot(&run));
+}
+
+#[test]
+fn a_doctor_has_a_line_for_every_precondition() {
+    let project = Project::seeded();
+    let run = project.xtask(&["db-doctor"]);
+    let text = project.snapshot(&run);
+    // Where the tools are and how much room there is differs from machine to machine.
+    let text = regex::Regex::new(r"/\S+/(psql|pg_dump)")
+        .expect("a pattern")
+        .replace_all(&text, "[BIN]/$1")
+        .into_owned();
+    let text = regex::Regex::new(r"(\[BIN\]/\w+ \()[^)]*")
+        .expect("a pattern")
+        .replace_all(&text, "$1[VERSION]")
+        .into_owned();
+    expect_file!["snapshots/doctor.txt"].assert_eq(&text);
+}
+
+#[test]
+fn every_help_page() {
+    let project = Project::new();
+    for command in [
+        "db-setup",
+        "db-start",
+        "db-stop",
+        "db-destroy",
+        "db-doctor",
+        "db-status",
+        "db-migrate",
+        "db-rollback",
+        "db-redo",
+        "db-verify",
+        "db-backup",
+        "db-backups",
+        "db-baseline",
+        "db-seed",
+        "db-psql",
+    ] {
+        let run = Run::of(&mut project.unconfigured(&[command, "--help"])).succeeds();
+        let file = format!("snapshots/help/{command}.txt");
+        expect_file![file].assert_eq(&run.stdout);
+    }
+}

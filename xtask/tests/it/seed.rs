@@ -1,0 +1,114 @@
+//! Development users: how many, how they look, and where they do not go.
+
+use crate::common::Project;
+
+#[test]
+fn users_are_added_with_sessions_and_one_admin() {
+    let project = Project::new();
+    project.xtask(&["db-migrate"]).succeeds();
+    project
+        .xtask(&["db-seed", "--users", "100"])
+        .succeeds()
+        .says("Seeded 100 development users");
+    assert_eq!(project.value("SELECT count(*) || '/' || count(DISTINCT email) || '/' || count(DISTINCT password_hash) FROM users"), "100/100/1");
+    assert_eq!(
+        project.value("SELECT string_agg(email, ',') FROM users WHERE role = 'admin'"),
+        "admin@example.com"
+    );
+    assert_eq!(project.value("SELECT count(*) FROM sessions"), "25");
+    assert_eq!(
+        project.value("SELECT bool_and(created_at < now()) FROM users"),
+        "true"
+    );
+    assert_eq!(project.value("SELECT count(last_login_at) FROM users"), "0");
+    assert_eq!(
+        project.value("SELECT bool_and(password_hash LIKE '$argon2id$%') FROM users"),
+        "true"
+    );
+
+    project.xtask(&["db-seed", "--users", "100"]).succeeds();
+    assert_eq!(
+        project.value("SELECT count(*) || '/' || count(DISTINCT email) FROM users"),
+        "200/200"
+    );
+    assert_eq!(
+        project.value("SELECT count(*) FROM users WHERE role = 'admin'"),
+        "1"
+    );
+    assert_eq!(project.value("SELECT count(*) FROM sessions"), "50");
+
+    // The sequence goes on behind them.
+    project.sql("INSERT INTO users (email, password_hash, display_name) VALUES ('me@x', 'h', 'n')");
+    project.sql("DELETE FROM users WHERE id BETWEEN 150 AND 300");
+    project.xtask(&["db-seed", "--users", "100"]).succeeds();
+    project
+        .xtask(&["db-seed", "--users", "0"])
+        .succeeds()
+        .says("0 development users");
+}
+
+#[test]
+fn logins_are_spread_over_sixty_days_of_the_past() {
+    let project = Project::new();
+    project.xtask(&["db-migrate"]).succeeds();
+    project
+        .xtask(&["db-seed", "--users", "3000", "--logins"])
+        .succeeds();
+    assert_eq!(
+        project.value("SELECT count(last_login_at) FROM users"),
+        "2000"
+    );
+    assert_eq!(
+        project.value("SELECT bool_and(last_login_at < now() AND last_login_at > now() - interval '62 days') FROM users"),
+        "true"
+    );
+    let days: u32 = project
+        .value("SELECT count(DISTINCT last_login_at::date) FROM users")
+        .parse()
+        .expect("a number");
+    assert!((55..=61).contains(&days), "{days} days");
+}
+
+#[test]
+fn what_is_not_there_yet_is_named() {
+    let project = Project::new();
+    project
+        .xtask(&["db-seed"])
+        .exits(1)
+        .says("there is no table `users`")
+        .says("hint: cargo xtask db-migrate");
+    project
+        .xtask(&["db-migrate", "--to", "20251201000000"])
+        .succeeds();
+    project
+        .xtask(&["db-seed", "--logins"])
+        .exits(1)
+        .says("no column `last_login_at`")
+        .says("hint: cargo xtask db-migrate");
+    assert_eq!(project.value("SELECT count(*) FROM users"), "0");
+}
+
+#[test]
+fn all_or_nothing_where_a_user_of_that_name_exists() {
+    let project = Project::new();
+    project.xtask(&["db-migrate"]).succeeds();
+    project.sql("INSERT INTO users (id, email, password_hash, display_name) VALUES (1, 'user9@example.com', 'h', 'n')");
+    project.sql("SELECT setval('users_id_seq', 1)");
+    project
+        .xtask(&["db-seed", "--users", "20"])
+        .exits(1)
+        .says("user9@example.com");
+    assert_eq!(project.value("SELECT count(*) FROM users"), "1");
+}
+
+#[test]
+fn the_password_is_generated_once_and_kept_in_dot_env() {
+    let project = Project::seeded();
+    let read = || std::fs::read_to_string(project.path(".env")).expect("there is a .env");
+    let before = read();
+    assert!(before.starts_with("DEV_USERS_PASSWORD="), "{before}");
+    let run = project.xtask(&["db-seed", "--users", "1"]).succeeds();
+    assert_eq!(read(), before);
+    let password = before.trim().trim_start_matches("DEV_USERS_PASSWORD=");
+    assert!(!run.stderr.contains(password) && !run.stdout.contains(password));
+}
