@@ -2,6 +2,7 @@
 //! statement by statement where it must run outside of one. The rules about locks are decided here,
 //! per migration.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -31,6 +32,11 @@ use crate::ui::Ui;
 const FRESH_SESSION: &str = "RESET SESSION AUTHORIZATION \\; RESET ROLE \\; RESET ALL \\; \
     CLOSE ALL \\; DEALLOCATE ALL \\; UNLISTEN * \\; SELECT pg_catalog.pg_advisory_unlock_all() \\; \
     DISCARD PLANS \\; DISCARD TEMP \\; DISCARD SEQUENCES";
+
+/// How many migrations psql is fed ahead, and how large one may be: together they fit into a pipe,
+/// of which Linux buffers 64 KiB (pipe(7)), so that feeding never waits.
+const AHEAD: usize = 8;
+const AHEAD_BYTES: usize = 4 * 1024;
 
 /// The SQLSTATE of a statement that succeeded.
 const SUCCESS: &str = "00000";
@@ -64,8 +70,8 @@ pub(crate) struct Runner<'a> {
     session: Option<Session>,
     /// Whether the session has run a migration that may have left something behind in it.
     used: bool,
-    /// Whether a new migration begins, which starts from the session's own settings.
-    fresh_wanted: bool,
+    /// Versions of the migrations that psql has been fed and not come to.
+    ahead: VecDeque<i64>,
     /// After an interrupt: what runs now mends, and is not to be cancelled.
     cleaning: bool,
 }
@@ -88,7 +94,7 @@ impl<'a> Runner<'a> {
             installed_on,
             session: None,
             used: false,
-            fresh_wanted: false,
+            ahead: VecDeque::new(),
             cleaning: false,
         }
     }
@@ -150,17 +156,23 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// With the place in the file where a statement failed; with [`Kind::Busy`] where a lock was not
     /// to be had within the deadline. A transactional migration has then changed nothing.
-    pub(crate) fn run(&mut self, migration: &Migration, direction: Direction) -> Result<Effort> {
+    ///
+    /// psql may be fed some of those that are `upcoming` already; it gets to them only if this one
+    /// succeeds.
+    pub(crate) fn run(
+        &mut self,
+        migration: &Migration,
+        upcoming: &[&Migration],
+        direction: Direction,
+    ) -> Result<Effort> {
         let script = script(migration, direction)?;
-        self.fresh_wanted = true;
         let started = Instant::now();
         let mut effort = if script.transactional {
-            self.in_transaction(migration, script, direction)
+            self.in_transaction(migration, script, upcoming, direction)
         } else {
             self.outside_transaction(migration, script, direction)
         }?;
         effort.duration = started.elapsed();
-        self.used |= script.may_change_session();
         Ok(effort)
     }
 
@@ -169,39 +181,23 @@ impl<'a> Runner<'a> {
         &mut self,
         migration: &Migration,
         script: &Script,
+        upcoming: &[&Migration],
         direction: Direction,
     ) -> Result<Effort> {
-        let text = script.for_psql();
-        let checks = match (direction, &migration.verify) {
-            (Direction::Up, Some(verify)) => Some(Checks::of(verify)),
-            _ => None,
-        };
-        let lock_timeout = format!(
-            "SET LOCAL lock_timeout = {}",
-            self.locks.lock_timeout.as_millis()
-        );
-        let record = self.record(
-            migration,
-            direction,
-            "(extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.now()) * 1000000000)::bigint",
-        );
-        let commit = format!("{record}COMMIT;\n");
-        let chunk = Chunk {
-            before: format!("BEGIN \\; {lock_timeout};\n"),
-            body: Some(&text),
-            after: match &checks {
-                // Checks see what db-verify sees later: none of the migration's own settings.
-                Some(checks) => format!("{CLEAN} \\; {lock_timeout};\n{}", checks.sql),
-                None => commit.clone(),
-            },
-            value: checks.as_ref().map(|_| "checks"),
-        };
+        let checks = checks(migration, direction);
         let mut waiter = Waiter::new(self.locks);
         let reply = loop {
-            interrupt::check()?;
+            if self.ahead.pop_front() != Some(migration.version) {
+                interrupt::check()?;
+                if let Err(error) = self.send_transaction(migration, script, direction)? {
+                    return Err(script_failure(script, direction, &error).into());
+                }
+            }
+            if checks.is_none() {
+                self.feed_ahead(upcoming, direction)?;
+            }
             let mut seen = Waiting::default();
-            let outcome = self.feed(&chunk, &mut |client, pid, _| seen.update(client, pid))?;
-            match outcome {
+            match self.receive(&mut |client, pid, _| seen.update(client, pid)) {
                 Ok(reply) => break reply,
                 Err(error) if is_lock_failure(&error.message) && !interrupt::requested() => {
                     waiter.watch(self.db, self.ui, &seen, || excerpt::of(script, &error))?;
@@ -229,13 +225,67 @@ impl<'a> Runner<'a> {
                     .into());
             }
             let chunk = Chunk {
-                before: commit,
+                before: self.commit(migration, direction),
                 ..Chunk::default()
             };
             self.feed(&chunk, &mut |_, _, _| {})?
                 .map_err(|error| script_failure(script, direction, &error))?;
         }
         Ok(waiter.effort())
+    }
+
+    /// Feeds psql one migration up to its commit, or, where it has checks, up to these.
+    fn send_transaction(
+        &mut self,
+        migration: &Migration,
+        script: &Script,
+        direction: Direction,
+    ) -> Result<Result<(), Box<SessionError>>> {
+        let lock_timeout = format!(
+            "SET LOCAL lock_timeout = {}",
+            self.locks.lock_timeout.as_millis()
+        );
+        let checks = checks(migration, direction);
+        let text = script.for_psql();
+        let mut chunk = Chunk {
+            before: format!("BEGIN \\; {lock_timeout};\n"),
+            body: Some(&text),
+            after: match &checks {
+                // Checks see what db-verify sees later: none of the migration's own settings.
+                Some(checks) => format!("{CLEAN} \\; {lock_timeout};\n{}", checks.sql),
+                None => self.commit(migration, direction),
+            },
+            value: checks.as_ref().map(|_| "checks"),
+        };
+        if let Err(error) = self.connect()? {
+            return Ok(Err(error));
+        }
+        self.freshen(&mut chunk.before);
+        self.used |= script.may_change_session();
+        if let Some(session) = &mut self.session {
+            session.send(&chunk);
+        }
+        Ok(Ok(()))
+    }
+
+    /// Feeds psql small migrations that come next, so that it need not wait for us between them. Not
+    /// those with checks: their commit is decided here.
+    fn feed_ahead(&mut self, upcoming: &[&Migration], direction: Direction) -> Result {
+        while self.ahead.len() < AHEAD && !interrupt::requested() {
+            let Some(next) = upcoming.get(self.ahead.len()) else {
+                break;
+            };
+            let script = script(next, direction)?;
+            let small = script.text.len() <= AHEAD_BYTES;
+            if !script.transactional || !small || checks(next, direction).is_some() {
+                break;
+            }
+            if self.send_transaction(next, script, direction)?.is_err() {
+                break;
+            }
+            self.ahead.push_back(next.version);
+        }
+        Ok(())
     }
 
     /// Statement by statement, as PostgreSQL asks of CREATE INDEX CONCURRENTLY.
@@ -246,6 +296,10 @@ impl<'a> Runner<'a> {
         direction: Direction,
     ) -> Result<Effort> {
         let started = Instant::now();
+        if std::mem::take(&mut self.used) {
+            self.statement("cannot clean the session", FRESH_SESSION)?;
+        }
+        self.used = script.may_change_session();
         indexes::before(self, script).map_err(|error| {
             failures::from_error(&error).state(format!(
                 "`{}` has not begun: it has changed nothing",
@@ -368,6 +422,13 @@ impl<'a> Runner<'a> {
         failure
     }
 
+    /// The history row and the end of the transaction that the migration ran in.
+    fn commit(&self, migration: &Migration, direction: Direction) -> String {
+        let since_begin = "(extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.now()) * 1000000000)::bigint";
+        let record = self.record(migration, direction, since_begin);
+        format!("{record}COMMIT;\n")
+    }
+
     /// The history row. A migration may have left another role or search path behind.
     fn record(&self, migration: &Migration, direction: Direction, execution_time: &str) -> String {
         let table = history::table(self.db);
@@ -395,13 +456,23 @@ impl<'a> Runner<'a> {
             .map(|_| ())
     }
 
-    /// Feeds a chunk to a fresh or cleaned session. While it runs, `look` may look at the server;
-    /// an interrupt cancels the statement there.
+    /// Feeds a chunk and waits until it has run.
     fn feed(
         &mut self,
         chunk: &Chunk<'_>,
         look: &mut dyn FnMut(&mut postgres::Client, i32, Duration),
     ) -> Result<Result<Reply, Box<SessionError>>> {
+        if let Err(error) = self.connect()? {
+            return Ok(Err(error));
+        }
+        if let Some(session) = &mut self.session {
+            session.send(chunk);
+        }
+        Ok(self.receive(look))
+    }
+
+    /// Makes sure that there is a session, and that it is one of its own.
+    fn connect(&mut self) -> Result<Result<(), Box<SessionError>>> {
         let mut session = match self.session.take() {
             Some(session) => session,
             None => {
@@ -417,36 +488,44 @@ impl<'a> Runner<'a> {
                 return Err(pooler::failure().into());
             }
         }
-        let mut chunk = Chunk {
-            before: chunk.before.clone(),
-            body: chunk.body,
-            after: chunk.after.clone(),
-            value: chunk.value,
-        };
-        if self.fresh_wanted && self.used {
-            // Settings, temporary tables and roles of an earlier migration end with it.
-            let end = if chunk.before.is_empty() {
-                ";\n"
-            } else {
-                " \\;\n"
-            };
-            chunk.before.insert_str(0, &format!("{FRESH_SESSION}{end}"));
+        self.session = Some(session);
+        Ok(Ok(()))
+    }
+
+    /// Settings, temporary tables and roles that an earlier migration may have left end here.
+    fn freshen(&mut self, before: &mut String) {
+        if self.used {
+            let end = if before.is_empty() { ";\n" } else { " \\;\n" };
+            before.insert_str(0, &format!("{FRESH_SESSION}{end}"));
+            self.used = false;
         }
-        self.fresh_wanted = false;
+    }
+
+    /// Waits until the oldest chunk that was sent has run. While it runs, `look` may look at the
+    /// server; an interrupt cancels the statement there.
+    fn receive(
+        &mut self,
+        look: &mut dyn FnMut(&mut postgres::Client, i32, Duration),
+    ) -> Result<Reply, Box<SessionError>> {
+        let Some(mut session) = self.session.take() else {
+            return Err(Box::default());
+        };
         let pid = session.backend_pid();
         let client = &mut self.db.client;
         let cleaning = self.cleaning;
         let mut cancelled = false;
-        let outcome = session.run(&chunk, &mut |elapsed| {
+        let outcome = session.receive(&mut |elapsed| {
             if interrupt::requested() && !cancelled && !cleaning {
                 cancelled = activity::cancel(client, pid).is_ok();
             }
             look(client, pid, elapsed);
         });
-        if outcome.is_ok() {
-            self.session = Some(session);
+        match outcome {
+            Ok(_) => self.session = Some(session),
+            // psql ends at the first error: what was fed behind it never runs.
+            Err(_) => self.ahead.clear(),
         }
-        Ok(outcome)
+        outcome
     }
 
     /// What the server had to say: that something was there already is worth knowing.
@@ -459,6 +538,14 @@ impl<'a> Runner<'a> {
                 _ => self.ui.detail(&notice.message),
             }
         }
+    }
+}
+
+/// The checks that a migration must pass before it is recorded.
+fn checks(migration: &Migration, direction: Direction) -> Option<Checks<'_>> {
+    match direction {
+        Direction::Up => migration.verify.as_ref().map(Checks::of),
+        Direction::Down => None,
     }
 }
 

@@ -301,7 +301,8 @@ fn run_steps(
         let Action::Change(migration) = step.action else {
             continue;
         };
-        let result = interrupt::check().and_then(|()| runner.run(migration, direction));
+        let upcoming = &changes[outcome.steps.len() + 1..];
+        let result = runner.run(migration, upcoming, direction);
         let effort = result.map_err(|error| {
             let failure = failures::from_error(&error);
             half_way(failure, verb_now, &changes, outcome.steps.len(), direction)

@@ -4,7 +4,9 @@
 //! (`ON_ERROR_STOP`), so nothing after an error ever runs. Killed with us or left alone, it reads
 //! the end of its input and disconnects; the server then rolls back what was not committed.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
+use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -34,7 +36,7 @@ pub(crate) struct Reply {
 }
 
 /// Why a chunk did not end well. The session is gone.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct SessionError {
     /// What the server or psql said.
     pub(crate) message: ServerMessage,
@@ -88,6 +90,16 @@ impl<'a> Chunk<'a> {
     }
 }
 
+/// What is remembered of a chunk that psql was fed, until it has run.
+#[derive(Debug, Default)]
+struct Sent {
+    /// The lines of psql's input, from 1, that hold its body.
+    body: Range<usize>,
+    /// Those that hold our commands behind it.
+    after: Range<usize>,
+    wants_value: bool,
+}
+
 /// A running psql.
 pub(crate) struct Session {
     child: Child,
@@ -97,6 +109,8 @@ pub(crate) struct Session {
     nonce: String,
     /// Lines of stdin that psql has been fed.
     lines: usize,
+    /// What it was fed and has not answered.
+    sent: VecDeque<Sent>,
     /// Whether this psql knows `\restrict`.
     restrict: bool,
     backend_pid: i32,
@@ -148,6 +162,7 @@ impl Session {
             stderr,
             nonce: super::nonce()?,
             lines: 0,
+            sent: VecDeque::new(),
             restrict: false,
             backend_pid: 0,
         })
@@ -179,8 +194,7 @@ impl Session {
         self.backend_pid
     }
 
-    /// Feeds a chunk and waits until it has run. `look` is called with the time so far, every
-    /// [`LOOK_EVERY`] while it runs: to see who is in the way, to show progress, to cancel.
+    /// Feeds a chunk and waits until it has run, see [`Session::receive`].
     ///
     /// # Errors
     /// If a statement failed or the connection was lost; the session is over then.
@@ -189,40 +203,58 @@ impl Session {
         chunk: &Chunk<'_>,
         look: &mut dyn FnMut(Duration),
     ) -> Result<Reply, Box<SessionError>> {
-        let started = Instant::now();
-        let (text, body_starts) = self.compose(chunk);
-        let mut stderr = Vec::new();
+        self.send(chunk);
+        self.receive(look)
+    }
+
+    /// Feeds a chunk, behind those that psql has not come to yet. What is on its way must fit into a
+    /// pipe, or this waits until psql has read it.
+    pub(crate) fn send(&mut self, chunk: &Chunk<'_>) {
+        let (text, sent) = self.compose(chunk);
         // A write fails where psql is gone already; its stderr says why.
-        let fed = self
-            .stdin
-            .as_mut()
-            .is_some_and(|pipe| pipe.write_all(text.as_bytes()).is_ok() && pipe.flush().is_ok());
+        if let Some(pipe) = self.stdin.as_mut() {
+            let _ = pipe.write_all(text.as_bytes()).and_then(|()| pipe.flush());
+        }
         self.lines += text.matches('\n').count();
+        self.sent.push_back(sent);
+    }
+
+    /// Waits until the oldest chunk that was sent has run. `look` is called with the time so far,
+    /// every [`LOOK_EVERY`] while it runs: to see who is in the way, to show progress, to cancel.
+    ///
+    /// # Errors
+    /// As [`Session::run`]; nothing that was sent behind it runs then.
+    pub(crate) fn receive(
+        &mut self,
+        look: &mut dyn FnMut(Duration),
+    ) -> Result<Reply, Box<SessionError>> {
+        let started = Instant::now();
+        let sent = self.sent.pop_front().unwrap_or_default();
+        let mut stderr = Vec::new();
         let marker = format!("{}:", self.nonce);
         loop {
             let line = match self.stderr.recv_timeout(LOOK_EVERY) {
                 Ok(line) => line,
-                Err(RecvTimeoutError::Timeout) if fed => {
+                Err(RecvTimeoutError::Timeout) => {
                     look(started.elapsed());
                     continue;
                 }
-                Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(self.post_mortem(&stderr, body_starts, chunk));
+                    return Err(self.post_mortem(&stderr, &sent));
                 }
             };
             if let Some(value) = line.strip_prefix(&marker) {
                 return Ok(Reply {
                     notices: sql_error::parse(&stderr.join("\n")),
-                    value: chunk.value.map(|_| value.trim_start().to_owned()),
+                    value: sent.wants_value.then(|| value.trim_start().to_owned()),
                 });
             }
             stderr.push(line);
         }
     }
 
-    /// The text for psql, and the line of its input at which the body starts.
-    fn compose(&self, chunk: &Chunk<'_>) -> (String, usize) {
+    /// The text for psql, and what to remember of it.
+    fn compose(&self, chunk: &Chunk<'_>) -> (String, Sent) {
         let mut text = chunk.before.clone();
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
@@ -235,6 +267,7 @@ impl Session {
         if self.restrict && chunk.body.is_some() {
             text.push_str(&format!("\\unrestrict {}\n", self.nonce));
         }
+        let after_starts = self.lines + text.matches('\n').count() + 1;
         text.push_str(&chunk.after);
         if !text.ends_with('\n') {
             text.push('\n');
@@ -244,16 +277,17 @@ impl Session {
             .map(|name| format!(" :{name}"))
             .unwrap_or_default();
         text.push_str(&format!("\\warn {}:{value}\n", self.nonce));
-        (text, body_starts)
+        let sent = Sent {
+            body: body_starts
+                ..body_starts + chunk.body.map_or(0, |body| body.matches('\n').count()),
+            after: after_starts..after_starts + chunk.after.matches('\n').count(),
+            wants_value: chunk.value.is_some(),
+        };
+        (text, sent)
     }
 
     /// psql has ended: what it said last is the reason.
-    fn post_mortem(
-        &mut self,
-        stderr: &[String],
-        body_starts: usize,
-        chunk: &Chunk<'_>,
-    ) -> Box<SessionError> {
+    fn post_mortem(&mut self, stderr: &[String], sent: &Sent) -> Box<SessionError> {
         self.stdin = None;
         let status = self.child.wait();
         let mut messages = sql_error::parse(&stderr.join("\n"));
@@ -274,17 +308,11 @@ impl Session {
                 ..ServerMessage::default()
             }),
         };
-        let body_lines = chunk.body.map_or(0, |body| body.matches('\n').count());
-        let after_starts =
-            body_starts + body_lines + usize::from(self.restrict && chunk.body.is_some());
-        let line_from = |start: usize, lines: usize| {
-            message
-                .input_line
-                .and_then(|line| (line + 1).checked_sub(start))
-                .filter(|line| (1..=lines).contains(line))
+        let line_in = |lines: &Range<usize>| {
+            let line = message.input_line.filter(|line| lines.contains(line))?;
+            Some(line - lines.start + 1)
         };
-        let body_line = line_from(body_starts, body_lines);
-        let after_line = line_from(after_starts, chunk.after.matches('\n').count());
+        let (body_line, after_line) = (line_in(&sent.body), line_in(&sent.after));
         Box::new(SessionError {
             message,
             body_line,
