@@ -92,7 +92,7 @@ pub(crate) fn before(runner: &mut Runner<'_>, script: &Script) -> Result {
             )?;
         }
         if let Some(failure) = mismatch(runner.db, &wanted)? {
-            return Err(failure.state("this migration has changed nothing").into());
+            return Err(failure.into());
         }
     }
     Ok(())
