@@ -207,7 +207,8 @@ impl Context {
     /// If it does not let us in.
     pub(crate) fn connect_to(&self, target: &ConnInfo) -> Result<Database, ConnectError> {
         let connection =
-            connect::connect(target, &self.application_name, &database::native_options())?;
+            connect::connect(target, &self.application_name, &database::native_options())
+                .map_err(interrupted_or)?;
         let canceller = connection.canceller();
         interrupt::on_signal(move || {
             // A server that does not hear it is asked again by whoever waits for it.
@@ -217,6 +218,18 @@ impl Context {
             problem: ConnectProblem::Other,
             failure: Box::new(failures::from_error(&error)),
         })
+    }
+}
+
+/// After a signal, that is why there is no connection.
+fn interrupted_or(error: ConnectError) -> ConnectError {
+    if !interrupt::requested() {
+        return error;
+    }
+    let failure = Failure::interrupted("stopped while connecting");
+    ConnectError {
+        problem: ConnectProblem::Other,
+        failure: Box::new(failure),
     }
 }
 

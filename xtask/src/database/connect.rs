@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use postgres::config::{SslMode as Protocol, SslNegotiation};
 use postgres::error::SqlState;
@@ -16,6 +17,7 @@ use postgres::{CancelToken, Client, Config};
 use super::conninfo::{ConnInfo, Host, Target};
 use super::tls::{LazyTls, SslMode, TlsError, explain, rustls_error};
 use crate::error::{Failure, Result};
+use crate::interrupt;
 
 /// An open session, and the way to the server it is on.
 pub(crate) struct Connection {
@@ -391,6 +393,9 @@ fn config(
     Ok(config)
 }
 
+/// How often a connection under way looks whether it is still wanted.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// Connects, within `connect_timeout` where there is one.
 ///
 /// The client's own timeout ends with the TCP connection, libpq's with the login: a server that is
@@ -416,9 +421,14 @@ fn connect_in_time(
             drop(sender.send(own_config.connect(own_tls)));
         })
         .map_err(Fault::Thread)?;
-    match receiver.recv_timeout(timeout) {
-        Ok(outcome) => outcome.map_err(fault),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(Fault::Timeout),
+    let begin = Instant::now();
+    loop {
+        match receiver.recv_timeout(LOOK_EVERY.min(timeout)) {
+            Ok(outcome) => return outcome.map_err(fault),
+            Err(RecvTimeoutError::Timeout)
+                if begin.elapsed() < timeout && !interrupt::requested() => {}
+            Err(_) => return Err(Fault::Timeout),
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! What scripts may rely on: exit codes, the JSON shapes field by field, and which stream holds what.
 
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+
 use serde_json::{Map, Value};
 
 use crate::common::{Project, Run};
@@ -336,6 +339,32 @@ fn whoever_finds_the_lock_taken_is_busy_and_changes_nothing() {
         .execute("SELECT pg_advisory_unlock($1)", &[&key])
         .expect("gives it back");
     project.xtask(&["db-migrate"]).succeeds();
+}
+
+#[test]
+fn one_signal_ends_a_connection_that_nobody_answers() {
+    let project = Project::new();
+    let silent = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let port = silent.local_addr().expect("an address").port();
+    let url = format!("postgresql://admin@127.0.0.1:{port}/x");
+    let mut command = project.command(&["db-status", "--database-url", &url]);
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let _connection = silent.accept().expect("it calls");
+    let interrupted = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(interrupted.expect("kill is there").success());
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!(output.status.code(), Some(130));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stderr.contains("interrupted: stopped while connecting"),
+        "{stderr}"
+    );
 }
 
 #[test]
