@@ -388,7 +388,6 @@ fn outside_a_transaction_what_took_effect_is_said() {
 
 // Servers speak the user's language.
 
-#[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 #[test]
 fn a_server_that_speaks_german_gets_the_same_hints() {
     let Some(locale) = other_locale() else { return };
@@ -455,6 +454,7 @@ fn a_server_that_speaks_german_gets_the_same_hints() {
 
 /// A locale of this machine whose messages are German. Skipping is loud, and no choice for CI.
 #[expect(clippy::disallowed_methods, reason = "CI is told by its environment")]
+#[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 fn other_locale() -> Option<String> {
     let output = Command::new("locale").arg("-a").output();
     let listed = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
