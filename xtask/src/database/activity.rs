@@ -21,9 +21,9 @@ pub(crate) struct Session {
     pub(crate) transaction_age: Option<Duration>,
     /// What it runs or ran last; may hold personal data.
     pub(crate) query: String,
-    /// When its transaction began, in the server's words: with the pid it tells one transaction
-    /// from another.
-    pub(crate) began: Option<String>,
+    /// Its transaction's virtual id, which tells one transaction of a session from the next; known
+    /// where locks were looked at.
+    transaction: Option<String>,
     /// Whether it is no client's session.
     pub(crate) background: bool,
     /// `client backend`, `autovacuum worker`, …
@@ -41,18 +41,29 @@ impl Session {
                 .get::<_, Option<f64>>(4)
                 .map(|seconds| Duration::from_secs_f64(seconds.max(0.0))),
             query: row.get(5),
-            began: row.get(6),
-            background: row.get(7),
-            kind: row.get(8),
+            background: row.get(6),
+            kind: row.get(7),
+            transaction: row.try_get(8).ok(),
         }
     }
 
-    /// Whether this is an autovacuum worker, which makes way when it is cancelled.
+    /// Whether this is an autovacuum worker, which makes way when it is asked to.
     pub(crate) fn is_autovacuum(&self) -> bool {
         // One that prevents wraparound would only start again.
         self.background
-            && self.query.starts_with("autovacuum: ")
+            && (self.hidden() || self.query.starts_with("autovacuum: "))
             && !self.query.ends_with("(to prevent wraparound)")
+    }
+
+    /// Whether it belongs to another role and this one may not see what it does: its state and the
+    /// age of its transaction take `pg_read_all_stats`.
+    fn hidden(&self) -> bool {
+        self.state.is_empty() && self.transaction_age.is_none()
+    }
+
+    /// Whether this is that very transaction.
+    pub(crate) fn is_same(&self, other: &Session) -> bool {
+        self.pid == other.pid && self.transaction == other.transaction
     }
 
     /// Whether this is a pg_dump (it names itself so).
@@ -79,6 +90,9 @@ impl fmt::Display for Session {
         if !self.state.is_empty() {
             write!(f, ", {}", self.state)?;
         }
+        if self.hidden() {
+            f.write_str(", doing what this role may not see")?;
+        }
         if let Some(age) = self.transaction_age {
             write!(f, ", in its transaction for {}", ui::time(age))?;
         }
@@ -89,7 +103,7 @@ impl fmt::Display for Session {
 const COLUMNS: &str = "a.pid, coalesce(a.usename::text, ''), coalesce(a.application_name, ''),
     coalesce(a.state, a.backend_type, ''),
     extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::float8, coalesce(a.query, ''),
-    a.xact_start::text, a.backend_type IS DISTINCT FROM 'client backend',
+    coalesce(a.backend_type <> 'client backend', a.usesysid IS NULL),
     coalesce(a.backend_type, 'background process')";
 
 /// The sessions with these process ids that are still there.
@@ -112,15 +126,13 @@ pub(crate) struct Waiting {
 impl Waiting {
     /// Whether this very transaction was in the way.
     pub(crate) fn is_blocked_by(&self, session: &Session) -> bool {
-        self.blockers
-            .iter()
-            .any(|blocker| blocker.pid == session.pid && blocker.began == session.began)
+        self.blockers.iter().any(|blocker| blocker.is_same(session))
     }
 
     /// Looks again at a backend that may be waiting; what cannot be seen now is seen the next time.
     pub(crate) fn update(&mut self, client: &mut Client, pid: i32) {
         if let Ok(now) = waiting(client, pid)
-            && !now.blockers.is_empty()
+            && !(now.blockers.is_empty() && now.relations.is_empty())
         {
             *self = now;
         }
@@ -129,55 +141,62 @@ impl Waiting {
 
 /// Looks at a backend that may be waiting for a lock.
 pub(crate) fn waiting(client: &mut Client, pid: i32) -> Result<Waiting> {
-    let rows = client.query(
-        "SELECT relation FROM pg_catalog.pg_locks
-         WHERE pid = $1 AND NOT granted AND relation IS NOT NULL",
+    let row = client.query_one(
+        "SELECT pg_catalog.pg_blocking_pids($1),
+                ARRAY(SELECT relation FROM pg_catalog.pg_locks
+                      WHERE pid = $1 AND NOT granted AND relation IS NOT NULL)",
         &[&pid],
     )?;
-    let relations = rows.iter().map(|row| row.get(0)).collect();
-    let rows = client.query(
-        &format!(
-            "SELECT DISTINCT ON (a.pid) {COLUMNS}
-             FROM unnest(pg_catalog.pg_blocking_pids($1)) AS b (pid)
-             JOIN pg_catalog.pg_stat_activity AS a ON a.pid = b.pid"
-        ),
-        &[&pid],
-    )?;
+    let (pids, relations): (Vec<i32>, Vec<u32>) = (row.get(0), row.get(1));
+    if pids.is_empty() {
+        return Ok(Waiting {
+            relations,
+            blockers: Vec::new(),
+        });
+    }
+    let prepared = pids.contains(&0);
+    let mut blockers = holders(client, &relations, &pids)?;
+    // Holders of weaker locks are not in the way now; a prepared transaction is nobody's process.
+    blockers.retain(|holder| pids.contains(&holder.pid) || (prepared && holder.pid == 0));
     Ok(Waiting {
         relations,
-        blockers: rows.iter().map(Session::from_row).collect(),
+        blockers,
     })
 }
 
-/// Who keeps a strong lock on these relations from being had for longer than `age`: sessions that
-/// hold a lock on one in an older transaction, of these `pids` those whose transaction is older
-/// (they may hold a lock on a row), and prepared transactions, which belong to no session.
-pub(crate) fn old_holders(
+/// Transactions that hold a lock on one of these relations, those of these `pids` whatever they hold
+/// (it may be a row), and prepared transactions, which belong to no session and have the pid 0.
+///
+/// Locks are everybody's to see; of other roles' sessions an ordinary role sees neither state nor age.
+pub(crate) fn holders(
     client: &mut Client,
     relations: &[u32],
     pids: &[i32],
-    age: Duration,
 ) -> Result<Vec<Session>> {
     let rows = client.query(
         &format!(
-            "SELECT {COLUMNS} FROM pg_catalog.pg_stat_activity AS a
+            "WITH holding AS MATERIALIZED (
+                 SELECT DISTINCT l.pid, l.virtualtransaction
+                 FROM pg_catalog.pg_locks AS l
+                 WHERE l.granted
+                   AND (l.pid = ANY ($2)
+                        OR l.relation = ANY ($1)
+                       AND l.database = (SELECT oid FROM pg_catalog.pg_database
+                                         WHERE datname = pg_catalog.current_database()))
+             )
+             SELECT {COLUMNS}, h.virtualtransaction
+             FROM holding AS h JOIN pg_catalog.pg_stat_activity AS a ON a.pid = h.pid
              WHERE a.pid <> pg_catalog.pg_backend_pid()
-               AND a.xact_start <= pg_catalog.clock_timestamp() - $3::float8 * interval '1 second'
-               AND (a.pid = ANY ($2)
-                    OR a.pid IN (SELECT l.pid FROM pg_catalog.pg_locks AS l
-                                 WHERE l.granted AND l.relation = ANY ($1)
-                                   AND l.database = (SELECT oid FROM pg_catalog.pg_database
-                                                     WHERE datname = pg_catalog.current_database())))
              UNION ALL
              SELECT 0, p.owner::text, p.gid, 'prepared',
                     extract(epoch FROM pg_catalog.clock_timestamp() - p.prepared)::float8, '',
-                    p.prepared::text, true, 'prepared transaction'
-             FROM pg_catalog.pg_prepared_xacts AS p
-             WHERE p.database = pg_catalog.current_database()
-               AND EXISTS (SELECT FROM pg_catalog.pg_locks AS l
-                           WHERE l.pid IS NULL AND l.relation = ANY ($1))"
+                    true, 'prepared transaction', h.virtualtransaction
+             FROM holding AS h
+             JOIN pg_catalog.pg_locks AS own ON own.virtualtransaction = h.virtualtransaction
+                  AND own.pid IS NULL AND own.locktype = 'transactionid'
+             JOIN pg_catalog.pg_prepared_xacts AS p ON p.transaction = own.transactionid"
         ),
-        &[&relations, &pids, &age.as_secs_f64()],
+        &[&relations, &pids],
     )?;
     Ok(rows.iter().map(Session::from_row).collect())
 }
@@ -237,16 +256,25 @@ pub(crate) fn index_build(client: &mut Client, pid: i32) -> Result<Option<IndexB
     }))
 }
 
-/// Who builds this index right now.
-pub(crate) fn index_builder(client: &mut Client, index: u32) -> Result<Option<Session>> {
+/// Who may be building this index right now: whoever holds the lock on its table that a concurrent
+/// build holds from its beginning to its end. That is seen whosever the session is, while the view of
+/// builds under way hides those of other roles. An autovacuum holds the same lock and builds nothing.
+pub(crate) fn index_builder(client: &mut Client, table: u32) -> Result<Option<Session>> {
     let row = client.query_opt(
-        "SELECT pid FROM pg_catalog.pg_stat_progress_create_index WHERE index_relid = $1",
-        &[&index],
+        &format!(
+            "SELECT {COLUMNS} FROM pg_catalog.pg_stat_activity AS a
+             WHERE a.pid <> pg_catalog.pg_backend_pid()
+               AND a.backend_type IS DISTINCT FROM 'autovacuum worker'
+               AND a.pid IN (SELECT l.pid FROM pg_catalog.pg_locks AS l
+                             WHERE l.granted AND l.relation = $1
+                               AND l.mode = 'ShareUpdateExclusiveLock'
+                               AND l.database = (SELECT oid FROM pg_catalog.pg_database
+                                                 WHERE datname = pg_catalog.current_database()))
+             ORDER BY a.pid LIMIT 1"
+        ),
+        &[&table],
     )?;
-    match row {
-        Some(row) => Ok(sessions(client, &[row.get(0)])?.pop()),
-        None => Ok(None),
-    }
+    Ok(row.as_ref().map(Session::from_row))
 }
 
 /// Whether a session stands in line for this advisory lock. A bigint key stands in `pg_locks` as its
@@ -284,5 +312,16 @@ pub(crate) fn terminate(client: &mut Client, pid: i32) -> Result {
 /// Cancels what a backend runs now.
 pub(crate) fn cancel(client: &mut Client, pid: i32) -> Result {
     client.query("SELECT pg_catalog.pg_cancel_backend($1)", &[&pid])?;
+    Ok(())
+}
+
+/// Asks an autovacuum of this table to make way as any role with rights on the table may: it is
+/// cancelled by PostgreSQL when somebody has waited for its lock for `deadlock_timeout`. Neither
+/// reading nor writing waits for the lock that is asked for here, nor behind it.
+pub(crate) fn displace_autovacuum(client: &mut Client, table: &str) -> Result {
+    client.batch_execute(&format!(
+        "BEGIN; SET LOCAL lock_timeout = '3s'; LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE; ROLLBACK"
+    ))
+    .or_else(|error| client.batch_execute("ROLLBACK").and(Err(error)))?;
     Ok(())
 }

@@ -154,7 +154,6 @@ pub(crate) fn invalid_indexes(db: &mut Database) -> Result<Vec<InvalidIndex>> {
 /// What is there under an index's name.
 #[derive(Clone, Debug)]
 pub(crate) struct IndexState {
-    pub(crate) oid: u32,
     pub(crate) name: ObjectName,
     /// Its table's oid and name; an index is in the schema of its table.
     pub(crate) table: u32,
@@ -190,7 +189,7 @@ pub(crate) fn index_states(
 ) -> Result<Vec<Option<IndexState>>> {
     let written: Vec<String> = names.iter().map(ToString::to_string).collect();
     let rows = db.client.query(
-        "SELECT wanted.position::int4, i.indexrelid, n.nspname::text, c.relname::text, i.indrelid,
+        "SELECT wanted.position::int4, n.nspname::text, c.relname::text, i.indrelid,
                 t.relname::text, i.indisvalid, i.indisready,
                 pg_catalog.pg_get_indexdef(i.indexrelid)
          FROM unnest($1::text[]) WITH ORDINALITY AS wanted (name, position)
@@ -204,16 +203,15 @@ pub(crate) fn index_states(
     for row in rows {
         let position: i32 = row.get(0);
         states[position as usize - 1] = Some(IndexState {
-            oid: row.get(1),
             name: ObjectName {
-                schema: Some(row.get(2)),
-                name: row.get(3),
+                schema: Some(row.get(1)),
+                name: row.get(2),
             },
-            table: row.get(4),
-            table_name: row.get(5),
-            valid: row.get(6),
-            ready: row.get(7),
-            definition: row.get(8),
+            table: row.get(3),
+            table_name: row.get(4),
+            valid: row.get(5),
+            ready: row.get(6),
+            definition: row.get(7),
         });
     }
     Ok(states)

@@ -31,8 +31,12 @@ use crate::error::Result;
 /// limit of theirs may end a backup or leave an INVALID index. Options in the startup packet take
 /// precedence over `ALTER ROLE … SET` and are what RESET goes back to.
 pub(crate) const SESSION_OPTIONS: &str = "-c statement_timeout=0 -c lock_timeout=0 \
-    -c idle_in_transaction_session_timeout=0 -c standard_conforming_strings=on \
-    -c default_transaction_read_only=off";
+    -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0 \
+    -c standard_conforming_strings=on -c default_transaction_read_only=off";
+
+/// A client that has died (its machine too) is noticed within this time, also in the midst of an
+/// index build, which ends then.
+const DEAD_CLIENT_OPTION: &str = " -c client_connection_check_interval=2s";
 
 /// How long a query of ours may wait for a lock, unless `--lock-deadline` says otherwise.
 const LOCK_WAIT: Duration = Duration::from_secs(600);
@@ -56,6 +60,9 @@ pub(crate) struct Database {
     pub(crate) server: Server,
     /// How long the native session, and whatever reads beside it, may wait for a lock.
     pub(crate) lock_wait: Duration,
+    /// What psql's sessions start with: [`SESSION_OPTIONS`], and more once [`Database::settle`] has
+    /// asked the server what it knows.
+    pub(crate) session_options: String,
 }
 
 /// The server, the database and the role, as they say themselves.
@@ -166,6 +173,7 @@ impl Database {
             target,
             server,
             lock_wait: LOCK_WAIT,
+            session_options: SESSION_OPTIONS.to_owned(),
         })
     }
 
@@ -176,10 +184,49 @@ impl Database {
     pub(crate) fn wait_for_locks(&mut self, at_most: Duration) -> Result {
         // Zero would be without end; the server counts milliseconds in 31 bits.
         let milliseconds = at_most.as_millis().clamp(1, i32::MAX as u128);
-        self.client
-            .batch_execute(&format!("SET lock_timeout = {milliseconds}"))
-            .context("cannot limit the wait for locks")?;
         self.lock_wait = Duration::from_millis(milliseconds as u64);
+        self.client
+            .batch_execute(&self.lock_wait_setting())
+            .context("cannot limit the wait for locks")?;
         Ok(())
     }
+
+    fn lock_wait_setting(&self) -> String {
+        format!("SET lock_timeout = {}", self.lock_wait.as_millis())
+    }
+
+    /// Before a run that writes: options that this server knows and others do not. All are set once
+    /// more by statements, as a proxy may have kept startup options to itself.
+    ///
+    /// # Errors
+    /// If the server cannot be asked.
+    pub(crate) fn settle(&mut self) -> Result {
+        if self.server.major() >= 17 {
+            self.session_options.push_str(" -c transaction_timeout=0");
+        }
+        let (settings, lock_wait) = (self.session_settings(), self.lock_wait_setting());
+        self.client
+            .batch_execute(&format!("{settings}; {lock_wait}"))?;
+        // Refused where the server's platform cannot tell that a client is gone.
+        let watched = self.client.batch_execute(&settings_of(DEAD_CLIENT_OPTION));
+        if watched.is_ok() {
+            self.session_options.push_str(DEAD_CLIENT_OPTION);
+        }
+        Ok(())
+    }
+
+    /// The session options as a statement.
+    pub(crate) fn session_settings(&self) -> String {
+        settings_of(&self.session_options)
+    }
+}
+
+/// `-c name=value -c …` as one statement.
+fn settings_of(options: &str) -> String {
+    let calls: Vec<String> = options
+        .split("-c ")
+        .filter_map(|option| option.trim().split_once('='))
+        .map(|(name, value)| format!("pg_catalog.set_config('{name}', '{value}', false)"))
+        .collect();
+    format!("SELECT {}", calls.join(", "))
 }

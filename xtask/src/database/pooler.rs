@@ -22,14 +22,24 @@ pub(crate) fn refuse(db: &mut Database) -> Result {
         )?;
         let (pid, holds_lock): (i32, bool) = (row.get(0), row.get(1));
         if pid != db.server.backend_pid || !holds_lock {
-            return Err(failure().into());
+            return Err(failure(db).into());
         }
     }
     Ok(())
 }
 
-/// What to say where two connections of ours turn out to be one session, or one to be two.
-pub(crate) fn failure() -> Failure {
+/// What to say where two connections of ours turn out to be one session, or one to be two. The
+/// proxy's session goes on, so the lock is given back, from whichever session gets this.
+pub(crate) fn failure(db: &mut Database) -> Failure {
+    let key = lock_id(&db.server.name);
+    let unlock = "SELECT pg_catalog.pg_advisory_unlock_all(), pg_catalog.pg_try_advisory_lock($1), pg_catalog.pg_advisory_unlock($1)";
+    for _ in 0..10 {
+        // To have had it means that nobody else has it.
+        match db.client.query_one(unlock, &[&key]) {
+            Ok(row) if row.get(1) => break,
+            _ => {}
+        }
+    }
     Failure::failed("a transaction-pooling proxy is between this and the server")
         .cause("the statements of one connection do not reach one session, so a session lock protects nothing")
         .state("nothing was changed")

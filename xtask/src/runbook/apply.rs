@@ -14,10 +14,11 @@ use super::preflight::Touched;
 use super::verify::{self, Checked};
 use super::{excerpt, failures, indexes};
 use crate::database::activity::{self, Waiting};
-use crate::database::{Database, SESSION_OPTIONS, history, lock, pooler};
+use crate::database::{Database, catalog, history, lock, pooler};
 use crate::error::{Failure, Kind, Result};
 use crate::flags::Locks;
 use crate::interrupt;
+use crate::migration::effects::{self, Effect};
 use crate::migration::history::lock_id;
 use crate::migration::script::Script;
 use crate::migration::source::Migration;
@@ -32,6 +33,12 @@ use crate::ui::Ui;
 const FRESH_SESSION: &str = "RESET SESSION AUTHORIZATION \\; RESET ROLE \\; RESET ALL \\; \
     CLOSE ALL \\; DEALLOCATE ALL \\; UNLISTEN * \\; SELECT pg_catalog.pg_advisory_unlock_all() \\; \
     DISCARD PLANS \\; DISCARD TEMP \\; DISCARD SEQUENCES";
+/// How often a statement that goes on is cancelled again after an interrupt.
+const CANCEL_EVERY: Duration = Duration::from_millis(100);
+/// How long an unfinished index may take to drop after an interrupt: a supervisor's patience ends too.
+const CLEAN_UP_WITHIN: Duration = Duration::from_secs(5);
+/// How often a concurrent build is begun anew after a deadlock.
+const DEADLOCKS: u32 = 3;
 
 /// How many migrations psql is fed ahead, and how large one may be: together they fit into a pipe,
 /// of which Linux buffers 64 KiB (pipe(7)), so that feeding never waits.
@@ -65,6 +72,8 @@ pub(crate) struct Runner<'a> {
     pub(crate) ui: &'a Ui,
     pub(crate) locks: Locks,
     pub(crate) application_name: &'a str,
+    /// The command to run again: `cargo xtask db-migrate`.
+    again: String,
     /// When this run started, by the server's clock: every migration of a run has the same.
     pub(crate) installed_on: Timestamp,
     session: Option<Session>,
@@ -91,6 +100,7 @@ impl<'a> Runner<'a> {
             ui,
             locks,
             application_name,
+            again: format!("cargo {application_name}"),
             installed_on,
             session: None,
             used: false,
@@ -103,6 +113,17 @@ impl<'a> Runner<'a> {
     pub(crate) fn with_psql(mut self, session: Session) -> Runner<'a> {
         self.session = Some(session);
         self
+    }
+
+    /// Makes sure of the psql session. From here on whoever takes the migration lock, should we lose
+    /// it, sees by this session's name that a run is at work.
+    ///
+    /// # Errors
+    /// If psql cannot be started or is not let in; if both our connections are one session, or the
+    /// migration lock is no longer ours.
+    pub(crate) fn open(&mut self) -> Result {
+        self.connect()?
+            .map_err(|error| failures::explain(server_failure(&error.message)).into())
     }
 
     /// Ends the psql session in order.
@@ -185,7 +206,8 @@ impl<'a> Runner<'a> {
         direction: Direction,
     ) -> Result<Effort> {
         let checks = checks(migration, direction);
-        let mut waiter = Waiter::new(self.locks);
+        let again = self.again.clone();
+        let mut waiter = Waiter::new(self.locks, script, &again);
         let reply = loop {
             if self.ahead.pop_front() != Some(migration.version) {
                 interrupt::check()?;
@@ -224,6 +246,7 @@ impl<'a> Runner<'a> {
                     ))
                     .into());
             }
+            interrupt::check()?;
             let chunk = Chunk {
                 before: self.commit(migration, direction),
                 ..Chunk::default()
@@ -296,8 +319,12 @@ impl<'a> Runner<'a> {
         direction: Direction,
     ) -> Result<Effort> {
         let started = Instant::now();
-        if std::mem::take(&mut self.used) {
-            self.statement("cannot clean the session", FRESH_SESSION)?;
+        if self.used {
+            let mut chunk = Chunk::default();
+            self.freshen(&mut chunk.before);
+            self.feed(&chunk, &mut |_, _, _| {})?
+                .map_err(|error| server_failure(&error.message))
+                .context("cannot clean the session")?;
         }
         self.used = script.may_change_session();
         indexes::before(self, script).map_err(|error| {
@@ -306,13 +333,14 @@ impl<'a> Runner<'a> {
                 migration.stem
             ))
         })?;
-        let mut waiter = Waiter::new(self.locks);
+        let again = self.again.clone();
+        let mut waiter = Waiter::new(self.locks, script, &again);
         for (index, statement) in script.statements.iter().enumerate() {
             let result = interrupt::check()
                 .and_then(|()| self.alone(script, statement, direction, &mut waiter));
             if let Err(error) = result {
                 let failure = failures::from_error(&error);
-                return Err(self.half_done(failure, migration, script, index).into());
+                return Err(self.half_done(failure, migration, direction, index).into());
             }
         }
         indexes::after(self.db, script)?;
@@ -324,7 +352,7 @@ impl<'a> Runner<'a> {
                         "`{}` took effect and is not recorded",
                         migration.stem
                     ))
-                    .hint("mend what the checks name, then: cargo xtask db-migrate")
+                    .hint(format!("mend what the checks name, then: {}", self.again))
                     .into());
             }
         }
@@ -347,7 +375,7 @@ impl<'a> Runner<'a> {
         script: &Script,
         statement: &Statement,
         direction: Direction,
-        waiter: &mut Waiter,
+        waiter: &mut Waiter<'_>,
     ) -> Result {
         let text = format!(
             "{};\n",
@@ -367,14 +395,30 @@ impl<'a> Runner<'a> {
         };
         let chunk = Chunk::one_statement(before, &text);
         let ui = self.ui;
+        let mut deadlocks = 0;
+        // A build that is given up is dropped again; a drop or a rebuild that was given up would leave
+        // an index INVALID that was not.
+        let mut patience = None;
+        if concurrent {
+            match &effects::of(&script.text, statement)[..] {
+                [Effect::CreateIndex { .. }] => patience = Some(self.locks.lock_deadline),
+                [Effect::DropIndex { name, .. }] => {
+                    if let Some(index) = catalog::index_state(self.db, name)? {
+                        waiter.watch_first(self.db, ui, index.table)?;
+                    }
+                }
+                _ => {}
+            }
+        }
         loop {
-            let mut watch = concurrent.then(|| BuildWatch::new(ui, lock_id(&self.db.server.name)));
+            let lock = lock_id(&self.db.server.name);
+            let mut watch = concurrent.then(|| BuildWatch::new(ui, lock, patience));
             let mut seen = Waiting::default();
             let outcome = self.feed(&chunk, &mut |client, pid, elapsed| match &mut watch {
                 Some(watch) => watch.look(client, pid, elapsed),
                 None => seen.update(client, pid),
             })?;
-            drop(watch);
+            let gave_up = watch.and_then(|watch| watch.gave_up);
             let mut reply = outcome.map_err(|error| script_failure(script, direction, &error))?;
             let code = reply.value.take().unwrap_or_default();
             if code == SUCCESS {
@@ -387,8 +431,21 @@ impl<'a> Runner<'a> {
                 after_line: None,
                 statement: Some(statement.range.start),
             };
-            if !is_lock_failure(&error.message) || concurrent || interrupt::requested() {
+            if let Some(session) = gave_up {
+                return Err(waiter.gave_up(&session).into());
+            }
+            if !is_lock_failure(&error.message) || interrupt::requested() {
                 return Err(script_failure(script, direction, &error).into());
+            }
+            if concurrent {
+                // Of two sessions that waited for each other the server ended this one's build: what
+                // that has left goes, and it begins anew.
+                deadlocks += 1;
+                if deadlocks > DEADLOCKS {
+                    return Err(script_failure(script, direction, &error).into());
+                }
+                indexes::before(self, script)?;
+                continue;
             }
             waiter.watch(self.db, self.ui, &seen, || excerpt::of(script, &error))?;
         }
@@ -400,25 +457,35 @@ impl<'a> Runner<'a> {
         &mut self,
         mut failure: Failure,
         migration: &Migration,
-        script: &Script,
+        direction: Direction,
         done: usize,
     ) -> Failure {
-        let total = script.statements.len();
-        failure.state.push(match done {
-            0 => format!("`{}` has changed nothing that counts; it is not recorded", migration.stem),
-            _ => format!(
-                "`{}`: {done} of {total} statements took effect, the rest did not; it is not recorded",
-                migration.stem
+        let stem = &migration.stem;
+        let Ok(script) = script(migration, direction) else {
+            return failure;
+        };
+        let history = match direction {
+            Direction::Up => "it is not recorded",
+            Direction::Down => "the history still has it",
+        };
+        failure.state.push(match (done, script.statements.len()) {
+            (0, 1) => format!("`{stem}` did not take effect; {history}"),
+            (0, total) => format!("`{stem}`: none of its {total} statements took effect; {history}"),
+            (_, total) => format!(
+                "`{stem}`: the first {done} of {total} statements took effect, the rest did not; {history}"
             ),
         });
-        if failure.kind == Kind::Interrupted {
+        // Who stops it, or has no more patience, does not want to find half an index.
+        if matches!(failure.kind, Kind::Interrupted | Kind::Busy) {
             self.cleaning = true;
-            failure.state.push(match indexes::clean_up(self, script) {
-                Ok(()) => "no unfinished index is left".to_owned(),
-                Err(error) => format!("an unfinished index may be left: {error:#}"),
-            });
-            failure.hints.push("cargo xtask db-migrate".to_owned());
+            if let Err(error) = indexes::clean_up(self, script) {
+                failure.causes.push(format!("{error:#}"));
+            }
         }
+        if failure.kind == Kind::Interrupted {
+            failure.hints.push(self.again.clone());
+        }
+        failure.state.extend(indexes::leftovers(self.db, script));
         failure
     }
 
@@ -441,18 +508,30 @@ impl<'a> Runner<'a> {
         format!("{CLEAN} \\; {row} \\; ")
     }
 
-    /// Runs statements of our own outside of a transaction.
+    /// Drops what a build has left, saying whom that waits for. After an interrupt it may take
+    /// [`CLEAN_UP_WITHIN`].
     ///
     /// # Errors
     /// If the server says no.
-    pub(crate) fn statement(&mut self, attempted: &str, sql: &str) -> Result {
+    pub(crate) fn drop_index(&mut self, index: &str) -> Result {
+        let limit = match self.cleaning {
+            true => CLEAN_UP_WITHIN.as_millis(),
+            false => 0,
+        };
         let chunk = Chunk {
-            before: format!("{sql};\n"),
+            before: format!(
+                "SET lock_timeout = 0;\nSET statement_timeout = {limit};\nDROP INDEX CONCURRENTLY IF EXISTS {index};\nSET statement_timeout = 0;\n"
+            ),
             ..Chunk::default()
         };
-        self.feed(&chunk, &mut |_, _, _| {})?
-            .map_err(|error| server_failure(&error.message))
-            .with_context(|| attempted.to_owned())
+        let mut watch = BuildWatch::new(self.ui, lock_id(&self.db.server.name), None);
+        let outcome = self.feed(&chunk, &mut |client, pid, elapsed| {
+            watch.look(client, pid, elapsed);
+        })?;
+        drop(watch);
+        outcome
+            .map_err(|error| failures::explain(server_failure(&error.message)))
+            .with_context(|| format!("cannot drop the INVALID index `{index}`"))
             .map(|_| ())
     }
 
@@ -481,12 +560,13 @@ impl<'a> Runner<'a> {
             }
         };
         if session.backend_pid() == 0 {
-            if let Err(error) = session.greet() {
+            if let Err(error) = session.greet(&self.db.session_settings()) {
                 return Ok(Err(error));
             }
             if session.backend_pid() == self.db.server.backend_pid {
-                return Err(pooler::failure().into());
+                return Err(pooler::failure(self.db).into());
             }
+            pooler::refuse(self.db)?;
         }
         self.session = Some(session);
         Ok(Ok(()))
@@ -495,8 +575,9 @@ impl<'a> Runner<'a> {
     /// Settings, temporary tables and roles that an earlier migration may have left end here.
     fn freshen(&mut self, before: &mut String) {
         if self.used {
+            let settings = self.db.session_settings();
             let end = if before.is_empty() { ";\n" } else { " \\;\n" };
-            before.insert_str(0, &format!("{FRESH_SESSION}{end}"));
+            before.insert_str(0, &format!("{FRESH_SESSION} \\; {settings}{end}"));
             self.used = false;
         }
     }
@@ -513,10 +594,13 @@ impl<'a> Runner<'a> {
         let pid = session.backend_pid();
         let client = &mut self.db.client;
         let cleaning = self.cleaning;
-        let mut cancelled = false;
+        let mut cancelled: Option<Duration> = None;
         let outcome = session.receive(&mut |elapsed| {
-            if interrupt::requested() && !cancelled && !cleaning {
-                cancelled = activity::cancel(client, pid).is_ok();
+            // Again and again: the first may have met the moment between two statements.
+            let due = cancelled.is_none_or(|last| elapsed >= last + CANCEL_EVERY);
+            if interrupt::requested() && due && !cleaning {
+                cancelled = Some(elapsed);
+                let _ = activity::cancel(client, pid);
             }
             look(client, pid, elapsed);
         });
@@ -559,7 +643,7 @@ fn not_as_it_should_be(migration: &Migration) -> String {
 /// If there is no psql.
 pub(crate) fn start_psql(tools: &Tools, db: &Database, application_name: &str) -> Result<Session> {
     let name = lock::psql_name(application_name);
-    Session::start(&tools.psql()?, &db.target, &name, SESSION_OPTIONS)
+    Session::start(&tools.psql()?, &db.target, &name, &db.session_options)
 }
 
 /// The script of this direction.
@@ -705,6 +789,12 @@ fn script_failure(script: &Script, direction: Direction, error: &SessionError) -
     failure.causes.push(server.message);
     failure.causes.extend(server.causes);
     failure.excerpt = excerpt::of(script, error);
+    if failure.sqlstate.is_none() {
+        // psql itself is gone, or its connection: the server may not know yet.
+        failure = failure
+            .cause("the server may still be at it; the next run waits for that to end")
+            .hint("cargo xtask db-status");
+    }
     let touched = Touched::by([script]);
     failures::explain_about(failure, touched.tables().next())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use postgres::Client;
 
-use crate::database::activity;
+use crate::database::activity::{self, Session};
 use crate::ui::{self, Progress, Ui};
 
 /// A build is looked at this often.
@@ -20,16 +20,25 @@ pub(crate) struct BuildWatch<'a> {
     looked: Duration,
     /// Who was last named.
     told: Option<i32>,
+    /// How long it may wait for one session, where it can be given up without harm.
+    patience: Option<Duration>,
+    /// For whom it waits now, and since when.
+    waiting: Option<(Session, Duration)>,
+    /// For whom it waited when it was given up.
+    pub(crate) gave_up: Option<Session>,
 }
 
 impl<'a> BuildWatch<'a> {
-    pub(crate) fn new(ui: &'a Ui, lock_key: i64) -> BuildWatch<'a> {
+    pub(crate) fn new(ui: &'a Ui, lock_key: i64, patience: Option<Duration>) -> BuildWatch<'a> {
         BuildWatch {
             ui,
             progress: ui.progress("Index"),
             lock_key,
             looked: Duration::ZERO,
             told: None,
+            patience,
+            waiting: None,
+            gave_up: None,
         }
     }
 
@@ -61,6 +70,9 @@ impl<'a> BuildWatch<'a> {
                 self.ui.info("Waiting", format_args!("for {session}"));
             }
             self.break_circle(client, session)?;
+            self.lose_patience(client, pid, session, elapsed)?;
+        } else {
+            self.waiting = None;
         }
         if let Some(build) = build {
             let waiting = match &waits_for {
@@ -72,6 +84,29 @@ impl<'a> BuildWatch<'a> {
                 build.phase,
                 ui::time(elapsed)
             ));
+        }
+        Ok(())
+    }
+
+    /// Cancels a build that has waited for one and the same session for as long as it may.
+    fn lose_patience(
+        &mut self,
+        client: &mut Client,
+        pid: i32,
+        session: &Session,
+        elapsed: Duration,
+    ) -> crate::error::Result {
+        match &self.waiting {
+            Some((waiting, since)) if waiting.pid == session.pid => {
+                if self
+                    .patience
+                    .is_some_and(|patience| elapsed - *since >= patience)
+                {
+                    self.gave_up = Some(session.clone());
+                    activity::cancel(client, pid)?;
+                }
+            }
+            _ => self.waiting = Some((session.clone(), elapsed)),
         }
         Ok(())
     }

@@ -11,18 +11,41 @@ use crate::interrupt;
 use crate::migration::effects::{self, Effect, ObjectName};
 use crate::migration::script::Script;
 use crate::migration::source::Migration;
+use crate::migration::sql::Statement;
 
 /// An index that a script makes by name.
 pub(crate) struct Wanted {
-    pub(crate) name: ObjectName,
+    name: ObjectName,
     table: ObjectName,
     unique: bool,
-    concurrently: bool,
     /// The statement from behind the table's name: `USING btree (…) WHERE …`.
     definition: String,
 }
 
 impl Wanted {
+    /// What a statement's effect makes, if it makes an index and names it.
+    fn of(script: &Script, statement: &Statement, effect: Effect) -> Option<Wanted> {
+        let Effect::CreateIndex {
+            name: Some(name),
+            table,
+            unique,
+            ..
+        } = effect
+        else {
+            return None;
+        };
+        let definition = effects::index_definition(&script.text, statement)?.to_owned();
+        Some(Wanted {
+            name: ObjectName {
+                schema: table.schema.clone(),
+                name,
+            },
+            table,
+            unique,
+            definition,
+        })
+    }
+
     /// The definition in PostgreSQL's form, if it was written in that form; if not, PostgreSQL has to
     /// be asked whether it means the same.
     fn as_written(&self) -> String {
@@ -40,37 +63,28 @@ impl Wanted {
     }
 }
 
-/// The indexes that a script makes and that may be there before it runs.
-pub(crate) fn wanted(script: &Script) -> Vec<Wanted> {
-    let mut found = Vec::new();
-    for (statement, effects) in script.effects() {
-        for effect in effects {
-            let Effect::CreateIndex {
-                name: Some(name),
-                table,
-                unique,
-                concurrently,
-                ..
-            } = effect
-            else {
-                continue;
-            };
-            if let Some(definition) = effects::index_definition(&script.text, statement) {
-                found.push(Wanted {
-                    // An index is made in the schema of its table.
-                    name: ObjectName {
-                        schema: table.schema.clone(),
-                        name,
-                    },
-                    table,
-                    unique,
-                    concurrently,
-                    definition: definition.to_owned(),
-                });
+/// The indexes that are to be there when these scripts have run: what a later one drops is not.
+fn standing<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<Wanted> {
+    let mut standing: Vec<Wanted> = Vec::new();
+    for script in scripts {
+        for (statement, effects) in script.effects() {
+            for effect in effects {
+                if let Effect::DropIndex { name, .. } = &effect {
+                    standing.retain(|wanted| wanted.name != *name);
+                }
+                if let Some(made) = Wanted::of(script, statement, effect) {
+                    standing.retain(|earlier| earlier.name != made.name);
+                    standing.push(made);
+                }
             }
         }
     }
-    found
+    standing
+}
+
+/// The indexes that are to be there when this script has run.
+fn lasting(script: &Script) -> Vec<Wanted> {
+    standing([script])
 }
 
 /// Before a script runs: waits for whoever builds one of its indexes now, drops what an interrupted
@@ -79,15 +93,15 @@ pub(crate) fn wanted(script: &Script) -> Vec<Wanted> {
 /// # Errors
 /// If a leftover cannot be dropped, or the definitions differ.
 pub(crate) fn before(runner: &mut Runner<'_>, script: &Script) -> Result {
-    for wanted in wanted(script) {
-        let Some(state) = catalog::index_state(runner.db, &wanted.name)? else {
+    for wanted in lasting(script) {
+        let Some(state) = state(runner.db, &wanted)? else {
             continue;
         };
-        if !state.usable() && wanted.concurrently {
-            wait_for_builder(runner, &state)?;
+        if !state.usable() {
+            wait_for_builder(runner, &wanted, &state)?;
             drop_if_invalid(
                 runner,
-                &wanted.name,
+                &wanted,
                 "left by an interrupted build: dropping it to build it again",
             )?;
         }
@@ -98,22 +112,25 @@ pub(crate) fn before(runner: &mut Runner<'_>, script: &Script) -> Result {
     Ok(())
 }
 
-/// After a script ran: its indexes are there, valid and ready.
+/// After a script ran: its indexes are there, valid and ready, and the ones it makes.
 ///
 /// # Errors
 /// If one is not.
 pub(crate) fn after(db: &mut Database, script: &Script) -> Result {
-    for wanted in wanted(script) {
-        if let Some(state) = catalog::index_state(db, &wanted.name)?
-            && !state.usable()
-        {
-            return Err(
+    for wanted in lasting(script) {
+        let failure = match state(db, &wanted)? {
+            None => Failure::failed(format!("index `{}` is not there", wanted.name))
+                .cause("something else has its name, or somebody has dropped it just now"),
+            Some(state) if !state.usable() => {
                 Failure::failed(format!("index `{}` is INVALID", state.name))
                     .cause("its build did not end well; the next run drops it and builds it again")
-                    .hint("cargo xtask db-migrate")
-                    .into(),
-            );
-        }
+            }
+            Some(_) => match mismatch(db, &wanted)? {
+                None => continue,
+                Some(failure) => return Err(failure.into()),
+            },
+        };
+        return Err(failure.hint("cargo xtask db-migrate").into());
     }
     Ok(())
 }
@@ -123,10 +140,38 @@ pub(crate) fn after(db: &mut Database, script: &Script) -> Result {
 /// # Errors
 /// If it cannot be dropped.
 pub(crate) fn clean_up(runner: &mut Runner<'_>, script: &Script) -> Result {
-    for wanted in wanted(script).iter().filter(|wanted| wanted.concurrently) {
-        drop_if_invalid(runner, &wanted.name, "unfinished: dropping it")?;
+    for wanted in lasting(script) {
+        drop_if_invalid(runner, &wanted, "unfinished: dropping it")?;
     }
     Ok(())
+}
+
+/// What is left of the indexes that a script makes or drops, in words.
+pub(crate) fn leftovers(db: &mut Database, script: &Script) -> Vec<String> {
+    let mut left = Vec::new();
+    let dropped = script.effects().flat_map(|(_, effects)| effects);
+    let names = dropped.filter_map(|effect| match effect {
+        Effect::DropIndex { name, .. } => {
+            Some((name, "its drop has begun; the same command ends it"))
+        }
+        _ => None,
+    });
+    let makes = lasting(script);
+    let makes = makes.iter().map(|wanted| {
+        (
+            wanted.name.clone(),
+            "its build has not ended; the same command drops it and builds it again",
+        )
+    });
+    for (name, why) in names.chain(makes) {
+        // What cannot be asked now is what the next command reads.
+        if let Ok(Some(state)) = catalog::index_state(db, &name)
+            && !state.usable()
+        {
+            left.push(format!("index `{}` is INVALID: {why}", state.name));
+        }
+    }
+    left
 }
 
 /// The failure that a valid index of this name has another definition, if it has.
@@ -134,7 +179,7 @@ pub(crate) fn clean_up(runner: &mut Runner<'_>, script: &Script) -> Result {
 /// # Errors
 /// If the catalog cannot be asked.
 pub(crate) fn mismatch(db: &mut Database, wanted: &Wanted) -> Result<Option<Failure>> {
-    match catalog::index_state(db, &wanted.name)? {
+    match state(db, wanted)? {
         Some(state) => differs(db, wanted, &state),
         None => Ok(None),
     }
@@ -159,6 +204,10 @@ fn differs(db: &mut Database, wanted: &Wanted, state: &IndexState) -> Result<Opt
     let Some(table) = catalog::find(db, &wanted.table)? else {
         return Ok(None);
     };
+    if state.name.schema.as_deref() != Some(table.schema.as_str()) {
+        // One of that name in another schema is in nobody's way.
+        return Ok(None);
+    }
     if state.table != table.oid {
         let asked = format!("an index on {}", table.qualified());
         return Ok(Some(different(&state.definition, &asked)));
@@ -176,20 +225,7 @@ pub(crate) fn mismatches<'a>(
     db: &mut Database,
     migrations: impl IntoIterator<Item = &'a Migration>,
 ) -> Result<Vec<Failure>> {
-    let mut current: Vec<Wanted> = Vec::new();
-    for migration in migrations {
-        for (_, effects) in migration.up.effects() {
-            for effect in effects {
-                if let Effect::DropIndex { name, .. } = effect {
-                    current.retain(|wanted| wanted.name != name);
-                }
-            }
-        }
-        for wanted in wanted(&migration.up) {
-            current.retain(|earlier| earlier.name != wanted.name);
-            current.push(wanted);
-        }
-    }
+    let current = standing(migrations.into_iter().map(|migration| &migration.up));
     if current.is_empty() {
         return Ok(Vec::new());
     }
@@ -204,25 +240,36 @@ pub(crate) fn mismatches<'a>(
     Ok(found)
 }
 
-fn drop_if_invalid(runner: &mut Runner<'_>, name: &ObjectName, why: &str) -> Result {
-    let Some(state) = catalog::index_state(runner.db, name)?.filter(|state| !state.usable()) else {
+/// What is there under the name of an index that a migration makes: an index is made in the schema of
+/// its table, wherever else the search path leads.
+fn state(db: &mut Database, wanted: &Wanted) -> Result<Option<IndexState>> {
+    let Some(table) = catalog::find(db, &wanted.table)? else {
+        return Ok(None);
+    };
+    let name = ObjectName {
+        schema: Some(table.schema),
+        name: wanted.name.name.clone(),
+    };
+    catalog::index_state(db, &name)
+}
+
+fn drop_if_invalid(runner: &mut Runner<'_>, wanted: &Wanted, why: &str) -> Result {
+    let Some(state) = state(runner.db, wanted)?.filter(|state| !state.usable()) else {
         return Ok(());
     };
     let index = &state.name;
     runner
         .ui
         .info("Repair", format_args!("index `{index}` is INVALID, {why}"));
-    runner.statement(
-        &format!("cannot drop the INVALID index `{index}`"),
-        &format!("DROP INDEX CONCURRENTLY IF EXISTS {index}"),
-    )
+    runner.drop_index(&index.to_string())
 }
 
 /// Somebody may be building it right now: dropping it would wait for them and then undo their work.
-fn wait_for_builder(runner: &mut Runner<'_>, state: &IndexState) -> Result {
+fn wait_for_builder(runner: &mut Runner<'_>, wanted: &Wanted, state: &IndexState) -> Result {
     let started = Instant::now();
+    let progress = runner.ui.progress("Waiting");
     let mut told = false;
-    while let Some(builder) = activity::index_builder(&mut runner.db.client, state.oid)? {
+    while let Some(builder) = activity::index_builder(&mut runner.db.client, state.table)? {
         if !told {
             runner.ui.info(
                 "Waiting",
@@ -230,13 +277,15 @@ fn wait_for_builder(runner: &mut Runner<'_>, state: &IndexState) -> Result {
             );
             told = true;
         }
+        if let Some(build) = activity::index_build(&mut runner.db.client, builder.pid)? {
+            progress.update(format_args!("for {}: {}", wanted.name, build.phase));
+        }
         if started.elapsed() >= runner.locks.lock_deadline {
             return Err(Failure::busy(format!(
                 "index `{}` is being built by somebody else",
                 state.name
             ))
-            .cause(builder.to_string())
-            .state("this migration has changed nothing")
+            .cause(format!("in the way: {builder}"))
             .hint("cargo xtask db-migrate --lock-deadline 1h")
             .into());
         }

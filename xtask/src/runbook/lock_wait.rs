@@ -4,38 +4,52 @@
 use std::time::{Duration, Instant};
 
 use super::apply::Effort;
-use crate::database::Database;
 use crate::database::activity::{self, Session, Waiting};
+use crate::database::{Database, catalog};
 use crate::error::{Failure, Result};
 use crate::flags::Locks;
 use crate::interrupt;
+use crate::migration::effects::{Effect, ObjectName};
+use crate::migration::script::Script;
 use crate::ui::{self, Ui};
 
 /// How often those in the way are looked at.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// The longest pause before the next try, of which a random part is taken.
+/// The longest pause before the second try, of which a random part is taken; it grows with each.
 const JITTER: Duration = Duration::from_millis(100);
 /// Where somebody is always in the way, but never the same for long, a try now and then: it keeps
 /// newcomers out for its `lock_timeout`, and those who are there may end within it.
 const TRY_AMONG_OTHERS_AFTER: Duration = Duration::from_secs(10);
 
+/// It grows up to this many times.
+const JITTER_GROWS_TO: u32 = 10;
+
 /// The tries of one migration.
-pub(crate) struct Waiter {
+pub(crate) struct Waiter<'a> {
     locks: Locks,
+    script: &'a Script,
+    /// The command that goes on where this one stops.
+    again: &'a str,
     started: Instant,
     attempts: u32,
     first_failure: Option<Instant>,
-    told: Vec<i32>,
+    /// The transactions that were named.
+    told: Vec<Session>,
+    /// When each holder was first met, for those whose age this role may not see.
+    met: Vec<(Session, Instant)>,
 }
 
-impl Waiter {
-    pub(crate) fn new(locks: Locks) -> Waiter {
+impl<'a> Waiter<'a> {
+    pub(crate) fn new(locks: Locks, script: &'a Script, again: &'a str) -> Waiter<'a> {
         Waiter {
             locks,
+            script,
+            again,
             started: Instant::now(),
             attempts: 1,
             first_failure: None,
             told: Vec::new(),
+            met: Vec::new(),
         }
     }
 
@@ -64,8 +78,44 @@ impl Waiter {
         place: impl Fn() -> Option<String>,
     ) -> Result {
         self.first_failure.get_or_insert_with(Instant::now);
+        self.until_free(db, ui, seen, place)?;
+        std::thread::sleep(jitter(JITTER * self.attempts.min(JITTER_GROWS_TO)));
+        self.attempts += 1;
+        Ok(())
+    }
+
+    /// Before a statement that cannot be tried: DROP INDEX CONCURRENTLY marks the index as INVALID and
+    /// then waits for every transaction on its table, so those are waited for while it is still whole.
+    ///
+    /// # Errors
+    /// As [`Waiter::watch`].
+    pub(crate) fn watch_first(&mut self, db: &mut Database, ui: &Ui, table: u32) -> Result {
+        let mut blockers = activity::holders(&mut db.client, &[table], &[])?;
+        blockers.retain(|holder| self.outlasts_a_try(holder));
+        if blockers.is_empty() {
+            return Ok(());
+        }
+        let seen = Waiting {
+            relations: vec![table],
+            blockers,
+        };
+        self.until_free(db, ui, &seen, || None)
+    }
+
+    fn until_free(
+        &mut self,
+        db: &mut Database,
+        ui: &Ui,
+        seen: &Waiting,
+        place: impl Fn() -> Option<String>,
+    ) -> Result {
         let failed_at = Instant::now();
         let blocking: Vec<i32> = seen.blockers.iter().map(|session| session.pid).collect();
+        // A try that was too short to be looked at stood in line for one of its own tables.
+        let relations = match &seen.relations[..] {
+            [] if blocking.is_empty() => locked_tables(db, self.script)?,
+            relations => relations.to_vec(),
+        };
         let mut in_the_way = seen.blockers.clone();
         let progress = ui.progress("Waiting");
         loop {
@@ -80,12 +130,8 @@ impl Waiter {
                     .state("this migration has changed nothing")
                     .into());
             }
-            let holders = activity::old_holders(
-                &mut db.client,
-                &seen.relations,
-                &blocking,
-                self.locks.lock_timeout,
-            )?;
+            let mut holders = activity::holders(&mut db.client, &relations, &blocking)?;
+            holders.retain(|holder| seen.is_blocked_by(holder) || self.outlasts_a_try(holder));
             let all_new = !holders.iter().any(|holder| seen.is_blocked_by(holder));
             if holders.is_empty() || (all_new && failed_at.elapsed() >= TRY_AMONG_OTHERS_AFTER) {
                 break;
@@ -104,19 +150,32 @@ impl Waiter {
             ));
             std::thread::sleep(LOOK_EVERY);
         }
-        std::thread::sleep(jitter(JITTER));
-        self.attempts += 1;
         Ok(())
     }
 
-    /// Names each session once; an autovacuum, which PostgreSQL itself would make way with after a
-    /// second in its queue, is asked to make way without one.
+    /// Whether this transaction is older than a try is long, as far as can be seen.
+    fn outlasts_a_try(&mut self, holder: &Session) -> bool {
+        let age = holder.transaction_age.unwrap_or_else(|| {
+            let met = self.met.iter().find(|(known, _)| known.is_same(holder));
+            match met {
+                Some((_, at)) => at.elapsed(),
+                None => {
+                    self.met.push((holder.clone(), Instant::now()));
+                    Duration::ZERO
+                }
+            }
+        });
+        age >= self.locks.lock_timeout.max(LOOK_EVERY)
+    }
+
+    /// Names each transaction once; an autovacuum is asked to make way, as it would be for whoever
+    /// waits for it in a queue.
     fn tell(&mut self, db: &mut Database, ui: &Ui, in_the_way: &[Session]) {
         for session in in_the_way {
-            if self.told.contains(&session.pid) {
+            if self.told.iter().any(|told| told.is_same(session)) {
                 continue;
             }
-            self.told.push(session.pid);
+            self.told.push(session.clone());
             ui.info(
                 "Waiting",
                 format_args!("try {}: the table is in use by {session}", self.attempts),
@@ -124,37 +183,97 @@ impl Waiter {
             if self.locks.show_queries && !session.query.is_empty() {
                 ui.more(&session.query);
             }
-            if session.is_autovacuum() && activity::cancel(&mut db.client, session.pid).is_ok() {
+            if session.is_autovacuum() && self.displace(db, session) {
                 ui.more("asked the autovacuum to make way; it comes back by itself");
             }
         }
     }
 
+    /// Cancels an autovacuum, or where this role may not, waits for it where nobody queues behind.
+    fn displace(&self, db: &mut Database, autovacuum: &Session) -> bool {
+        let tables = || {
+            self.script
+                .effects()
+                .filter_map(|(_, effects)| locked_table(effects))
+        };
+        activity::cancel(&mut db.client, autovacuum.pid).is_ok()
+            || tables().any(|table| {
+                activity::displace_autovacuum(&mut db.client, &table.to_string()).is_ok()
+            })
+    }
+
     fn busy(&self, in_the_way: &[Session]) -> Failure {
-        let mut failure = Failure::busy("the table's lock was not to be had within the deadline")
+        let failure = Failure::busy("the table's lock was not to be had within the deadline")
             .sqlstate("55P03");
+        let tries = match (self.attempts, self.first_failure) {
+            (_, None) => "waited".to_owned(),
+            (1, _) => "1 try in".to_owned(),
+            (tries, _) => format!("{tries} tries in"),
+        };
+        let failure = self.name(failure, in_the_way);
+        let queued = match self.first_failure {
+            Some(_) => format!(
+                ", none longer than {} in the queue",
+                ui::time(self.locks.lock_timeout)
+            ),
+            None => String::new(),
+        };
+        failure.cause(format!(
+            "{tries} {}{queued}",
+            ui::time(self.started.elapsed()),
+        ))
+    }
+
+    /// A concurrent build that was given up, since this session did not end within the deadline.
+    pub(crate) fn gave_up(&self, waits_for: &Session) -> Failure {
+        let failure = Failure::busy("what the index waits for did not end within the deadline");
+        self.name(failure, std::slice::from_ref(waits_for))
+    }
+
+    /// Adds who is in the way, and what to do about them.
+    fn name(&self, mut failure: Failure, in_the_way: &[Session]) -> Failure {
         for session in in_the_way {
             failure = failure.cause(format!("in the way: {session}"));
         }
-        let tries = match self.attempts {
-            1 => "1 try".to_owned(),
-            tries => format!("{tries} tries"),
-        };
-        failure = failure
-            .cause(format!(
-                "{tries} in {}, none longer than {} in the queue",
-                ui::time(self.started.elapsed()),
-                ui::time(self.locks.lock_timeout),
-            ))
-            .state("this migration has changed nothing");
         match in_the_way.iter().find(|session| session.pid != 0) {
             Some(session) => failure.hint(format!(
-                "let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend({})', then: cargo xtask db-migrate",
-                session.pid
+                "let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend({})', then: {}",
+                session.pid, self.again
             )),
-            None => failure.hint("cargo xtask db-migrate --lock-deadline 1h"),
+            None => match in_the_way.first() {
+                // Its name stands where a session has its application's.
+                Some(prepared) => failure.hint(format!(
+                    "end it: cargo xtask db-psql -- -c \"ROLLBACK PREPARED '{}'\" (or COMMIT PREPARED), then: {}",
+                    prepared.application, self.again
+                )),
+                None => failure.hint(format!("{} --lock-deadline 1h", self.again)),
+            },
         }
     }
+}
+
+/// The table that a statement takes a strong lock on, if it says so.
+fn locked_table(effects: Vec<Effect>) -> Option<ObjectName> {
+    effects.into_iter().find_map(|effect| match effect {
+        Effect::AlterTable { table, .. }
+        | Effect::DropTable { table, .. }
+        | Effect::Truncate { table }
+        | Effect::References { table }
+        | Effect::CreateIndex { table, .. } => Some(table),
+        _ => None,
+    })
+}
+
+/// The tables of a script that take a strong lock and are there.
+fn locked_tables(db: &mut Database, script: &Script) -> Result<Vec<u32>> {
+    let mut relations = Vec::new();
+    for table in script
+        .effects()
+        .filter_map(|(_, effects)| locked_table(effects))
+    {
+        relations.extend(catalog::find(db, &table)?.map(|relation| relation.oid));
+    }
+    Ok(relations)
 }
 
 /// A random part of `most` (full jitter: two runs that failed together do not meet again).

@@ -254,6 +254,11 @@ fn run_steps(
             _ => None,
         })
         .collect();
+    // psql connects before anything is written: where a proxy makes a session lock worthless, that
+    // is found out now.
+    let mut runner =
+        Runner::new(db, tools, &ctx.ui, options.locks, &ctx.application_name).with_psql(psql);
+    runner.open()?;
     // The backups come first, on the native connection; then psql takes over.
     let (before, rest): (Vec<_>, Vec<_>) = steps
         .iter()
@@ -264,7 +269,7 @@ fn run_steps(
             continue;
         };
         let at = Instant::now();
-        let taken = backups.take(db, relation).map_err(|error| {
+        let taken = backups.take(runner.db, relation).map_err(|error| {
             failures::from_error(&error).state("no migration has run; nothing was changed")
         })?;
         let what = format!(
@@ -292,8 +297,6 @@ fn run_steps(
         outcome.backups.push(taken);
     }
 
-    let mut runner =
-        Runner::new(db, tools, &ctx.ui, options.locks, &ctx.application_name).with_psql(psql);
     if direction == Direction::Up {
         runner.ensure_history()?;
     }

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use sha2::{Digest, Sha256};
 use xshell::{Shell, cmd};
 
+use crate::database::SESSION_OPTIONS;
 use crate::database::conninfo::ConnInfo;
 use crate::error::{Failure, Result};
 use crate::interrupt;
@@ -69,13 +70,18 @@ pub(crate) fn run(
         "{program} --no-password --dbname={conninfo} --snapshot={snapshot} --lock-wait-timeout={lock_wait} {arguments...}"
     )
     .into();
-    let mut child = super::with_target(command, request.target, request.application_name, "")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .with_context(|| format!("cannot start `{}`", program.display()))?;
+    let mut child = super::with_target(
+        command,
+        request.target,
+        request.application_name,
+        SESSION_OPTIONS,
+    )
+    .stdin(Stdio::null())
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped())
+    .process_group(0)
+    .spawn()
+    .with_context(|| format!("cannot start `{}`", program.display()))?;
 
     let stderr = child.stderr.take();
     let stderr = std::thread::spawn(move || {

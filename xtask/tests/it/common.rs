@@ -2,10 +2,13 @@
 //! database of its own.
 
 use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 use private_server::{ThrowawayServer, installation};
@@ -18,7 +21,10 @@ pub(crate) fn server() -> &'static ThrowawayServer {
         let path = path_variable();
         let installation =
             installation::newest_server(Some(&path)).expect("PostgreSQL is installed");
-        let settings = [("max_connections", "200")];
+        let settings = [
+            ("max_connections", "200"),
+            ("max_prepared_transactions", "5"),
+        ];
         ThrowawayServer::start(&installation, &settings).expect("a throwaway server starts")
     })
 }
@@ -117,6 +123,11 @@ impl Project {
         Run::of(&mut self.command(arguments))
     }
 
+    /// Starts a command and lets it run.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Running {
+        Running::of(&mut self.command(arguments))
+    }
+
     /// A connection to the database as its superuser.
     pub(crate) fn client(&self) -> Client {
         admin(&self.database)
@@ -136,6 +147,36 @@ impl Project {
         row.get::<_, Option<String>>(0).unwrap_or_default()
     }
 
+    /// What a run is to leave behind, whatever happened under way: the schema, the history, the
+    /// state of its indexes, and every row of `users`.
+    pub(crate) fn state(&self) -> String {
+        let history = self.value(
+            "SELECT string_agg(version || ' ' || success || ' ' || encode(checksum, 'hex'), E'\\n' ORDER BY version)
+             FROM _sqlx_migrations",
+        );
+        let indexes = self.value(
+            "SELECT string_agg(indexrelid::regclass || ' ' || indisvalid || ' ' || indisready, E'\\n'
+                               ORDER BY indexrelid::regclass::text)
+             FROM pg_index WHERE indrelid = 'users'::regclass",
+        );
+        let rows =
+            self.value("SELECT md5(string_agg(u::text, E'\\n' ORDER BY id)) FROM users AS u");
+        let schema = crate::failing::dump_with(&self.url, &["--schema-only"]);
+        format!("{history}\n{indexes}\n{rows}\n{schema}")
+    }
+
+    /// Server processes of the program on this database.
+    pub(crate) fn backends(&self) -> i64 {
+        self.client()
+            .query_one(
+                "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND application_name LIKE 'xtask %'",
+                &[],
+            )
+            .expect("the query runs")
+            .get(0)
+    }
+
     /// What of the output differs from run to run, replaced.
     pub(crate) fn normalise(&self, text: &str) -> String {
         let mut text = text.replace(&self.folder.path().display().to_string(), "[WORKSPACE]");
@@ -153,6 +194,202 @@ impl Project {
             self.normalise(&run.stderr)
         )
     }
+}
+
+/// A command that runs; what it prints is read as it comes.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    stdout: JoinHandle<String>,
+    stderr: Arc<Mutex<String>>,
+    reader: JoinHandle<()>,
+}
+
+impl Running {
+    pub(crate) fn of(command: &mut Command) -> Running {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut out = child.stdout.take().expect("stdout");
+        let mut lines = BufReader::new(child.stderr.take().expect("stderr"));
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let text = Arc::clone(&stderr);
+        Running {
+            child,
+            stdout: std::thread::spawn(move || {
+                let mut text = String::new();
+                out.read_to_string(&mut text).expect("UTF-8 on stdout");
+                text
+            }),
+            stderr,
+            reader: std::thread::spawn(move || {
+                let mut line = String::new();
+                while lines.read_line(&mut line).expect("UTF-8 on stderr") > 0 {
+                    text.lock().expect("no panic").push_str(&line);
+                    line.clear();
+                }
+            }),
+        }
+    }
+
+    /// What it has said so far.
+    pub(crate) fn said(&self) -> String {
+        self.stderr.lock().expect("no panic").clone()
+    }
+
+    /// Waits until it has said this.
+    #[track_caller]
+    pub(crate) fn says(&mut self, text: &str) {
+        let patience = Instant::now();
+        while !self.said().contains(text) {
+            let ended = self.child.try_wait().expect("can be asked").is_some();
+            let late = patience.elapsed() > PATIENCE;
+            assert!(
+                !(ended || late) || self.said().contains(text),
+                "expected {text:?} in\n{}",
+                self.said()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends it a signal, as `kill` names them.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(name, self.child.id());
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn ends(mut self) -> Run {
+        let patience = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("can be waited for") {
+                break status;
+            }
+            if patience.elapsed() > PATIENCE {
+                let _ = self.child.kill();
+                panic!("does not end; it said\n{}", self.said());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        self.reader.join().expect("reads stderr");
+        Run {
+            status: status.code().unwrap_or(-1),
+            stdout: self.stdout.join().expect("reads stdout"),
+            stderr: self.stderr.lock().expect("no panic").clone(),
+        }
+    }
+}
+
+/// Longer than anything here takes; a test that hangs must say so itself.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until something is so.
+#[track_caller]
+pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let patience = Instant::now();
+    while !so() {
+        assert!(patience.elapsed() < PATIENCE, "never so: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Sends a signal to a process, as `kill` names them.
+pub(crate) fn signal(name: &str, pid: u32) {
+    let status = Command::new("kill")
+        .args([format!("-{name}"), pid.to_string()])
+        .stderr(Stdio::null())
+        .status();
+    // It may have ended by itself just now.
+    let _ = status.expect("kill starts");
+}
+
+/// A setting of the tests themselves.
+#[expect(clippy::disallowed_methods, reason = "a setting of the tests alone")]
+pub(crate) fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Whether tests run in their long form, with the figures that the README promises: `XTASK_LONG=1`.
+pub(crate) fn long() -> bool {
+    setting("XTASK_LONG").is_some_and(|value| value == "1")
+}
+
+/// Logins: sessions that read and write one user after the other, each statement timed. Beside them
+/// a session that touches no user shows how long this machine, just now, needs for nothing at all.
+pub(crate) struct Logins {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<(Duration, u64)>>,
+    control: JoinHandle<(Duration, u64)>,
+}
+
+impl Logins {
+    pub(crate) fn start(project: &Project, sessions: usize, pause: Duration) -> Logins {
+        let stop = Arc::new(AtomicBool::new(false));
+        let session = |number: usize, statements: &'static [&'static str]| {
+            let (stop, mut client) = (Arc::clone(&stop), project.client());
+            std::thread::spawn(move || {
+                let (mut worst, mut count) = (Duration::ZERO, 0);
+                let mut id = 1 + number as i64;
+                while !stop.load(Ordering::Relaxed) {
+                    id = id % 1_000 + 1;
+                    for sql in statements {
+                        let at = Instant::now();
+                        // Unprepared, so that no plan goes stale under an ALTER.
+                        let parameters: &[(&(dyn postgres::types::ToSql + Sync), _)] =
+                            &[(&id, postgres::types::Type::INT8)];
+                        client.query_typed(sql, parameters).expect("a login works");
+                        worst = worst.max(at.elapsed());
+                        count += 1;
+                    }
+                    std::thread::sleep(pause);
+                }
+                (worst, count)
+            })
+        };
+        Logins {
+            threads: (0..sessions)
+                .map(|number| {
+                    session(
+                        number,
+                        &[
+                            "SELECT id, email, password_hash FROM users WHERE id = $1",
+                            "UPDATE users SET display_name = display_name WHERE id = $1",
+                        ],
+                    )
+                })
+                .collect(),
+            control: session(0, &["SELECT relname FROM pg_class WHERE oid = $1::int8"]),
+            stop,
+        }
+    }
+
+    pub(crate) fn stop(self) -> Stalls {
+        self.stop.store(true, Ordering::Relaxed);
+        let (noise, _) = self.control.join().expect("goes on");
+        let mut stalls = Stalls {
+            worst: Duration::ZERO,
+            noise,
+            statements: 0,
+        };
+        for thread in self.threads {
+            let (worst, statements) = thread.join().expect("logins go on");
+            stalls.worst = stalls.worst.max(worst);
+            stalls.statements += statements;
+        }
+        stalls
+    }
+}
+
+/// How logins fared.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stalls {
+    /// The longest that a single statement took.
+    pub(crate) worst: Duration,
+    /// The longest that one took which waits for nobody.
+    pub(crate) noise: Duration,
+    pub(crate) statements: u64,
 }
 
 impl Project {
@@ -216,9 +453,27 @@ impl Run {
         self
     }
 
+    /// stdout has this.
+    #[track_caller]
+    pub(crate) fn shows(self, text: &str) -> Run {
+        assert!(
+            self.stdout.contains(text),
+            "expected {text:?} in\n{}",
+            self.stdout
+        );
+        self
+    }
+
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).expect("one JSON document on stdout")
     }
+}
+
+/// One of PostgreSQL's own programs.
+pub(crate) fn tool(name: &str) -> Command {
+    let path = path_variable();
+    let installation = installation::newest_server(Some(&path)).expect("PostgreSQL is installed");
+    Command::new(installation.program(name))
 }
 
 /// A connection as the server's superuser.

@@ -110,6 +110,11 @@ impl Project {
 
 /// What `pg_dump` says of a database.
 pub(crate) fn dump(url: &str) -> String {
+    dump_with(url, &[])
+}
+
+/// As [`dump`], with arguments.
+pub(crate) fn dump_with(url: &str, arguments: &[&str]) -> String {
     let installations = installation::find(Some(&path_variable()));
     let pg_dump = installations
         .iter()
@@ -117,6 +122,7 @@ pub(crate) fn dump(url: &str) -> String {
         .expect("pg_dump is installed")
         .program("pg_dump");
     let output = Command::new(pg_dump)
+        .args(arguments)
         .arg(url)
         .env_clear()
         .stdin(Stdio::null())

@@ -7,6 +7,7 @@ mod contract;
 mod failing;
 mod failures;
 mod flow;
+mod noon;
 mod output;
 mod report;
 mod seed;
