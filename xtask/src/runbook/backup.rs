@@ -483,14 +483,19 @@ fn make_folder(folder: &Path, ui: &Ui) -> Result {
 /// this process, however that ends.
 fn partial_file(folder: &Path, prefix: &str) -> Result<NamedTempFile> {
     let make = || -> Result<NamedTempFile> {
-        let file = tempfile::Builder::new()
-            .prefix(prefix)
-            .suffix(PARTIAL)
-            .tempfile_in(folder)?;
-        file.as_file()
-            .set_permissions(Permissions::from_mode(0o600))?;
-        file.as_file().lock()?;
-        Ok(file)
+        loop {
+            let file = tempfile::Builder::new()
+                .prefix(prefix)
+                .suffix(PARTIAL)
+                .tempfile_in(folder)?;
+            file.as_file()
+                .set_permissions(Permissions::from_mode(0o600))?;
+            file.as_file().lock()?;
+            // Before it was locked, another run may have taken it for a leftover.
+            if file.as_file().metadata()?.nlink() > 0 {
+                return Ok(file);
+            }
+        }
     };
     make().with_context(|| format!("cannot write into the backup folder `{}`", folder.display()))
 }
@@ -505,9 +510,7 @@ pub(crate) fn clean(folder: &Path, ui: &Ui) -> Result {
             continue;
         }
         let Ok(file) = open(&path) else { continue };
-        // Its writer makes it first and locks it then: one that is new may be about to be locked.
-        let age = file.metadata()?.modified()?.elapsed().unwrap_or_default();
-        if file.try_lock().is_ok() && age >= Duration::from_secs(1) {
+        if file.try_lock().is_ok() {
             std::fs::remove_file(&path)
                 .with_context(|| format!("cannot remove `{}`", path.display()))?;
             ui.status(

@@ -339,7 +339,11 @@ impl<'a> Loader<'a> {
     ) -> Result<Loader<'a>> {
         let columns: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
         let list: Vec<String> = columns.iter().map(|name| quote_identifier(name)).collect();
-        let copy = client.copy_in(&format!("COPY {table} ({}) FROM STDIN", list.join(", ")))?;
+        let list = match list.is_empty() {
+            true => String::new(),
+            false => format!("({})", list.join(", ")),
+        };
+        let copy = client.copy_in(&format!("COPY {table} {list} FROM STDIN"))?;
         Ok(Loader { copy, columns })
     }
 

@@ -200,19 +200,23 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The column list of a line that begins COPY data, as pg_dump's `dumpTableData_copy` writes it.
+/// The column list of a line that begins COPY data, as pg_dump's `dumpTableData` writes it; that of a
+/// table without columns is empty.
 fn columns(line: &[u8]) -> Option<&str> {
-    let list = line
+    let line = line
         .strip_prefix(b"COPY ")?
-        .strip_suffix(b") FROM stdin;\n")?;
+        .strip_suffix(b" FROM stdin;\n")?;
+    let line = std::str::from_utf8(line).ok()?;
     // The table's name may hold a parenthesis only inside of quotes.
-    let list = std::str::from_utf8(list).ok()?;
     let mut quoted = false;
-    let start = list.find(|c| {
+    let start = line.find(|c| {
         quoted ^= c == '"';
         c == '(' && !quoted
-    })?;
-    Some(&list[start + 1..])
+    });
+    match start {
+        Some(start) => line[start + 1..].strip_suffix(')'),
+        None => Some(""),
+    }
 }
 
 const END_OF_DATA: &[u8] = b"\\.\n";
@@ -299,7 +303,7 @@ mod tests {
                 "COPY public.\"a (b)\" (\"c)\", d) FROM stdin;\n",
                 Some("\"c)\", d"),
             ),
-            ("COPY public.users () FROM stdin;\n", Some("")),
+            ("COPY public.users  FROM stdin;\n", Some("")),
             ("COPY public.users (id) FROM stdin;", None),
             ("SELECT 1;\n", None),
         ] {

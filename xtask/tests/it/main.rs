@@ -8,6 +8,8 @@ mod failing;
 mod failures;
 mod flow;
 mod output;
+mod proof;
 mod report;
+mod restore;
 mod seed;
 mod setup;
