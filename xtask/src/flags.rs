@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 /// Change the schema of a busy PostgreSQL table, and take it back, without fear.
 ///
@@ -160,11 +161,22 @@ A baseline stays, except with --to 0.")]
   cargo xtask db-backup
   cargo xtask db-backup users sessions")]
     DbBackup(Backup),
-    /// List backups with their age, rows and proof
+    /// List backups with their age, rows, size and proof; delete old ones
     #[command(after_help = "Examples:
   cargo xtask db-backups
+  cargo xtask db-backups --check          read each and compare its checksum (exit 3 if one differs)
+  cargo xtask db-backups prune --dry-run
+  cargo xtask db-backups prune --older-than 7d
   cargo xtask db-backups --format json | jq '.backups[0].file'")]
-    DbBackups(Output),
+    DbBackups(Backups),
+    /// Merge a backup back: missing rows return, differing ones take its values, newer ones stay
+    #[command(after_help = "Examples:
+  cargo xtask db-restore backups/users_backup_20260101_120000.sql --dry-run     the counts
+  cargo xtask db-restore backups/users_backup_20260101_120000.sql
+  cargo xtask db-restore FILE --column last_login_at     only this column, of rows that are there
+
+One transaction: all of it or nothing. Nothing is deleted, readers go on, sequences only move forward.")]
+    DbRestore(Restore),
     /// Adopt an existing database: compare the baseline with it, then record without running
     #[command(after_help = "Examples:
   cargo xtask db-baseline --dry-run       compare only
@@ -234,23 +246,66 @@ impl Default for Locks {
 }
 
 /// How a backup is proven.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Proof {
-    /// Compare its row count with the table's, in the dump's own snapshot.
+    /// Restore it into a scratch table; compare row count and content with the table's.
+    Restore,
+    /// Compare its row count with the table's.
     Rows,
     /// Do not prove it.
     None,
 }
 
-/// Whether and how to back up.
+/// How a backup is proven: always against the table in the dump's own snapshot.
 #[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct ProofFlags {
+    /// How a backup is proven before anything changes
+    #[arg(long, value_name = "HOW", default_value = "restore")]
+    pub(crate) proof: Proof,
+    /// Above this size of the table, `restore` compares the row count only
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
+    pub(crate) proof_limit: u64,
+}
+
+impl Proof {
+    /// As on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Proof::Restore => "restore",
+            Proof::Rows => "rows",
+            Proof::None => "none",
+        }
+    }
+}
+
+impl Default for ProofFlags {
+    fn default() -> ProofFlags {
+        ProofFlags {
+            proof: Proof::Restore,
+            proof_limit: 1 << 30,
+        }
+    }
+}
+
+impl ProofFlags {
+    /// The proof for a table of this many bytes.
+    pub(crate) fn of(self, bytes: u64) -> Proof {
+        match self.proof {
+            Proof::Restore if bytes > self.proof_limit => Proof::Rows,
+            proof => proof,
+        }
+    }
+}
+
+/// Whether and how to back up.
+#[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct BackupFlags {
     /// Take no backup
     #[arg(long)]
     pub(crate) no_backup: bool,
-    /// How a backup is proven before anything changes
-    #[arg(long, value_name = "HOW", default_value = "rows")]
-    pub(crate) proof: Proof,
+    #[command(flatten)]
+    pub(crate) proof: ProofFlags,
 }
 
 /// Where to report.
@@ -338,9 +393,62 @@ pub(crate) struct Backup {
     /// Tables to back up, schema-qualified or found through the search path
     #[arg(value_name = "TABLE")]
     pub(crate) tables: Vec<String>,
-    /// How the backup is proven
-    #[arg(long, value_name = "HOW", default_value = "rows")]
-    pub(crate) proof: Proof,
+    #[command(flatten)]
+    pub(crate) proof: ProofFlags,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Flags of `db-backups`.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Backups {
+    #[command(subcommand)]
+    pub(crate) action: Option<BackupsAction>,
+    /// Read each backup and compare its checksum; exit 3 if one is not what was written
+    #[arg(long)]
+    pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// What to do with backups.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackupsAction {
+    /// Delete old backups, never the newest proven one of a table
+    Prune(Prune),
+}
+
+/// Flags of `db-backups prune`.
+#[derive(Args, Debug)]
+pub(crate) struct Prune {
+    /// Delete backups that are at least this old
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration)]
+    pub(crate) older_than: Duration,
+    /// Say what would be deleted, and delete nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Flags of `db-restore`.
+#[derive(Args, Debug)]
+pub(crate) struct Restore {
+    /// The backup, with its manifest `FILE.json` beside it
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Compare only, print the counts, write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Take back this column only, of rows that are there; may be repeated
+    #[arg(long = "column", value_name = "COLUMN")]
+    pub(crate) columns: Vec<String>,
+    /// Restore a backup that was taken from another database
+    #[arg(long)]
+    pub(crate) force_other_database: bool,
+    #[command(flatten)]
+    pub(crate) locks: Locks,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -385,7 +493,12 @@ impl Command {
     /// How this command prints data.
     pub(crate) fn format(&self) -> Format {
         match self {
-            Command::DbDoctor(output) | Command::DbBackups(output) => output.format,
+            Command::DbDoctor(output) => output.format,
+            Command::DbBackups(flags) => match &flags.action {
+                Some(BackupsAction::Prune(flags)) => flags.output.format,
+                None => flags.output.format,
+            },
+            Command::DbRestore(flags) => flags.output.format,
             Command::DbStatus(flags) => flags.output.format,
             Command::DbMigrate(flags) => flags.output.format,
             Command::DbRollback(flags) => flags.output.format,
@@ -417,6 +530,7 @@ impl Command {
             Command::DbVerify(_) => "db-verify",
             Command::DbBackup(_) => "db-backup",
             Command::DbBackups(_) => "db-backups",
+            Command::DbRestore(_) => "db-restore",
             Command::DbBaseline(_) => "db-baseline",
             Command::DbSeed(_) => "db-seed",
             Command::DbPsql(_) => "db-psql",
@@ -444,6 +558,27 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "that is too long".to_owned())
 }
 
+/// Reads `500MB`, `1GiB` or `0B`; a bare number has no unit and is refused.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let expected = "expected a number and a unit, such as 500MB or 1GiB";
+    let number: u64 = digits.parse().map_err(|_| expected.to_owned())?;
+    let bytes: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => return Err(expected.to_owned()),
+    };
+    number
+        .checked_mul(bytes)
+        .ok_or_else(|| "that is too much".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -466,6 +601,21 @@ mod tests {
         ] {
             let actual = duration(text).ok().map(|d| d.as_millis());
             assert_eq!(actual, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_need_a_unit() {
+        for (text, expected) in [
+            ("0B", Some(0)),
+            ("500MB", Some(500_000_000)),
+            ("1GiB", Some(1 << 30)),
+            ("1gib", Some(1 << 30)),
+            ("1", None),
+            ("GiB", None),
+            ("99999999999999TiB", None),
+        ] {
+            assert_eq!(size(text).ok(), expected, "{text}");
         }
     }
 

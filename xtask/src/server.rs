@@ -72,10 +72,7 @@ pub(crate) fn start(ctx: &Context, cluster: &Cluster) -> Result<ConnInfo> {
         Status::Running { .. } => true,
     };
     let port = cluster.start(ctx.tools().installations())?;
-    let url = format!(
-        "postgresql://{SUPERUSER}:{}@{HOST}:{port}/{DATABASE}",
-        cluster.password()?
-    );
+    let url = url(port, &cluster.password()?);
     if ctx.config.dot_env_value(DATABASE_URL)?.as_deref() != Some(&url) {
         ctx.config.set_dot_env(DATABASE_URL, &url)?;
     }
@@ -94,8 +91,7 @@ pub(crate) fn start(ctx: &Context, cluster: &Cluster) -> Result<ConnInfo> {
 /// # Errors
 /// If the cluster belongs to another user.
 pub(crate) fn is_private(ctx: &Context, target: &ConnInfo) -> Result<bool> {
-    let home = ctx.config.server_home();
-    if !names_superuser_here(target) || home.parent().is_none_or(|parent| !parent.exists()) {
+    if !names_superuser_here(target) || !has_home(ctx) {
         return Ok(false);
     }
     let cluster = cluster(ctx)?;
@@ -142,6 +138,31 @@ pub(crate) fn route(ctx: &Context, mut target: ConnInfo) -> Result<ConnInfo> {
     }
     target.connect_timeout = Some(CONNECT_TIMEOUT);
     Ok(target)
+}
+
+/// The private server, where one runs beside the server that is meant: its maintenance database.
+///
+/// # Errors
+/// If the cluster belongs to another user.
+pub(crate) fn beside(ctx: &Context, target: &ConnInfo) -> Result<Option<ConnInfo>> {
+    if !has_home(ctx) || is_private(ctx, target)? {
+        return Ok(None);
+    }
+    let cluster = cluster(ctx)?;
+    let Status::Running { port, .. } = cluster.status()? else {
+        return Ok(None);
+    };
+    let url = url(port, &cluster.password()?);
+    Ok(Some(ctx.resolve(&url)?.with_dbname("postgres")))
+}
+
+fn has_home(ctx: &Context) -> bool {
+    let home = ctx.config.server_home();
+    home.parent().is_some_and(std::path::Path::exists)
+}
+
+fn url(port: u16, password: &str) -> String {
+    format!("postgresql://{SUPERUSER}:{password}@{HOST}:{port}/{DATABASE}")
 }
 
 /// After a failed connection: if the private server was meant, and does not run or runs on another

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::flags::Backup;
 use crate::migration::plan;
 use crate::migration::source::Folder;
-use crate::runbook::backup::{self, Backups, Taken};
+use crate::runbook::backup::{self, Taken};
 use crate::runbook::preflight::Touched;
 use crate::ui;
 
@@ -31,25 +31,19 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
         .iter()
         .map(|name| backup::table(&mut db, name))
         .collect::<Result<Vec<_>>>()?;
-    let backups = Backups {
-        config: &ctx.config,
-        tools: ctx.tools(),
-        ui: &ctx.ui,
-        proof: flags.proof,
-        application_name: &ctx.application_name,
-    };
     let mut report = Report {
         backups: Vec::new(),
     };
     for relation in &relations {
-        let taken = backups.take(&mut db, relation)?;
+        let taken = backup::take(ctx, &mut db, relation, flags.proof)?;
         ctx.ui.status(
             "Backed up",
             format_args!(
-                "{}: {}, {}",
+                "{}: {}, {} ({})",
                 taken.table,
                 ui::plural(taken.rows, "row"),
-                ui::bytes(taken.bytes)
+                ui::bytes(taken.bytes),
+                taken.proven()
             ),
         );
         ctx.ui.command(&backup::command(

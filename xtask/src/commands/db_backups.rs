@@ -1,4 +1,4 @@
-//! `db-backups`: what backups there are.
+//! `db-backups`: what backups there are, whether they are still what they were, and pruning.
 
 use std::path::PathBuf;
 
@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::Context;
-use crate::error::Result;
-use crate::flags::Output;
-use crate::runbook::backup;
+use crate::error::{Failure, Result};
+use crate::flags::{Backups, BackupsAction, Proof, Prune};
+use crate::runbook::backup::{self, Found, State};
 use crate::ui;
 
 #[derive(Serialize)]
@@ -25,50 +25,156 @@ struct Entry {
     sha256: String,
     created_at: Timestamp,
     age_seconds: i64,
-    proof: String,
+    proof: Proof,
     database: String,
+    state: State,
 }
 
-pub(crate) fn run(ctx: &Context, _: &Output) -> Result {
+#[derive(Serialize)]
+struct Pruned {
+    deleted: Vec<PathBuf>,
+    kept: Vec<PathBuf>,
+    dry_run: bool,
+}
+
+pub(crate) fn run(ctx: &Context, flags: &Backups) -> Result {
+    match &flags.action {
+        Some(BackupsAction::Prune(flags)) => prune(ctx, flags),
+        None => list(ctx, flags.check),
+    }
+}
+
+fn list(ctx: &Context, check: bool) -> Result {
+    let mut found = backup::list(&ctx.config.backups, &ctx.ui)?;
+    if check {
+        let progress = ctx.ui.progress("Checking");
+        for backup in &mut found {
+            progress.update(backup.file.display());
+            backup.check()?;
+        }
+    }
     let now = Timestamp::now();
-    let backups = backup::list(&ctx.config.backups)?
-        .into_iter()
-        .map(|(file, manifest)| Entry {
-            file: ctx.config.shown(&file),
-            table: manifest.table,
-            rows: manifest.rows,
-            bytes: manifest.bytes,
-            sha256: manifest.sha256,
-            created_at: manifest.created_at,
-            age_seconds: now.duration_since(manifest.created_at).as_secs().max(0),
-            proof: manifest.proof,
-            database: manifest.database,
-        })
-        .collect();
-    let report = Report { backups };
+    let entry = |found: Found| Entry {
+        file: ctx.config.shown(&found.file),
+        table: found.manifest.table,
+        rows: found.manifest.rows,
+        bytes: found.manifest.bytes,
+        sha256: found.manifest.sha256,
+        created_at: found.manifest.created_at,
+        age_seconds: now
+            .duration_since(found.manifest.created_at)
+            .as_secs()
+            .max(0),
+        proof: found.manifest.proof,
+        database: found.manifest.database,
+        state: found.state,
+    };
+    let report = Report {
+        backups: found.into_iter().map(entry).collect(),
+    };
     if report.backups.is_empty() {
         ctx.ui.data(format_args!(
             "No backups in {}.",
             ctx.config.shown(&ctx.config.backups).display()
         ));
     } else {
-        let rows: Vec<Vec<String>> = report
-            .backups
-            .iter()
-            .map(|entry| {
-                vec![
-                    entry.file.display().to_string(),
-                    entry.table.clone(),
-                    entry.database.clone(),
-                    ui::count(entry.rows),
-                    ui::bytes(entry.bytes),
-                    age(entry.age_seconds),
-                    entry.proof.clone(),
-                ]
-            })
-            .collect();
-        let header = ["File", "Table", "Database", "Rows", "Size", "Age", "Proof"];
+        let rows: Vec<Vec<String>> = report.backups.iter().map(row).collect();
+        let header = [
+            "File", "Table", "Database", "Rows", "Size", "Age", "Proof", "State",
+        ];
         ctx.ui.data(ui::table(&header, &rows));
+    }
+    ctx.ui.json(&report)?;
+    let bad: Vec<&Entry> = report
+        .backups
+        .iter()
+        .filter(|entry| entry.state != State::Good)
+        .collect();
+    if !check || bad.is_empty() {
+        return Ok(());
+    }
+    let mut failure = Failure::finding("not every backup is what was written");
+    for entry in bad {
+        failure = failure.cause(format!("{}: {}", entry.file.display(), entry.state.name()));
+    }
+    Err(failure.hint("cargo xtask db-backup").into())
+}
+
+fn row(entry: &Entry) -> Vec<String> {
+    vec![
+        entry.file.display().to_string(),
+        entry.table.clone(),
+        entry.database.clone(),
+        ui::count(entry.rows),
+        ui::bytes(entry.bytes),
+        age(entry.age_seconds),
+        entry.proof.name().to_owned(),
+        entry.state.name().to_owned(),
+    ]
+}
+
+fn prune(ctx: &Context, flags: &Prune) -> Result {
+    if !flags.dry_run {
+        backup::clean(&ctx.config.backups, &ctx.ui)?;
+    }
+    let found = backup::list(&ctx.config.backups, &ctx.ui)?;
+    let prunable = backup::prunable(found, flags.older_than, Timestamp::now(), Found::check)?;
+    for backup in &prunable.keep {
+        ctx.ui.info(
+            "Keeping",
+            format_args!(
+                "{}: no newer backup of `{}` is proven and unharmed",
+                ctx.config.shown(&backup.file).display(),
+                backup.manifest.table
+            ),
+        );
+    }
+    for backup in &prunable.delete {
+        ctx.ui.info(
+            if flags.dry_run {
+                "Would delete"
+            } else {
+                "Will delete"
+            },
+            format_args!(
+                "{}: {} of `{}`, {}",
+                ctx.config.shown(&backup.file).display(),
+                ui::plural(backup.manifest.rows, "row"),
+                backup.manifest.table,
+                ui::bytes(backup.manifest.bytes)
+            ),
+        );
+    }
+    let shown = |backups: &[Found]| {
+        backups
+            .iter()
+            .map(|backup| ctx.config.shown(&backup.file))
+            .collect()
+    };
+    let report = Pruned {
+        deleted: shown(&prunable.delete),
+        kept: shown(&prunable.keep),
+        dry_run: flags.dry_run,
+    };
+    let number = ui::plural(prunable.delete.len() as u64, "backup");
+    if prunable.delete.is_empty() {
+        ctx.ui.status("Finished", "no backup is due");
+    } else if !flags.dry_run {
+        let question = format!("Delete {number}?");
+        if !ctx
+            .ui
+            .confirm(&question, "cargo xtask db-backups prune --yes")?
+        {
+            return Err(Failure::failed("not deleted")
+                .cause("the answer was no")
+                .state("nothing was changed")
+                .hint("cargo xtask db-backups prune --dry-run")
+                .into());
+        }
+        for backup in &prunable.delete {
+            backup::delete(backup)?;
+        }
+        ctx.ui.status("Deleted", number);
     }
     ctx.ui.json(&report)
 }

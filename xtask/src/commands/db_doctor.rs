@@ -15,8 +15,8 @@ use crate::ui;
 
 /// Clocks that differ by more make dates in names and reports misleading.
 const SKEW_SECONDS: i64 = 5;
-/// A plain-text dump may be larger than the table: room for twice its size is asked for.
-const ROOM_FACTOR: u64 = 2;
+/// A plain-text dump may be larger than its table: below this many times its size, say so.
+const AMPLE: u64 = 2;
 
 #[derive(Serialize)]
 struct Report {
@@ -219,33 +219,28 @@ fn migrations(
 }
 
 fn room(ctx: &Context, db: &mut Database, names: &[ObjectName], checks: &mut Checks) {
-    let mut needed = 0;
-    for name in names {
-        if let Ok(Some(relation)) = catalog::find(db, name) {
-            needed += relation.bytes * ROOM_FACTOR;
-        }
-    }
-    let free = match preflight::free_bytes(&ctx.config.backups) {
-        Ok(free) => free,
-        Err(error) => {
-            checks.add("disk", Status::Warn, format!("{error:#}"), None);
-            return;
-        }
-    };
-    let detail = format!(
-        "{} free for a backup of up to {}",
-        ui::bytes(free),
-        ui::bytes(needed)
-    );
-    let (status, hint) = if free < needed {
-        (
-            Status::Fail,
-            Some("choose a folder with more room: cargo xtask db-migrate --backups DIR".to_owned()),
+    let tables: Vec<_> = names
+        .iter()
+        .filter_map(|name| catalog::find(db, name).ok().flatten())
+        .collect();
+    let room = preflight::room(&ctx.config.backups, &tables);
+    let Some((free, needed)) = checks.take("disk", room, |(free, needed)| {
+        format!(
+            "{} free for a backup of about {}",
+            ui::bytes(*free),
+            ui::bytes(*needed)
         )
-    } else {
-        (Status::Ok, None)
+    }) else {
+        return;
     };
-    checks.add("disk", status, detail, hint);
+    if free < needed * AMPLE
+        && let Some(check) = checks.0.last_mut()
+    {
+        check.status = Status::Warn;
+        check.hint = Some(
+            "a dump may be larger than its table: cargo xtask db-migrate --backups DIR".to_owned(),
+        );
+    }
 }
 
 fn sessions(db: &mut Database, checks: &mut Checks) {

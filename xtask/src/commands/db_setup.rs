@@ -7,7 +7,7 @@ use crate::database::conninfo::ConnInfo;
 use crate::database::history::quote_identifier;
 use crate::database::{catalog, history, lock, seed};
 use crate::error::Result;
-use crate::flags::{BackupFlags, Locks, Proof, Reports, Setup};
+use crate::flags::{BackupFlags, Locks, Reports, Setup};
 use crate::migration::effects::ObjectName;
 use crate::migration::source::Folder;
 use crate::runbook::{self, Options, failures};
@@ -26,10 +26,7 @@ pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
     let reports = Reports::default();
     let options = Options {
         locks: Locks::default(),
-        backup: BackupFlags {
-            no_backup: false,
-            proof: Proof::Rows,
-        },
+        backup: BackupFlags::default(),
         dry_run: false,
         reports: &reports,
     };

@@ -8,6 +8,7 @@ pub(crate) mod db_doctor;
 pub(crate) mod db_migrate;
 pub(crate) mod db_psql;
 pub(crate) mod db_redo;
+pub(crate) mod db_restore;
 pub(crate) mod db_rollback;
 pub(crate) mod db_seed;
 pub(crate) mod db_setup;

@@ -1,5 +1,6 @@
 //! What the system catalog says of tables, columns and indexes.
 
+use postgres::GenericClient;
 use serde::Serialize;
 
 use super::Database;
@@ -269,6 +270,229 @@ pub(crate) fn count_values(
         &[],
     )?;
     Ok((row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64))
+}
+
+/// A column of a table.
+#[derive(Clone, Debug)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    /// As `format_type` writes it: `character varying(80)`, `public.citext`.
+    pub(crate) type_name: String,
+    /// Whether every database of this server's version has the type and writes its values alike.
+    pub(crate) portable: bool,
+    /// `GENERATED ALWAYS AS (…)`: computed, so neither dumped nor restored.
+    pub(crate) generated: bool,
+    /// `GENERATED ALWAYS AS IDENTITY`: an UPDATE may not set it.
+    pub(crate) always_identity: bool,
+}
+
+/// The columns of a table, in its order.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn columns(client: &mut impl GenericClient, table: u32) -> Result<Vec<Column>> {
+    // Money and names of objects are written differently from one database to the next.
+    let rows = client.query(
+        "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod),
+                t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace
+                    AND t.typname !~ '^_?(money|aclitem|reg.*)$',
+                a.attgenerated <> '', a.attidentity = 'a'
+         FROM pg_catalog.pg_attribute AS a
+         JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+         WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+         ORDER BY a.attnum",
+        &[&table],
+    )?;
+    Ok(rows
+        .iter()
+        .map(|row| Column {
+            name: row.get(0),
+            type_name: row.get(1),
+            portable: row.get(2),
+            generated: row.get(3),
+            always_identity: row.get(4),
+        })
+        .collect())
+}
+
+/// A sequence that belongs to a column: `serial` or identity.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnedSequence {
+    pub(crate) column: String,
+    /// Qualified and quoted.
+    pub(crate) name: String,
+    /// Whether it counts upwards.
+    pub(crate) ascending: bool,
+    /// The last value that it gave out; none where it gave none, or this role may not see it.
+    pub(crate) last_value: Option<i64>,
+}
+
+/// The sequences that belong to a table's columns.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn owned_sequences(
+    client: &mut impl GenericClient,
+    table: u32,
+) -> Result<Vec<OwnedSequence>> {
+    let rows = client.query(
+        "SELECT a.attname::text,
+                pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),
+                q.seqincrement > 0,
+                CASE WHEN pg_catalog.has_sequence_privilege(c.oid, 'SELECT, USAGE')
+                     THEN pg_catalog.pg_sequence_last_value(c.oid) END
+         FROM pg_catalog.pg_depend AS d
+         JOIN pg_catalog.pg_sequence AS q ON q.seqrelid = d.objid
+         JOIN pg_catalog.pg_class AS c ON c.oid = d.objid
+         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+         WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+           AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+           AND d.refobjid = $1 AND d.deptype IN ('a', 'i')
+         ORDER BY a.attnum",
+        &[&table],
+    )?;
+    Ok(rows
+        .iter()
+        .map(|row| OwnedSequence {
+            column: row.get(0),
+            name: row.get(1),
+            ascending: row.get(2),
+            last_value: row.get(3),
+        })
+        .collect())
+}
+
+/// The primary key's columns, in its order; none where there is none.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn primary_key(client: &mut impl GenericClient, table: u32) -> Result<Vec<String>> {
+    let rows = client.query(
+        "SELECT a.attname::text
+         FROM pg_catalog.pg_index AS i
+         CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+         WHERE i.indrelid = $1 AND i.indisprimary AND k.place <= i.indnkeyatts
+         ORDER BY k.place",
+        &[&table],
+    )?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// The other tables that a table's foreign keys refer to.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn referenced_tables(db: &mut Database, table: u32) -> Result<Vec<u32>> {
+    let rows = db.client.query(
+        "SELECT DISTINCT confrelid FROM pg_catalog.pg_constraint
+         WHERE contype = 'f' AND conrelid = $1 AND confrelid <> $1",
+        &[&table],
+    )?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Triggers of users that fire in this session, and whether `ENABLE ALWAYS` says so.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn firing_triggers(
+    client: &mut impl GenericClient,
+    table: u32,
+) -> Result<Vec<(String, bool)>> {
+    let rows = client.query(
+        "SELECT tgname::text, tgenabled = 'A' FROM pg_catalog.pg_trigger
+         WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled IN ('O', 'A') ORDER BY tgname",
+        &[&table],
+    )?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// A unique index that is not the primary key's.
+#[derive(Clone, Debug)]
+pub(crate) struct UniqueIndex {
+    pub(crate) name: String,
+    /// What must be unique, as SQL over the table's columns.
+    pub(crate) expressions: Vec<String>,
+    /// Of which rows, as SQL.
+    pub(crate) predicate: Option<String>,
+    pub(crate) nulls_not_distinct: bool,
+    /// The columns that any of it reads.
+    pub(crate) columns: Vec<String>,
+}
+
+/// The unique indexes of a table, without its primary key's.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn unique_indexes(
+    client: &mut impl GenericClient,
+    table: u32,
+) -> Result<Vec<UniqueIndex>> {
+    let rows = client.query(
+        "SELECT c.relname::text,
+                ARRAY(SELECT pg_catalog.pg_get_indexdef(i.indexrelid, k, true)
+                      FROM pg_catalog.generate_series(1, i.indnkeyatts::int4) AS k ORDER BY k),
+                pg_catalog.pg_get_expr(i.indpred, i.indrelid, true),
+                coalesce((pg_catalog.to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false),
+                ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
+                      WHERE a.attrelid = i.indrelid AND a.attnum > 0
+                        AND (a.attnum = ANY (i.indkey)
+                             OR EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                                        WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                                          AND d.objid = i.indexrelid AND d.refobjid = i.indrelid
+                                          AND d.refobjsubid = a.attnum)))
+         FROM pg_catalog.pg_index AS i
+         JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
+         WHERE i.indrelid = $1 AND i.indisunique AND NOT i.indisprimary AND i.indislive
+         ORDER BY 1",
+        &[&table],
+    )?;
+    Ok(rows
+        .iter()
+        .map(|row| UniqueIndex {
+            name: row.get(0),
+            expressions: row.get(1),
+            predicate: row.get(2),
+            nulls_not_distinct: row.get(3),
+            columns: row.get(4),
+        })
+        .collect())
+}
+
+/// Which database this is, however it is reached and whatever it is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// Of the cluster, given once by `initdb`; none where this role may not see it.
+    pub(crate) system_identifier: Option<String>,
+    pub(crate) oid: u32,
+}
+
+/// Asks the database which it is.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn identity(client: &mut impl GenericClient) -> Result<Identity> {
+    let row = client.query_one(
+        "SELECT oid, pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')
+         FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()",
+        &[],
+    )?;
+    let (oid, allowed): (u32, bool) = (row.get(0), row.get(1));
+    let system_identifier = match allowed {
+        true => client
+            .query_one(
+                "SELECT system_identifier::text FROM pg_catalog.pg_control_system()",
+                &[],
+            )?
+            .get(0),
+        false => None,
+    };
+    Ok(Identity {
+        system_identifier,
+        oid,
+    })
 }
 
 /// Whether a table has this column.

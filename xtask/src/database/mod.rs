@@ -78,6 +78,9 @@ pub(crate) struct Server {
     /// 150018.
     #[serde(skip)]
     pub(crate) version_number: u32,
+    /// What it stores text in: `UTF8`.
+    #[serde(skip)]
+    pub(crate) encoding: String,
     /// Whether the connection is.
     #[serde(skip)]
     pub(crate) encrypted: bool,
@@ -145,7 +148,8 @@ impl Database {
                         (SELECT n.nspname::text
                          FROM pg_catalog.pg_class AS c
                          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-                         WHERE c.oid = pg_catalog.to_regclass('_sqlx_migrations'))",
+                         WHERE c.oid = pg_catalog.to_regclass('_sqlx_migrations')),
+                        pg_catalog.current_setting('server_encoding')",
                 &[],
             )
             .context("cannot ask the server what it is")?;
@@ -164,6 +168,7 @@ impl Database {
             clock: row.get(6),
             backend_pid: row.get(7),
             history_schema: row.get(8),
+            encoding: row.get(9),
             host,
             port,
             encrypted,

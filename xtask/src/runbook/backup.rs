@@ -1,23 +1,31 @@
-//! A backup: pg_dump of one table on an exported snapshot, counted in that same snapshot, with a
-//! manifest beside it. Restoring it, for proof or for good, has its own place.
+//! A backup: pg_dump of one table on an exported snapshot, proven by restoring it, with a manifest
+//! beside it. Bringing its rows back for good is in `restore`.
 
-use std::fs::{DirBuilder, File};
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 
-use crate::config::Config;
+use super::proof::{self, Content, Loader, Scratch};
+use super::{failures, preflight};
+use crate::Context;
 use crate::database::Database;
-use crate::database::catalog::{self, Relation};
+use crate::database::catalog::{self, Identity, Relation};
 use crate::error::{Failure, Result};
-use crate::flags::Proof;
-use crate::tools::{Tools, pg_dump};
+use crate::flags::{Proof, ProofFlags};
+use crate::migration::effects::ObjectName;
+use crate::tools::pg_dump;
 use crate::ui::{self, Ui};
 
 /// What is backed up where neither the command line nor a pending migration names a table.
@@ -25,6 +33,8 @@ pub(crate) const DEFAULT_TABLE: &str = "users";
 
 /// How often progress is looked at while pg_dump runs.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Ends the name of a file that is still being written. Its writer holds a lock on it.
+const PARTIAL: &str = ".partial";
 
 /// A backup as the command contract shows it.
 #[derive(Clone, Debug, Serialize)]
@@ -35,10 +45,21 @@ pub(crate) struct Taken {
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
     pub(crate) sha256: String,
-    pub(crate) proof: String,
+    pub(crate) proof: Proof,
 }
 
-/// What stands beside a backup, as `<file>.json`: a backup without one is not complete.
+impl Taken {
+    /// How it was proven, for people.
+    pub(crate) fn proven(&self) -> &'static str {
+        match self.proof {
+            Proof::Restore => "restored and compared",
+            Proof::Rows => "row count compared",
+            Proof::None => "not proven",
+        }
+    }
+}
+
+/// What stands beside a backup, as `<file>.json`. It is there before the backup has its name.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Manifest {
     /// The backup's file name, without its folder.
@@ -49,24 +70,48 @@ pub(crate) struct Manifest {
     pub(crate) bytes: u64,
     /// Of the file, in hex.
     pub(crate) sha256: String,
-    /// `rows`: as many rows as the table had in the dump's snapshot; `none`: not compared.
-    pub(crate) proof: String,
+    /// `restore`: restored, with the rows and the content that the table had in the dump's snapshot;
+    /// `rows`: as many rows; `none`: not compared.
+    pub(crate) proof: Proof,
+    /// The sum of the rows' hashes (`proof::content`), where it was proven by restoring.
+    pub(crate) content_hash: Option<String>,
+    /// The columns that the file holds, in its order.
+    pub(crate) columns: Vec<ManifestColumn>,
+    /// How far the sequences were that belong to columns.
+    pub(crate) sequences: Vec<ManifestSequence>,
     /// The server's clock at the snapshot.
     pub(crate) created_at: Timestamp,
+    /// Where the WAL was at the snapshot.
+    pub(crate) wal_lsn: String,
     pub(crate) database: String,
+    pub(crate) database_oid: u32,
+    /// Of the cluster; none where the role may not see it.
+    pub(crate) system_identifier: Option<String>,
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) server_version: String,
     pub(crate) pg_dump_version: String,
+    /// The command that took it.
+    pub(crate) command: String,
+    /// When the run that took it began, by the server's clock: the `installed_on` of its migrations
+    /// in the history.
+    pub(crate) run_started_at: Timestamp,
 }
 
-/// Where backups go and how they are made.
-pub(crate) struct Backups<'a> {
-    pub(crate) config: &'a Config,
-    pub(crate) tools: &'a Tools,
-    pub(crate) ui: &'a Ui,
-    pub(crate) proof: Proof,
-    pub(crate) application_name: &'a str,
+/// A column as it was.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct ManifestColumn {
+    pub(crate) name: String,
+    #[serde(rename = "type")]
+    pub(crate) type_name: String,
+}
+
+/// A sequence as it was.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct ManifestSequence {
+    /// The column that it belongs to.
+    pub(crate) column: String,
+    pub(crate) last_value: i64,
 }
 
 /// The command as a person would type it.
@@ -75,181 +120,357 @@ pub(crate) fn command(table: &str, file: &str) -> String {
     format!("pg_dump \"$DATABASE_URL\" {arguments} --file={file}")
 }
 
-impl Backups<'_> {
-    /// Dumps a table and proves the dump.
-    ///
-    /// # Errors
-    /// If the folder cannot be written, pg_dump fails, or the proof does. Nothing of a failed
-    /// backup is left.
-    pub(crate) fn take(&self, db: &mut Database, table: &Relation) -> Result<Taken> {
-        let qualified = table.qualified();
-        let attempted = || format!("cannot back up `{qualified}`");
-        let pg_dump = self
-            .tools
-            .pg_dump(db.server.major())
-            .with_context(attempted)?;
-        let folder = &self.config.backups;
-        make_folder(folder, self.ui)?;
-        // 0600 whatever the umask, and gone again unless it is kept.
-        let mut partial = tempfile::Builder::new()
-            .prefix(&format!(".{}_backup_", file_safe(&table.name)))
-            .suffix(".partial")
-            .tempfile_in(folder)
-            .with_context(|| {
-                format!("cannot write into the backup folder `{}`", folder.display())
-            })?;
-
-        let (dump, rows, snapshot_at) = self
-            .dump_and_count(db, &qualified, &pg_dump.program, partial.as_file_mut())
-            .with_context(attempted)?;
-        partial
-            .as_file()
-            .sync_all()
-            .with_context(|| format!("cannot flush the backup in `{}`", folder.display()))?;
-        if self.proof == Proof::Rows && dump.rows != rows {
-            return Err(
-                Failure::failed(format!("the backup of `{qualified}` is not whole"))
-                    .cause(format!("it holds {} of {rows} rows", dump.rows))
-                    .hint("cargo xtask db-backup")
-                    .into(),
-            );
-        }
-
-        let file = keep(partial, folder, &table.name, snapshot_at)?;
-        let name = file
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let manifest = Manifest {
-            file: name,
-            table: qualified.clone(),
-            rows: dump.rows,
-            bytes: dump.bytes,
-            sha256: dump.sha256.clone(),
-            proof: proof_name(self.proof).to_owned(),
-            created_at: snapshot_at,
-            database: db.server.name.clone(),
-            host: db.server.host.clone(),
-            port: db.server.port,
-            server_version: db.server.server_version.clone(),
-            pg_dump_version: pg_dump.version.to_string(),
-        };
-        manifest
-            .write(&file)
-            .with_context(|| format!("cannot write the manifest of `{}`", file.display()))?;
-        Ok(Taken {
-            file: self.config.shown(&file),
-            table: qualified,
-            rows: dump.rows,
-            bytes: dump.bytes,
-            sha256: dump.sha256,
-            proof: manifest.proof,
-        })
+/// Dumps a table and proves the dump.
+///
+/// # Errors
+/// If the folder cannot be written, pg_dump fails, or the proof does. Nothing of a failed backup is
+/// left.
+pub(crate) fn take(
+    ctx: &Context,
+    db: &mut Database,
+    table: &Relation,
+    flags: ProofFlags,
+) -> Result<Taken> {
+    let qualified = table.qualified();
+    let attempted = || format!("cannot back up `{qualified}`");
+    let pg_dump = ctx
+        .tools()
+        .pg_dump(db.server.major())
+        .with_context(attempted)?;
+    let folder = &ctx.config.backups;
+    make_folder(folder, &ctx.ui)?;
+    clean(folder, &ctx.ui)?;
+    preflight::room(folder, std::slice::from_ref(table))?;
+    let proof = flags.of(table.bytes);
+    if proof != flags.proof {
+        ctx.ui.info(
+            "Notice",
+            format_args!(
+                "{qualified} is {}, above the limit of {}: proving its row count only (--proof-limit)",
+                ui::bytes(table.bytes),
+                ui::bytes(flags.proof_limit),
+            ),
+        );
     }
+    let mut partial = partial_file(folder, &format!(".{}_backup_", file_safe(&table.name)))?;
+    let snapshot = dump(
+        ctx,
+        db,
+        table,
+        &pg_dump.program,
+        proof,
+        partial.as_file_mut(),
+    )
+    .with_context(attempted)?;
+    partial
+        .as_file()
+        .sync_all()
+        .with_context(|| format!("cannot flush the backup in `{}`", folder.display()))?;
 
-    /// pg_dump writes and we count, side by side, both in one snapshot.
-    fn dump_and_count(
-        &self,
-        db: &mut Database,
-        qualified: &str,
-        program: &Path,
-        out: &mut File,
-    ) -> Result<(pg_dump::Dump, u64, Timestamp)> {
-        let (target, lock_wait) = (db.target.clone(), db.lock_wait);
-        let mut transaction = db
-            .client
-            .build_transaction()
-            .isolation_level(postgres::IsolationLevel::RepeatableRead)
-            .read_only(true)
-            .start()?;
-        let row = transaction.query_one(
-            "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.clock_timestamp()",
-            &[],
-        )?;
-        let (snapshot, snapshot_at): (String, Timestamp) = (row.get(0), row.get(1));
-        let request = pg_dump::Request {
-            pg_dump: program,
-            target: &target,
-            application_name: self.application_name,
-            table: qualified,
-            snapshot: &snapshot,
-            lock_wait,
+    let Snapshot { dump, .. } = &snapshot;
+    let mut manifest = Manifest {
+        file: String::new(),
+        table: qualified.clone(),
+        rows: dump.rows,
+        bytes: dump.bytes,
+        sha256: dump.sha256.clone(),
+        proof,
+        content_hash: snapshot.content_hash,
+        columns: snapshot.columns,
+        sequences: snapshot.sequences,
+        created_at: snapshot.at,
+        wal_lsn: snapshot.wal_lsn,
+        database: db.server.name.clone(),
+        database_oid: snapshot.identity.oid,
+        system_identifier: snapshot.identity.system_identifier,
+        host: db.server.host.clone(),
+        port: db.server.port,
+        server_version: db.server.server_version.clone(),
+        pg_dump_version: pg_dump.version.to_string(),
+        command: ctx.application_name.clone(),
+        run_started_at: db.server.clock,
+    };
+    let file = keep(partial, folder, &mut manifest)?;
+    Ok(Taken {
+        file: ctx.config.shown(&file),
+        table: qualified,
+        rows: manifest.rows,
+        bytes: manifest.bytes,
+        sha256: manifest.sha256,
+        proof,
+    })
+}
+
+/// What was dumped, and the table in the dump's own snapshot.
+struct Snapshot {
+    dump: pg_dump::Dump,
+    content_hash: Option<String>,
+    columns: Vec<ManifestColumn>,
+    sequences: Vec<ManifestSequence>,
+    at: Timestamp,
+    wal_lsn: String,
+    identity: Identity,
+}
+
+/// pg_dump writes, the scratch loads the same bytes, and the table is counted and hashed, side by
+/// side, in one snapshot; then what was loaded is compared.
+fn dump(
+    ctx: &Context,
+    db: &mut Database,
+    table: &Relation,
+    program: &Path,
+    proof: Proof,
+    out: &mut File,
+) -> Result<Snapshot> {
+    let qualified = table.qualified();
+    let (target, lock_wait) = (db.target.clone(), db.lock_wait);
+    let mut transaction = db
+        .client
+        .build_transaction()
+        .isolation_level(postgres::IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()?;
+    transaction.batch_execute(&proof::set_text_settings())?;
+    let row = transaction.query_one(
+        "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.clock_timestamp(),
+                (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+                      ELSE pg_catalog.pg_current_wal_lsn() END)::text",
+        &[],
+    )?;
+    let (snapshot, at, wal_lsn): (String, Timestamp, String) = (row.get(0), row.get(1), row.get(2));
+    let identity = catalog::identity(&mut transaction)?;
+    let sequences = catalog::owned_sequences(&mut transaction, table.oid)?;
+    let mut columns = catalog::columns(&mut transaction, table.oid)?;
+    columns.retain(|column| !column.generated);
+
+    let request = pg_dump::Request {
+        pg_dump: program,
+        target: &target,
+        application_name: &ctx.application_name,
+        table: &qualified,
+        snapshot: &snapshot,
+        lock_wait,
+    };
+    let mut scratch = match proof {
+        Proof::Restore => Some(Scratch::make(ctx, &target, &db.server, &columns)?),
+        Proof::Rows | Proof::None => None,
+    };
+    let mut copies = Copies {
+        file: out,
+        scratch: match &mut scratch {
+            Some(scratch) => Some(scratch.loader(&columns)?),
+            None => None,
+        },
+    };
+    let started = Instant::now();
+    let progress = ctx.ui.progress("Backup");
+    let (rows_so_far, bytes_so_far) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (dump, held) = std::thread::scope(|scope| -> Result<_> {
+        let dump = scope.spawn(|| -> Result<pg_dump::Dump> {
+            let dump = pg_dump::run(&request, &mut copies, &mut |rows, bytes| {
+                rows_so_far.store(rows, Ordering::Relaxed);
+                bytes_so_far.store(bytes, Ordering::Relaxed);
+            })?;
+            if let Some(loader) = copies.scratch {
+                loader.finish()?;
+            }
+            Ok(dump)
+        });
+        let show = || {
+            std::thread::sleep(LOOK_EVERY);
+            let rows = rows_so_far.load(Ordering::Relaxed);
+            let seconds = started.elapsed().as_secs_f64();
+            progress.update(format_args!(
+                "{qualified}: {} rows, {}, {} rows/s",
+                ui::count(rows),
+                ui::bytes(bytes_so_far.load(Ordering::Relaxed)),
+                ui::count((rows as f64 / seconds) as u64),
+            ));
         };
-        let progress = self.ui.progress("Backup");
-        let (rows_so_far, bytes_so_far) = (AtomicU64::new(0), AtomicU64::new(0));
-        let (dump, rows) = std::thread::scope(|scope| -> Result<_> {
-            let dump = scope.spawn(|| {
-                pg_dump::run(&request, out, &mut |rows, bytes| {
-                    rows_so_far.store(rows, Ordering::Relaxed);
-                    bytes_so_far.store(bytes, Ordering::Relaxed);
-                })
-            });
-            let show = || {
-                std::thread::sleep(LOOK_EVERY);
-                progress.update(format_args!(
-                    "{qualified}: {} rows, {}",
-                    ui::count(rows_so_far.load(Ordering::Relaxed)),
-                    ui::bytes(bytes_so_far.load(Ordering::Relaxed)),
-                ));
-            };
-            // pg_dump takes its lock first. If we had ours before, an ALTER of somebody else could
-            // queue between the two: it would wait for us, pg_dump for it, and we for pg_dump.
-            while !dump.is_finished() && bytes_so_far.load(Ordering::Relaxed) == 0 {
-                show();
+        // pg_dump takes its lock first. If we had ours before, an ALTER of somebody else could queue
+        // between the two: it would wait for us, pg_dump for it, and we for pg_dump.
+        while !dump.is_finished() && bytes_so_far.load(Ordering::Relaxed) == 0 {
+            show();
+        }
+        let mut hold = || match proof {
+            Proof::Restore => proof::content(&mut transaction, &qualified, &columns).map(Some),
+            Proof::Rows => count(&mut transaction, &qualified).map(Some),
+            Proof::None => Ok(None),
+        };
+        let held = (!dump.is_finished()).then(&mut hold);
+        while !dump.is_finished() {
+            show();
+        }
+        let dump = dump
+            .join()
+            .map_err(|_| anyhow::anyhow!("the thread that runs pg_dump panicked"))?;
+        match (dump, held) {
+            (Ok(dump), held) => {
+                let held = held.unwrap_or_else(hold).context("cannot read the table")?;
+                Ok((dump, held))
             }
-            let counted = (!dump.is_finished()).then(|| self.count(&mut transaction, qualified));
-            while !dump.is_finished() {
-                show();
-            }
-            let dump = dump
-                .join()
-                .map_err(|_| anyhow::anyhow!("the thread that runs pg_dump panicked"))?;
-            match (dump, counted) {
-                (Ok(dump), Some(rows)) => Ok((dump, rows?)),
-                (Ok(dump), None) => Ok((dump, self.count(&mut transaction, qualified)?)),
-                // The server's own word (it has an SQLSTATE) before pg_dump's.
-                (Err(_), Some(Err(error))) => Err(error),
-                (Err(error), _) => {
-                    let lock = format!("LOCK TABLE {qualified} IN ACCESS SHARE MODE NOWAIT");
-                    match transaction.batch_execute(&lock) {
-                        Ok(()) => Err(error),
-                        Err(error) => Err(error).context("cannot lock the table for reading"),
-                    }
+            // The server's own word (it has an SQLSTATE) before pg_dump's.
+            (Err(_), Some(Err(error))) => Err(error.context("cannot read the table")),
+            (Err(error), _) => {
+                let lock = format!("LOCK TABLE {qualified} IN ACCESS SHARE MODE NOWAIT");
+                match transaction.batch_execute(&lock) {
+                    Ok(()) => Err(error),
+                    Err(error) => Err(error).context("cannot lock the table for reading"),
                 }
             }
-        })?;
-        Ok((dump, rows, snapshot_at))
-    }
-
-    /// The table's rows in the transaction's snapshot, if the proof wants them.
-    fn count(&self, transaction: &mut postgres::Transaction<'_>, qualified: &str) -> Result<u64> {
-        if self.proof == Proof::None {
-            return Ok(0);
         }
-        let count = format!("SELECT pg_catalog.count(*) FROM {qualified}");
-        let row = transaction.query_one(&count, &[]);
-        Ok(row.context("cannot count the rows")?.get::<_, i64>(0) as u64)
+    })?;
+    drop(progress);
+    transaction.rollback()?;
+
+    let restored = match &mut scratch {
+        Some(scratch) => {
+            let content = scratch
+                .content(&columns)
+                .with_context(|| format!("cannot read the scratch {}", scratch.place))?;
+            ctx.ui
+                .detail(format_args!("restored {} and compared", scratch.place));
+            Some(content)
+        }
+        None => None,
+    };
+    drop(scratch);
+    compare(&qualified, &dump, held.as_ref(), restored.as_ref())?;
+    Ok(Snapshot {
+        dump,
+        content_hash: restored.map(|content| content.hash),
+        columns: columns
+            .into_iter()
+            .map(|column| ManifestColumn {
+                name: column.name,
+                type_name: column.type_name,
+            })
+            .collect(),
+        sequences: sequences
+            .into_iter()
+            .filter_map(|sequence| {
+                Some(ManifestSequence {
+                    last_value: sequence.last_value?,
+                    column: sequence.column,
+                })
+            })
+            .collect(),
+        at,
+        wal_lsn,
+        identity,
+    })
+}
+
+/// The dump's bytes go to the file, and its rows to the scratch.
+struct Copies<'a> {
+    file: &'a mut File,
+    scratch: Option<Loader<'a>>,
+}
+
+impl pg_dump::Sink for Copies<'_> {
+    fn bytes(&mut self, bytes: &[u8]) -> Result {
+        Ok(self.file.write_all(bytes)?)
+    }
+
+    fn columns(&mut self, list: &str) -> Result {
+        match &mut self.scratch {
+            Some(loader) => loader.columns(list),
+            None => Ok(()),
+        }
+    }
+
+    fn rows(&mut self, rows: &[u8]) -> Result {
+        match &mut self.scratch {
+            Some(loader) => loader.rows(rows),
+            None => Ok(()),
+        }
     }
 }
 
-/// The proof's name in manifests and JSON.
-pub(crate) fn proof_name(proof: Proof) -> &'static str {
-    match proof {
-        Proof::Rows => "rows",
-        Proof::None => "none",
-    }
+fn count(client: &mut impl postgres::GenericClient, table: &str) -> Result<Content> {
+    let row = client.query_one(
+        &format!("SELECT pg_catalog.count(*) FROM ONLY {table}"),
+        &[],
+    )?;
+    Ok(Content {
+        rows: row.get::<_, i64>(0) as u64,
+        hash: String::new(),
+    })
 }
 
-/// Makes the folder, for its owner alone: backups hold password hashes.
+/// What the table held against what the dump holds, and against what came out of the scratch.
+fn compare(
+    table: &str,
+    dump: &pg_dump::Dump,
+    held: Option<&Content>,
+    restored: Option<&Content>,
+) -> Result {
+    let Some(held) = held else { return Ok(()) };
+    let found = match restored {
+        Some(restored) if restored != held => Some((restored.rows, "restored")),
+        _ if dump.rows != held.rows => Some((dump.rows, "dumped")),
+        _ => None,
+    };
+    let Some((rows, how)) = found else {
+        return Ok(());
+    };
+    Err(Failure::failed(format!("the backup of `{table}` is not good"))
+        .cause(if rows == held.rows {
+            format!("all {} rows came back, but not as the table has them", ui::count(rows))
+        } else {
+            format!("{} of {} rows were {how}", ui::count(rows), ui::count(held.rows))
+        })
+        .state("the file was removed")
+        .hint("cargo xtask db-backup")
+        .hint("if it fails again, another pg_dump may do better: PG_BIN_DIR=/path/to/bin cargo xtask db-backup")
+        .into())
+}
+
+/// pg_dump dumps a partitioned table's own rows, which are none.
+fn must_hold_rows(table: &Relation) -> Result {
+    if table.kind != 'p' {
+        return Ok(());
+    }
+    Err(Failure::failed(format!("`{}` is a partitioned table", table.qualified()))
+        .sqlstate("0A000")
+        .cause("its rows are in its partitions, and a backup is of one table's own rows")
+        .hint("name its partitions: cargo xtask db-backup PARTITION…, and in the migration's `-- xtask: backup` line")
+        .into())
+}
+
+/// Makes the folder, for its owner alone and for no version control: backups hold password hashes.
 fn make_folder(folder: &Path, ui: &Ui) -> Result {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .with_context(|| format!("cannot make the backup folder `{}`", folder.display()))?;
-    let mode = std::fs::metadata(folder)?.mode();
-    if mode & 0o077 != 0 {
+    let context = || format!("cannot make the backup folder `{}`", folder.display());
+    let found = std::fs::symlink_metadata(folder);
+    if found.is_err() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .with_context(context)?;
+        // The umask may have taken more than it should.
+        std::fs::set_permissions(folder, Permissions::from_mode(0o700)).with_context(context)?;
+        std::fs::write(folder.join(".gitignore"), "*\n").with_context(context)?;
+    }
+    let found = std::fs::symlink_metadata(folder).with_context(context)?;
+    if found.is_symlink() {
+        return Err(Failure::failed(format!(
+            "the backup folder `{}` is a symbolic link",
+            folder.display()
+        ))
+        .cause("whoever can change the link decides where password hashes go")
+        .hint("name the folder itself: --backups DIR")
+        .into());
+    }
+    if found.mode() & 0o022 != 0 {
+        return Err(Failure::failed(format!(
+            "others may write into the backup folder `{}`",
+            folder.display()
+        ))
+        .hint(format!("chmod 700 '{}'", folder.display()))
+        .into());
+    }
+    if found.mode() & 0o077 != 0 {
         ui.warn(format_args!(
             "others may look into the backup folder: chmod 700 '{}'",
             folder.display()
@@ -258,37 +479,107 @@ fn make_folder(folder: &Path, ui: &Ui) -> Result {
     Ok(())
 }
 
-/// Gives the file its name, `<table>_backup_<YYYYmmdd_HHMMSS>.sql` in UTC: the first free second.
-fn keep(
-    mut partial: tempfile::NamedTempFile,
-    folder: &Path,
-    table: &str,
-    at: Timestamp,
-) -> Result<PathBuf> {
-    let mut second = at;
-    let file = loop {
-        let stamp = second.strftime("%Y%m%d_%H%M%S");
-        let file = folder.join(format!("{}_backup_{stamp}.sql", file_safe(table)));
-        match partial.persist_noclobber(&file) {
-            Ok(_) => break file,
-            Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
-                partial = error.file;
-                second += Duration::from_secs(1);
-            }
-            Err(error) => {
-                return Err(error.error)
-                    .with_context(|| format!("cannot name the backup `{}`", file.display()));
+/// A file to be written, for its owner alone, gone again unless it is kept. The lock on it ends with
+/// this process, however that ends.
+fn partial_file(folder: &Path, prefix: &str) -> Result<NamedTempFile> {
+    let make = || -> Result<NamedTempFile> {
+        loop {
+            let file = tempfile::Builder::new()
+                .prefix(prefix)
+                .suffix(PARTIAL)
+                .tempfile_in(folder)?;
+            file.as_file()
+                .set_permissions(Permissions::from_mode(0o600))?;
+            file.as_file().lock()?;
+            // Before it was locked, another run may have taken it for a leftover.
+            if file.as_file().metadata()?.nlink() > 0 {
+                return Ok(file);
             }
         }
     };
-    // The name itself must survive a crash too.
-    File::open(folder)?.sync_all()?;
-    Ok(file)
+    make().with_context(|| format!("cannot write into the backup folder `{}`", folder.display()))
 }
 
-/// A table may be named with a slash; a file may not.
+/// Removes what killed runs have left half written: partial files that nobody has a lock on.
+///
+/// # Errors
+/// If one cannot be removed.
+pub(crate) fn clean(folder: &Path, ui: &Ui) -> Result {
+    for path in files(folder)? {
+        if !path.to_string_lossy().ends_with(PARTIAL) {
+            continue;
+        }
+        let Ok(file) = open(&path) else { continue };
+        if file.try_lock().is_ok() {
+            std::fs::remove_file(&path)
+                .with_context(|| format!("cannot remove `{}`", path.display()))?;
+            ui.status(
+                "Cleaned",
+                format_args!("{}, which a killed run has left", path.display()),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Opens a file of the folder, never through a symbolic link.
+pub(crate) fn open(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NOFOLLOW.bits() as i32)
+        .open(path)
+}
+
+/// Gives the file its name, `<table>_backup_<YYYYmmdd_HHMMSS>.sql` in UTC: the first free second. The
+/// manifest takes its place first, so a backup that is there has one.
+fn keep(mut partial: NamedTempFile, folder: &Path, manifest: &mut Manifest) -> Result<PathBuf> {
+    let table = ObjectName::parse(&manifest.table).map_or_else(String::new, |name| name.name);
+    let mut second = manifest.created_at;
+    loop {
+        manifest.file = format!(
+            "{}_backup_{}.sql",
+            file_safe(&table),
+            second.strftime("%Y%m%d_%H%M%S")
+        );
+        second += Duration::from_secs(1);
+        let file = folder.join(&manifest.file);
+        let naming = || format!("cannot name the backup `{}`", file.display());
+        if std::fs::symlink_metadata(&file).is_ok() {
+            continue;
+        }
+        let mut beside = partial_file(folder, ".manifest_")?;
+        serde_json::to_writer_pretty(&mut beside, manifest)?;
+        writeln!(beside)?;
+        beside.as_file().sync_all().with_context(naming)?;
+        match beside.persist_noclobber(Manifest::path(&file)) {
+            Ok(_) => {}
+            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => continue,
+            Err(error) => return Err(error.error).with_context(naming),
+        }
+        match partial.persist_noclobber(&file) {
+            Ok(_) => {
+                // The names themselves must survive a crash too.
+                File::open(folder)?.sync_all()?;
+                return Ok(file);
+            }
+            Err(error) => {
+                let _ = std::fs::remove_file(Manifest::path(&file));
+                if error.error.kind() != ErrorKind::AlreadyExists {
+                    return Err(error.error).with_context(naming);
+                }
+                partial = error.file;
+            }
+        }
+    }
+}
+
+/// A table may be named with a slash; a file may not. Nor may it be hidden.
 fn file_safe(table: &str) -> String {
-    table.replace(['/', '\0'], "_")
+    let name = table.replace(['/', '\0'], "_");
+    match name.strip_prefix('.') {
+        Some(rest) => format!("_{rest}"),
+        None => name,
+    }
 }
 
 impl Manifest {
@@ -299,50 +590,221 @@ impl Manifest {
         path.into()
     }
 
-    fn write(&self, file: &Path) -> Result {
-        let folder = file.parent().unwrap_or(Path::new("."));
-        let mut partial = tempfile::NamedTempFile::new_in(folder)?;
-        serde_json::to_writer_pretty(&mut partial, self)?;
-        writeln!(partial)?;
-        partial.as_file().sync_all()?;
-        partial.persist(Manifest::path(file))?;
-        File::open(folder)?.sync_all()?;
-        Ok(())
-    }
-}
-
-/// The complete backups in a folder, newest first.
-///
-/// # Errors
-/// If the folder is there and cannot be read, or a manifest cannot be understood.
-pub(crate) fn list(folder: &Path) -> Result<Vec<(PathBuf, Manifest)>> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => {
-            return Err(error)
-                .with_context(|| format!("cannot read the backup folder `{}`", folder.display()));
-        }
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        if !path.to_string_lossy().ends_with(".sql.json") {
-            continue;
-        }
-        let text = std::fs::read_to_string(&path)?;
-        let manifest: Manifest = serde_json::from_str(&text).map_err(|error| {
+    /// Reads the manifest of a backup; none where there is none.
+    ///
+    /// # Errors
+    /// If it cannot be read or understood.
+    pub(crate) fn of(file: &Path) -> Result<Option<Manifest>> {
+        let path = Manifest::path(file);
+        let opened = match open(&path) {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read `{}`", path.display()));
+            }
+        };
+        let manifest = serde_json::from_reader(std::io::BufReader::new(opened));
+        manifest.map(Some).map_err(|error| {
             Failure::usage(format!(
                 "cannot understand the manifest `{}`",
                 path.display()
             ))
             .cause(error.to_string())
             .hint(format!("look at it: cat '{}'", path.display()))
-        })?;
-        found.push((path.with_extension(""), manifest));
+            .into()
+        })
     }
-    found.sort_by_key(|(_, manifest)| std::cmp::Reverse(manifest.created_at));
+
+    /// The identity of the database that it was taken from.
+    pub(crate) fn identity(&self) -> Identity {
+        Identity {
+            system_identifier: self.system_identifier.clone(),
+            oid: self.database_oid,
+        }
+    }
+}
+
+/// A backup that is listed, and whether it looks as its manifest says.
+pub(crate) struct Found {
+    pub(crate) file: PathBuf,
+    pub(crate) manifest: Manifest,
+    pub(crate) state: State,
+}
+
+/// A backup against its manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    /// Of the right size; with [`Found::check`], of the right checksum.
+    Good,
+    /// Shorter than it was.
+    Cut,
+    /// Other bytes than were written.
+    Changed,
+    /// The manifest is there and the file is not.
+    Missing,
+}
+
+impl State {
+    /// By the size alone.
+    pub(crate) fn by_size(actual: u64, manifest: &Manifest) -> State {
+        match actual.cmp(&manifest.bytes) {
+            std::cmp::Ordering::Less => State::Cut,
+            std::cmp::Ordering::Equal => State::Good,
+            std::cmp::Ordering::Greater => State::Changed,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            State::Good => "good",
+            State::Cut => "cut",
+            State::Changed => "changed",
+            State::Missing => "missing",
+        }
+    }
+}
+
+impl Found {
+    /// Reads the whole file and compares its checksum.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) fn check(&mut self) -> Result<State> {
+        if self.state == State::Good && sha256(&self.file)? != self.manifest.sha256 {
+            self.state = State::Changed;
+        }
+        Ok(self.state)
+    }
+}
+
+/// The SHA-256 of a file, in hex.
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn sha256(file: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut opened =
+        open(file).with_context(|| format!("cannot read the backup `{}`", file.display()))?;
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let read = opened
+            .read(&mut buffer)
+            .with_context(|| format!("cannot read the backup `{}`", file.display()))?;
+        if read == 0 {
+            break;
+        }
+        hash.update(&buffer[..read]);
+    }
+    Ok(pg_dump::hex(&hash.finalize()))
+}
+
+/// The backups in a folder, newest first. A manifest that cannot be understood is warned of.
+///
+/// # Errors
+/// If the folder is there and cannot be read.
+pub(crate) fn list(folder: &Path, ui: &Ui) -> Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for path in files(folder)? {
+        if !path.to_string_lossy().ends_with(".sql.json") {
+            continue;
+        }
+        let file = path.with_extension("");
+        match Manifest::of(&file) {
+            Ok(Some(manifest)) => {
+                let state = match std::fs::symlink_metadata(&file) {
+                    Ok(found) if found.is_file() => State::by_size(found.len(), &manifest),
+                    _ => State::Missing,
+                };
+                found.push(Found {
+                    file,
+                    manifest,
+                    state,
+                });
+            }
+            Ok(None) => {}
+            Err(error) => ui.warn(failures::from_error(&error).one_line()),
+        }
+    }
+    found.sort_by_key(|found| std::cmp::Reverse(found.manifest.created_at));
     Ok(found)
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => {
+            return Err(error)
+                .with_context(|| format!("cannot read the backup folder `{}`", folder.display()));
+        }
+    };
+    entries.map(|entry| Ok(entry?.path())).collect()
+}
+
+/// Old backups: of each table of each database the newest that is proven and unharmed stays, and so
+/// do those that are newer than it; what is older than it may go.
+pub(crate) struct Prunable {
+    pub(crate) delete: Vec<Found>,
+    /// Old ones that stay: nothing newer of their table is proven.
+    pub(crate) keep: Vec<Found>,
+}
+
+/// Sorts the old backups into those that may go and those that stay. `check` says whether one is
+/// unharmed: [`Found::check`], or what is known of it already.
+///
+/// # Errors
+/// If a file cannot be read.
+pub(crate) fn prunable(
+    found: Vec<Found>,
+    older_than: Duration,
+    now: Timestamp,
+    check: impl Fn(&mut Found) -> Result<State>,
+) -> Result<Prunable> {
+    let mut prunable = Prunable {
+        delete: Vec::new(),
+        keep: Vec::new(),
+    };
+    // Newest first: the first proven and unharmed one of a table is the one that stays.
+    let mut safe: Vec<(Identity, String)> = Vec::new();
+    for mut backup in found {
+        if backup.state == State::Missing {
+            prunable.delete.push(backup);
+            continue;
+        }
+        let of = (backup.manifest.identity(), backup.manifest.table.clone());
+        let age = now.duration_since(backup.manifest.created_at);
+        let is_old = age.is_positive() && age.unsigned_abs() >= older_than;
+        if safe.contains(&of) {
+            if is_old {
+                prunable.delete.push(backup);
+            }
+        } else if backup.manifest.proof != Proof::None && check(&mut backup)? == State::Good {
+            safe.push(of);
+            if is_old {
+                prunable.keep.push(backup);
+            }
+        } else if is_old {
+            prunable.keep.push(backup);
+        }
+    }
+    Ok(prunable)
+}
+
+/// Deletes a backup: the file first, so that no file without a manifest is left.
+///
+/// # Errors
+/// If it cannot be deleted.
+pub(crate) fn delete(backup: &Found) -> Result {
+    for path in [&backup.file, &Manifest::path(&backup.file)] {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot delete `{}`", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Finds a table that can be backed up.
@@ -350,16 +812,17 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<(PathBuf, Manifest)>> {
 /// # Errors
 /// If it does not exist, is no table, or may not be read.
 pub(crate) fn table(db: &mut Database, name: &str) -> Result<Relation> {
-    let parsed = crate::migration::effects::ObjectName::parse(name).ok_or_else(|| {
+    let parsed = ObjectName::parse(name).ok_or_else(|| {
         Failure::usage(format!("not a table's name: `{name}`")).hint("cargo xtask db-backup users")
     })?;
     let Some(relation) = catalog::find(db, &parsed)? else {
         let elsewhere = catalog::schemas_with(db, &parsed.name)?;
-        return Err(super::preflight::missing_table(db, &parsed, &elsewhere).into());
+        return Err(preflight::missing_table(db, &parsed, &elsewhere).into());
     };
-    super::preflight::must_be_table(&relation)?;
+    preflight::must_be_table(&relation)?;
+    must_hold_rows(&relation)?;
     if !relation.readable {
-        return Err(super::preflight::not_readable(db, &relation).into());
+        return Err(preflight::not_readable(db, &relation).into());
     }
     Ok(relation)
 }

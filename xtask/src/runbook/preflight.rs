@@ -331,6 +331,29 @@ pub(crate) fn free_bytes(folder: &std::path::Path) -> Result<u64> {
     Ok(stats.f_bavail.saturating_mul(stats.f_frsize))
 }
 
+/// The file system has room for a backup of these tables. What a dump takes is not known before: a
+/// row's text is about as long as the row, unless PostgreSQL has compressed it.
+///
+/// # Errors
+/// If there is less room than the tables take.
+pub(crate) fn room(folder: &std::path::Path, tables: &[Relation]) -> Result<(u64, u64)> {
+    let needed = tables.iter().map(|table| table.bytes).sum();
+    let free = free_bytes(folder)?;
+    if free >= needed {
+        return Ok((free, needed));
+    }
+    Err(Failure::failed("there is no room for the backup")
+        .cause(format!(
+            "{} free in `{}`, and the tables take {}",
+            ui::bytes(free),
+            folder.display(),
+            ui::bytes(needed)
+        ))
+        .state("nothing was changed")
+        .hint("choose a folder with more room: cargo xtask db-migrate --backups DIR")
+        .into())
+}
+
 /// `1 table`, `2 tables`.
 pub(crate) fn summary(touched: &Touched) -> String {
     let tables: BTreeSet<&ObjectName> = touched.tables().collect();

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::json;
 
+use super::backup::{self, Found};
 use super::run::Outcome;
 use crate::Context;
 use crate::database::Database;
@@ -74,11 +75,19 @@ pub(crate) fn finish(
         .iter()
         .flat_map(|migration| migration.up.directives.next.iter().cloned())
         .collect();
-    for backup in &outcome.backups {
+    if !outcome.backups.is_empty() {
         next.push(format!(
-            "from {}, if all is well, the backup may go: rm {file} {file}.json",
+            "from {}, if all is well, the backup may go: cargo xtask db-backups prune",
             day(db.server.clock + KEEP_BACKUPS),
-            file = backup.file.display(),
+        ));
+    }
+    let found = backup::list(&ctx.config.backups, &ctx.ui)?;
+    let known = |found: &mut Found| Ok(found.state);
+    let due = backup::prunable(found, KEEP_BACKUPS, db.server.clock, known)?.delete;
+    if !due.is_empty() {
+        next.push(format!(
+            "{} may go already: cargo xtask db-backups prune",
+            ui::plural(due.len() as u64, "old backup")
         ));
     }
     let title = format!("Migrated {}", db.server);
@@ -95,13 +104,18 @@ pub(crate) fn finish_rollback(
     outcome: &Outcome,
     reports: &Reports,
 ) -> Result {
-    let mut next = vec!["to apply it again: cargo xtask db-migrate".to_owned()];
-    for backup in &outcome.backups {
-        next.push(format!(
-            "the rows as they were before: {}",
-            backup.file.display()
-        ));
-    }
+    let restores: Vec<String> = outcome
+        .backups
+        .iter()
+        .map(|backup| format!("\n        cargo xtask db-restore {}", backup.file.display()))
+        .collect();
+    let next = [match restores.is_empty() {
+        true => "to apply it again: cargo xtask db-migrate".to_owned(),
+        false => format!(
+            "to apply it again, with every value that it had:\n        cargo xtask db-migrate{}",
+            restores.concat()
+        ),
+    }];
     let title = format!("Rolled back {}", db.server);
     tell(ctx, &title, outcome, &next, reports)
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::apply::{Direction, Effort, Runner, script, start_psql};
-use super::backup::{self, Backups, Taken};
+use super::backup::{self, Taken};
 use super::preflight::{self, Touched};
 use super::steps::{self, Action, Loss, Step};
 use super::verify::{self, Checked};
@@ -119,7 +119,7 @@ pub(crate) fn migrate(
         ctx.ui.info("Notice", line);
     }
 
-    let backups = tables_to_back_up(db, options, &touched)?;
+    let backups = tables_to_back_up(ctx, db, options, &touched)?;
     let steps = steps::of_run(Direction::Up, backups, &pending, pending.clone())?;
     let Some(psql) = psql else {
         print_plan(ctx, db, &steps);
@@ -193,7 +193,7 @@ pub(crate) fn rollback(
         .collect();
     show_losses(ctx, db, &losses)?;
 
-    let backups = tables_to_back_up(db, options, &touched)?;
+    let backups = tables_to_back_up(ctx, db, options, &touched)?;
     let remaining = remaining(folder, &applied, &undone);
     let steps = steps::of_run(Direction::Down, backups, &undone, remaining)?;
     if options.dry_run {
@@ -236,13 +236,6 @@ fn run_steps(
 ) -> Result<Outcome> {
     let mut outcome = Outcome::of(db, direction, started, options);
     let tools = ctx.tools();
-    let backups = Backups {
-        config: &ctx.config,
-        tools,
-        ui: &ctx.ui,
-        proof: options.backup.proof,
-        application_name: &ctx.application_name,
-    };
     let (verb_done, verb_now) = match direction {
         Direction::Up => ("Applied", "applied"),
         Direction::Down => ("Undid", "undone"),
@@ -269,19 +262,17 @@ fn run_steps(
             continue;
         };
         let at = Instant::now();
-        let taken = backups.take(runner.db, relation).map_err(|error| {
-            failures::from_error(&error).state("no migration has run; nothing was changed")
-        })?;
+        let taken =
+            backup::take(ctx, runner.db, relation, options.backup.proof).map_err(|error| {
+                failures::from_error(&error).state("no migration has run; nothing was changed")
+            })?;
         let what = format!(
-            "{}: {}, {} in {}{}",
+            "{}: {}, {} in {} ({})",
             taken.table,
             ui::plural(taken.rows, "row"),
             ui::bytes(taken.bytes),
             taken.file.display(),
-            match taken.proof.as_str() {
-                "rows" => " (row count compared)",
-                _ => " (not proven)",
-            }
+            taken.proven()
         );
         ctx.ui.status(
             "Backed up",
@@ -359,8 +350,13 @@ fn run_steps(
     Ok(outcome)
 }
 
-/// Which tables a run backs up: those that the directives name, and that are there.
+/// Which tables a run backs up: those that the directives name, and that are there; what a foreign
+/// key refers to comes first, as it must when they are restored.
+///
+/// # Errors
+/// If one is no table, or there is no room for them.
 fn tables_to_back_up(
+    ctx: &Context,
     db: &mut Database,
     options: &Options<'_>,
     touched: &Touched,
@@ -368,11 +364,26 @@ fn tables_to_back_up(
     if options.backup.no_backup {
         return Ok(Vec::new());
     }
-    touched
-        .backup
-        .iter()
-        .map(|name| backup::table(db, &name.to_string()))
-        .collect()
+    let mut waiting = Vec::new();
+    for name in &touched.backup {
+        let table = backup::table(db, &name.to_string())?;
+        let referenced = catalog::referenced_tables(db, table.oid)?;
+        waiting.push((table, referenced));
+    }
+    let mut tables: Vec<Relation> = Vec::new();
+    while !waiting.is_empty() {
+        let is_waiting = |oid: &u32| waiting.iter().any(|(table, _)| table.oid == *oid);
+        // In a circle any may be the first.
+        let next = waiting
+            .iter()
+            .position(|(_, referenced)| !referenced.iter().any(is_waiting))
+            .unwrap_or(0);
+        tables.push(waiting.remove(next).0);
+    }
+    if !tables.is_empty() {
+        preflight::room(&ctx.config.backups, &tables)?;
+    }
+    Ok(tables)
 }
 
 /// The applied migrations that a rollback leaves, whose checks must hold after it.

@@ -58,7 +58,9 @@ fn backup_step<'a>(relation: Relation) -> Step<'a> {
         title: format!("Back up `{table}`"),
         why: "If something goes wrong, every row can come back as it was.".to_owned(),
         command: backup::command(&table, &format!("backups/{}_backup_….sql", relation.name)),
-        verification: "as many rows in the file as in the table, in one snapshot".to_owned(),
+        verification:
+            "restored into a scratch table: the rows and the content of the dump's own snapshot"
+                .to_owned(),
         action: Action::Backup(relation),
     }
 }

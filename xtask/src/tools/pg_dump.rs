@@ -1,6 +1,7 @@
-//! pg_dump of one table's rows, streamed: hashed and counted on the way to the file.
+//! pg_dump of one table's rows, streamed: hashed and counted on the way to whoever wants them. Also
+//! reads such a dump back: its rows only, never its SQL.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -44,19 +45,30 @@ pub(crate) struct Dump {
     pub(crate) sha256: String,
 }
 
+/// Who gets a dump while it is read.
+pub(crate) trait Sink {
+    /// The next bytes of the dump, all of them in their order.
+    fn bytes(&mut self, bytes: &[u8]) -> Result;
+
+    /// Rows begin: `"id, email"` of `COPY public.users (id, email) FROM stdin;`.
+    fn columns(&mut self, list: &str) -> Result;
+
+    /// Whole rows in COPY's text format; these bytes were given to [`Sink::bytes`] too.
+    fn rows(&mut self, rows: &[u8]) -> Result;
+}
+
 /// The arguments as a person would type them.
 pub(crate) fn arguments(table: &str) -> [String; 2] {
     [format!("--table={table}"), "--data-only".to_owned()]
 }
 
-/// Writes the dump to `out`, telling `progress` the rows and bytes so far.
+/// Gives the dump to `sink`, telling `progress` the rows and bytes so far.
 ///
 /// # Errors
-/// If pg_dump fails, the dump has no trailer, or `out` cannot be written (the errno is in the
-/// chain: a full disk is `ENOSPC`).
+/// If pg_dump fails, the dump has no trailer, or `sink` fails (a full disk is `ENOSPC` in the chain).
 pub(crate) fn run(
     request: &Request<'_>,
-    out: &mut impl Write,
+    sink: &mut impl Sink,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Dump> {
     let sh = Shell::new()?;
@@ -92,7 +104,7 @@ pub(crate) fn run(
         text
     });
     let written = match child.stdout.take() {
-        Some(stdout) => copy(BufReader::with_capacity(BUFFER, stdout), out, progress),
+        Some(stdout) => read(BufReader::with_capacity(BUFFER, stdout), sink, progress),
         None => Err(anyhow::anyhow!("pg_dump has no output")),
     };
     if written.is_err() {
@@ -122,13 +134,16 @@ pub(crate) fn run(
     Ok(dump)
 }
 
-/// Copies the dump, counting the rows of COPY data; also says whether the trailer was there.
+/// Reads a dump to its end, counting the rows of COPY data; also says whether the trailer was there.
 ///
 /// COPY's text format escapes newlines, so each line of its data is one row, and `\.` alone on a
 /// line ends it (PostgreSQL manual, COPY, "Text Format").
-fn copy(
+///
+/// # Errors
+/// If `from` cannot be read, or `sink` fails.
+pub(crate) fn read(
     mut from: impl BufRead,
-    to: &mut impl Write,
+    sink: &mut impl Sink,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(Dump, bool)> {
     let mut hash = Sha256::new();
@@ -139,12 +154,13 @@ fn copy(
     loop {
         interrupt::check()?;
         if in_copy {
-            let buffer = from.fill_buf().context("cannot read pg_dump's output")?;
+            let buffer = from.fill_buf().context("cannot read the dump")?;
             let data = whole_rows(buffer);
             if !data.is_empty() {
                 rows += memchr::memchr_iter(b'\n', data).count() as u64;
                 hash.update(data);
-                to.write_all(data)?;
+                sink.bytes(data)?;
+                sink.rows(data)?;
                 bytes += data.len() as u64;
                 progress(rows, bytes);
                 let len = data.len();
@@ -155,31 +171,58 @@ fn copy(
         // A line that begins or ends the data, is outside of it, or does not fit the buffer.
         line.clear();
         from.read_until(b'\n', &mut line)
-            .context("cannot read pg_dump's output")?;
+            .context("cannot read the dump")?;
         if line.is_empty() {
             break;
         }
+        hash.update(&line);
+        sink.bytes(&line)?;
+        bytes += line.len() as u64;
         if in_copy {
             in_copy = line != END_OF_DATA;
-            rows += u64::from(in_copy);
+            if in_copy {
+                rows += 1;
+                sink.rows(&line)?;
+            }
+        } else if let Some(list) = columns(&line) {
+            in_copy = true;
+            sink.columns(list)?;
         } else {
-            in_copy = line.starts_with(b"COPY ") && line.ends_with(b" FROM stdin;\n");
             complete |= line.starts_with(TRAILER.as_bytes());
         }
-        hash.update(&line);
-        to.write_all(&line)?;
-        bytes += line.len() as u64;
     }
-    let digest = hash.finalize();
-    let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok((
         Dump {
             rows,
             bytes,
-            sha256,
+            sha256: hex(&hash.finalize()),
         },
         complete,
     ))
+}
+
+/// Lowercase hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The column list of a line that begins COPY data, as pg_dump's `dumpTableData` writes it; that of a
+/// table without columns is empty.
+fn columns(line: &[u8]) -> Option<&str> {
+    let line = line
+        .strip_prefix(b"COPY ")?
+        .strip_suffix(b" FROM stdin;\n")?;
+    let line = std::str::from_utf8(line).ok()?;
+    // The table's name may hold a parenthesis only inside of quotes.
+    let mut quoted = false;
+    let start = line.find(|c| {
+        quoted ^= c == '"';
+        c == '(' && !quoted
+    });
+    match start {
+        Some(start) => line[start + 1..].strip_suffix(')'),
+        None => Some(""),
+    }
 }
 
 const END_OF_DATA: &[u8] = b"\\.\n";
@@ -200,11 +243,35 @@ fn whole_rows(buffer: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
-    fn copied(text: &str, capacity: usize) -> (Dump, bool, Vec<u8>) {
-        let mut out = Vec::new();
+    #[derive(Default)]
+    struct Got {
+        bytes: Vec<u8>,
+        columns: Vec<String>,
+        rows: Vec<u8>,
+    }
+
+    impl Sink for Got {
+        fn bytes(&mut self, bytes: &[u8]) -> Result {
+            self.bytes.extend_from_slice(bytes);
+            Ok(())
+        }
+
+        fn columns(&mut self, list: &str) -> Result {
+            self.columns.push(list.to_owned());
+            Ok(())
+        }
+
+        fn rows(&mut self, rows: &[u8]) -> Result {
+            self.rows.extend_from_slice(rows);
+            Ok(())
+        }
+    }
+
+    fn got(text: &str, capacity: usize) -> (Dump, bool, Got) {
+        let mut got = Got::default();
         let from = BufReader::with_capacity(capacity, text.as_bytes());
-        let (dump, complete) = copy(from, &mut out, &mut |_, _| {}).expect("copies");
-        (dump, complete, out)
+        let (dump, complete) = read(from, &mut got, &mut |_, _| {}).expect("reads");
+        (dump, complete, got)
     }
 
     #[test]
@@ -220,25 +287,46 @@ mod tests {
                 "--\n\nCOPY public.users (id, email) FROM stdin;\n{data}\\.\n\nSELECT 1;\n{TRAILER}\n"
             );
             for capacity in [4, 5, 7, 16, 64, 4096] {
-                let (dump, complete, out) = copied(&text, capacity);
+                let (dump, complete, got) = got(&text, capacity);
                 assert_eq!(dump.rows, rows, "{data:?} with {capacity}");
                 assert!(complete);
-                assert_eq!(out, text.as_bytes());
+                assert_eq!(got.bytes, text.as_bytes());
+                assert_eq!(got.rows, data.as_bytes());
+                assert_eq!(got.columns, ["id, email"]);
                 assert_eq!(dump.bytes, text.len() as u64);
             }
         }
     }
 
     #[test]
+    fn the_column_list_is_found_behind_any_name() {
+        for (line, expected) in [
+            (
+                "COPY public.users (id, email) FROM stdin;\n",
+                Some("id, email"),
+            ),
+            (
+                "COPY public.\"a (b)\" (\"c)\", d) FROM stdin;\n",
+                Some("\"c)\", d"),
+            ),
+            ("COPY public.users  FROM stdin;\n", Some("")),
+            ("COPY public.users (id) FROM stdin;", None),
+            ("SELECT 1;\n", None),
+        ] {
+            assert_eq!(columns(line.as_bytes()), expected, "{line}");
+        }
+    }
+
+    #[test]
     fn a_dump_without_its_trailer_is_told() {
-        let (dump, complete, _) = copied("COPY t (a) FROM stdin;\n1\n2\n", 16);
+        let (dump, complete, _) = got("COPY t (a) FROM stdin;\n1\n2\n", 16);
         assert_eq!(dump.rows, 2);
         assert!(!complete);
     }
 
     #[test]
     fn the_hash_is_that_of_the_bytes() {
-        let (dump, _, _) = copied("abc", 2);
+        let (dump, _, _) = got("abc", 2);
         assert_eq!(
             dump.sha256,
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -24,6 +24,7 @@ fn files(project: &Project) -> Vec<String> {
                 .to_string_lossy()
                 .into_owned()
         })
+        .filter(|name| name != ".gitignore")
         .collect();
     names.sort();
     names
@@ -87,17 +88,25 @@ fn name_and_manifest_tell_what_the_file_is() {
         fields,
         [
             "bytes",
+            "columns",
+            "command",
+            "content_hash",
             "created_at",
             "database",
+            "database_oid",
             "file",
             "host",
             "pg_dump_version",
             "port",
             "proof",
             "rows",
+            "run_started_at",
+            "sequences",
             "server_version",
             "sha256",
-            "table"
+            "system_identifier",
+            "table",
+            "wal_lsn"
         ]
     );
     for (field, expected) in [
@@ -106,7 +115,7 @@ fn name_and_manifest_tell_what_the_file_is() {
         ("rows", 1_200.into()),
         ("bytes", bytes.len().into()),
         ("sha256", sha256.as_str().into()),
-        ("proof", "rows".into()),
+        ("proof", "restore".into()),
         ("database", project.database.as_str().into()),
         ("host", "127.0.0.1".into()),
         ("port", server().port().into()),

@@ -118,6 +118,11 @@ impl Project {
         command
     }
 
+    /// As [`Project::xtask`], with no database configured but in `.env`.
+    pub(crate) fn unconfigured_run(&self, arguments: &[&str]) -> Run {
+        Run::of(&mut self.unconfigured(arguments))
+    }
+
     /// Runs a command to its end.
     pub(crate) fn xtask(&self, arguments: &[&str]) -> Run {
         Run::of(&mut self.command(arguments))

@@ -9,6 +9,8 @@ mod failures;
 mod flow;
 mod noon;
 mod output;
+mod proof;
 mod report;
+mod restore;
 mod seed;
 mod setup;
