@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 
 use super::build_watch::BuildWatch;
-use super::lock_wait::Waiter;
+use super::lock_wait::{Waiter, locked_by};
 use super::preflight::Touched;
 use super::verify::{self, Checked};
 use super::{excerpt, failures, indexes};
@@ -207,7 +207,7 @@ impl<'a> Runner<'a> {
     ) -> Result<Effort> {
         let checks = checks(migration, direction);
         let again = self.again.clone();
-        let mut waiter = Waiter::new(self.locks, script, &again);
+        let mut waiter = Waiter::new(self.locks, locked_by(script), &again);
         let reply = loop {
             if self.ahead.pop_front() != Some(migration.version) {
                 interrupt::check()?;
@@ -334,7 +334,7 @@ impl<'a> Runner<'a> {
             ))
         })?;
         let again = self.again.clone();
-        let mut waiter = Waiter::new(self.locks, script, &again);
+        let mut waiter = Waiter::new(self.locks, locked_by(script), &again);
         for (index, statement) in script.statements.iter().enumerate() {
             let result = interrupt::check()
                 .and_then(|()| self.alone(script, statement, direction, &mut waiter));

@@ -27,7 +27,8 @@ const JITTER_GROWS_TO: u32 = 10;
 /// The tries of one migration.
 pub(crate) struct Waiter<'a> {
     locks: Locks,
-    script: &'a Script,
+    /// The tables that are locked, as far as it is known beforehand.
+    tables: Vec<ObjectName>,
     /// The command that goes on where this one stops.
     again: &'a str,
     started: Instant,
@@ -40,10 +41,10 @@ pub(crate) struct Waiter<'a> {
 }
 
 impl<'a> Waiter<'a> {
-    pub(crate) fn new(locks: Locks, script: &'a Script, again: &'a str) -> Waiter<'a> {
+    pub(crate) fn new(locks: Locks, tables: Vec<ObjectName>, again: &'a str) -> Waiter<'a> {
         Waiter {
             locks,
-            script,
+            tables,
             again,
             started: Instant::now(),
             attempts: 1,
@@ -113,7 +114,7 @@ impl<'a> Waiter<'a> {
         let blocking: Vec<i32> = seen.blockers.iter().map(|session| session.pid).collect();
         // A try that was too short to be looked at stood in line for one of its own tables.
         let relations = match &seen.relations[..] {
-            [] if blocking.is_empty() => locked_tables(db, self.script)?,
+            [] if blocking.is_empty() => oids(db, &self.tables)?,
             relations => relations.to_vec(),
         };
         let mut in_the_way = seen.blockers.clone();
@@ -191,13 +192,8 @@ impl<'a> Waiter<'a> {
 
     /// Cancels an autovacuum, or where this role may not, waits for it where nobody queues behind.
     fn displace(&self, db: &mut Database, autovacuum: &Session) -> bool {
-        let tables = || {
-            self.script
-                .effects()
-                .filter_map(|(_, effects)| locked_table(effects))
-        };
         activity::cancel(&mut db.client, autovacuum.pid).is_ok()
-            || tables().any(|table| {
+            || self.tables.iter().any(|table| {
                 activity::displace_autovacuum(&mut db.client, &table.to_string()).is_ok()
             })
     }
@@ -252,28 +248,24 @@ impl<'a> Waiter<'a> {
     }
 }
 
-/// The table that a statement takes a strong lock on, if it says so.
-fn locked_table(effects: Vec<Effect>) -> Option<ObjectName> {
-    effects.into_iter().find_map(|effect| match effect {
+/// The tables on which a script takes a strong lock, as far as its statements say so.
+pub(crate) fn locked_by(script: &Script) -> Vec<ObjectName> {
+    let effects = script.effects().flat_map(|(_, effects)| effects);
+    let locked = effects.filter_map(|effect| match effect {
         Effect::AlterTable { table, .. }
         | Effect::DropTable { table, .. }
         | Effect::Truncate { table }
         | Effect::References { table }
         | Effect::CreateIndex { table, .. } => Some(table),
         _ => None,
-    })
+    });
+    locked.collect()
 }
 
-/// The tables of a script that take a strong lock and are there.
-fn locked_tables(db: &mut Database, script: &Script) -> Result<Vec<u32>> {
-    let mut relations = Vec::new();
-    for table in script
-        .effects()
-        .filter_map(|(_, effects)| locked_table(effects))
-    {
-        relations.extend(catalog::find(db, &table)?.map(|relation| relation.oid));
-    }
-    Ok(relations)
+/// Those of the tables that are there.
+fn oids(db: &mut Database, tables: &[ObjectName]) -> Result<Vec<u32>> {
+    let there = catalog::existing(db, tables)?;
+    Ok(there.iter().map(|relation| relation.oid).collect())
 }
 
 /// A random part of `most` (full jitter: two runs that failed together do not meet again).

@@ -27,6 +27,7 @@ use crate::database::{Database, SESSION_OPTIONS, connect, lock, pooler};
 use crate::error::{Failure, Kind, Result};
 use crate::flags::Restore;
 use crate::interrupt;
+use crate::migration::effects::ObjectName;
 use crate::tools::pg_dump;
 use crate::ui;
 
@@ -237,7 +238,7 @@ struct Session {
 }
 
 impl Session {
-    fn open(ctx: &Context, db: &Database) -> Result<Session> {
+    fn open(ctx: &Context, db: &mut Database) -> Result<Session> {
         let lock_timeout = db.lock_wait.as_millis();
         let options = format!("{SESSION_OPTIONS} {OPTIONS} -c lock_timeout={lock_timeout}");
         let connection = connect::connect(&db.target, &ctx.application_name, &options)?;
@@ -250,7 +251,7 @@ impl Session {
             .query_one("SELECT pg_catalog.pg_backend_pid()", &[])?
             .get(0);
         if pid == db.server.backend_pid {
-            return Err(pooler::failure().into());
+            return Err(pooler::failure(db).into());
         }
         Ok(Session { client, pid })
     }
@@ -752,7 +753,9 @@ fn merge(
             ui::plural(plan.triggers.len() as u64, "trigger")
         ));
     }
-    let mut waiter = Waiter::new(flags.locks);
+    let again = format!("cargo xtask db-restore {}", flags.file.display());
+    let tables = ObjectName::parse(&plan.table).into_iter().collect();
+    let mut waiter = Waiter::new(flags.locks, tables, &again);
     let progress = ctx.ui.progress("Restoring");
     loop {
         interrupt::check()?;
