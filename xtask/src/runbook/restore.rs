@@ -75,7 +75,7 @@ pub(crate) fn run(ctx: &Context, flags: &Restore) -> Result<Merged> {
     if !flags.dry_run {
         lock::acquire(&mut db, flags.locks, &ctx.ui)?;
     }
-    let mut session = Session::open(ctx, &db)?;
+    let mut session = Session::open(ctx, &mut db)?;
     let plan = Plan::of(&mut session.client, &table, &manifest, &flags.columns)?;
     if !plan.skipped.is_empty() {
         ctx.ui.info(
