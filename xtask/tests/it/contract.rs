@@ -204,7 +204,7 @@ fn db_verify_db_backup_db_backups_and_db_doctor_have_their_shapes() {
         .succeeds();
     assert_eq!(
         shape_of(&run),
-        "{backups: [{age_seconds: int, bytes: int, created_at: text, database: text, file: text, proof: text, rows: int, sha256: text, table: text}]}"
+        "{backups: [{age_seconds: int, bytes: int, created_at: text, database: text, file: text, proof: text, rows: int, sha256: text, state: text, table: text}]}"
     );
     assert_eq!(document(&run)["backups"].as_array().map(Vec::len), Some(2));
     let run = project.xtask(&["db-doctor", "--format", "json"]).succeeds();
