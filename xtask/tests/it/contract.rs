@@ -47,7 +47,7 @@ fn shape_of(run: &Run) -> String {
 const ERROR: &str =
     "{error: {causes: [text], code: int, hint: text, message: text, sqlstate: null}}";
 const RUN: &str = "{direction: text, duration_ms: float, lock_attempts: int, lock_wait_ms: float, started_at: text}";
-const BACKUP: &str = "{bytes: int, file: text, proof: text, rows: int, sha256: text, state: text, table: text}";
+const BACKUP: &str = "{bytes: int, file: text, proof: text, rows: int, sha256: text, table: text}";
 const STEP: &str = "{duration_ms: float, lock_attempts: int, name: text, version: int}";
 const CHECK: &str = "{check: text, ok: bool, version: int}";
 
