@@ -99,6 +99,7 @@ fn every_help_page() {
         "db-verify",
         "db-backup",
         "db-backups",
+        "db-restore",
         "db-baseline",
         "db-seed",
         "db-psql",

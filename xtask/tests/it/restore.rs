@@ -64,7 +64,7 @@ fn an_email_is_never_run_as_sql() {
     project.xtask(&["db-migrate"]).succeeds();
     project.sql(
         "CREATE TABLE canary (); UPDATE users SET password_hash = 'no dollar, which psql takes for a quote';
-         UPDATE users SET email = 'x@y; DROP TABLE canary; --' WHERE id = 7",
+         UPDATE users SET email = 'x@y; DROP TABLE public.canary; --' WHERE id = 7",
     );
     let file = back_up(&project, "users");
     project.xtask(&["db-rollback", "--yes"]).succeeds();
@@ -77,14 +77,14 @@ fn an_email_is_never_run_as_sql() {
     assert_eq!(project.value("SELECT to_regclass('canary')"), "canary");
     assert_eq!(
         project.value("SELECT email FROM users WHERE id = 7"),
-        "x@y; DROP TABLE canary; --"
+        "x@y; DROP TABLE public.canary; --"
     );
 
     guides_restore(&project, &file).succeeds();
     assert_eq!(
         project.value("SELECT to_regclass('canary')"),
         "",
-        "the guide's way is no trap any more"
+        "psql, fed with the dump, drops it"
     );
 }
 
