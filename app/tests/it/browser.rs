@@ -102,7 +102,7 @@ async fn a_person_signs_in_looks_around_and_signs_out() {
             30
         );
         // The chart's words are large enough to read.
-        let size = "const text = document.querySelector('svg text.x'); \
+        let size = "const text = document.querySelector('svg text'); \
                     return text.getBoundingClientRect().height";
         assert!(
             page.script(size).as_f64().unwrap() > 9.0,

@@ -10,3 +10,4 @@ mod migration;
 mod plans;
 mod process;
 mod session;
+mod traffic;
