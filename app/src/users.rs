@@ -78,7 +78,7 @@ pub struct SignIns {
 }
 
 /// Stamps the user and opens the session, both or neither, and clears away the user's old sessions.
-const STAMP_AND_OPEN: &str = "
+pub const STAMP_AND_OPEN: &str = "
     WITH over AS (
         DELETE FROM sessions WHERE user_id = $1 AND expires_at <= $2
     ), stamped AS (

@@ -34,7 +34,7 @@ async fn no_login_fails_during_migrations_and_rollbacks() {
             tokio::spawn(read_slowly(arena.app.database.clone(), seconds))
         });
         tokio::time::sleep(Duration::from_millis(200)).await;
-        arena.xtask(&["db-migrate", "--no-backup"]);
+        arena.xtask(&["db-migrate"]);
         arena.everybody_is_stamped(&traffic).await;
         if let Some(reader) = reader {
             reader.await.unwrap();
@@ -56,7 +56,7 @@ async fn no_login_fails_when_the_application_is_restarted_as_well() {
     let traffic = Traffic::start(address);
     traffic.restarting.store(true, Ordering::Relaxed);
     for _ in 0..rounds {
-        let migration = arena.start(&["db-migrate", "--no-backup"]);
+        let migration = arena.start(&["db-migrate"]);
         tokio::time::sleep(Duration::from_millis(100)).await;
         app.signal_to_stop();
         assert!(app.wait(), "it stops in good order");
