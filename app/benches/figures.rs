@@ -268,7 +268,7 @@ impl Bench {
                     ORDER BY last_login_at DESC NULLS LAST, id LIMIT 26";
         let mut slowest: f64 = 0.0;
         for query in [COUNT, &histogram, page] {
-            let mut script = format!("\\timing on\n\\o /dev/null\n");
+            let mut script = "\\timing on\n\\o /dev/null\n".to_owned();
             for _ in 0..21 {
                 script += &format!("{query};\n");
             }

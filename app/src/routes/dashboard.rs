@@ -279,8 +279,8 @@ fn round_up(number: i64) -> i64 {
 fn short(number: i64) -> String {
     match number {
         ..10_000 => count(number),
-        ..1_000_000 => format!("{}k", number / 1_000),
-        _ => format!("{} M", number as f64 / 1e6),
+        10_000..1_000_000 => format!("{}k", number / 1_000),
+        1_000_000.. => format!("{} M", number as f64 / 1e6),
     }
 }
 
