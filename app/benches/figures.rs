@@ -2,7 +2,8 @@
 //!
 //! Everything runs on a throwaway server beside the application, whose `fsync` is off, so what is
 //! compared is the work of the processors; ratios count, not absolute figures. `ROWS=10000,1000000`
-//! chooses the tables of `dashboard`, `SECONDS=10` how long each rate is measured.
+//! chooses the tables of `dashboard`, `SECONDS=3` how long each rate is measured at a time. What is
+//! compared takes turns, so that both see the same machine; figures are medians over the turns.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measures")]
 
@@ -25,6 +26,8 @@ use jiff::{SignedDuration, Timestamp};
 use private_server::{Installation, ThrowawayServer, installation};
 
 const PASSWORD: &str = "correct horse battery staple";
+/// How often each of the things that are compared has its turn.
+const TURNS: usize = 5;
 /// The index, as its migration makes it.
 const INDEX: &str = "CREATE INDEX idx_users_last_login_at ON users (last_login_at DESC NULLS LAST)";
 
@@ -72,7 +75,7 @@ impl Bench {
             ("autovacuum", "off"),
         ];
         let server = ThrowawayServer::start(&installation, &settings)?;
-        let seconds = environment("SECONDS").map_or(Ok(10), |text| text.parse())?;
+        let seconds = environment("SECONDS").map_or(Ok(3), |text| text.parse())?;
         let cores = std::thread::available_parallelism()?.get();
         println!("PostgreSQL {}, {cores} cores", installation.version()?);
         Ok(Bench {
@@ -114,6 +117,7 @@ impl Bench {
     fn psql(&self, database: &str, script: &str) -> Result<String> {
         let mut child = Command::new(self.installation.program("psql"))
             .args(["-XAtq", "--set=ON_ERROR_STOP=1"])
+            .env("PGOPTIONS", "-c client_min_messages=warning")
             .args(self.connection(database))
             .env("PGPASSWORD", self.server.password())
             .stdin(Stdio::piped())
@@ -171,26 +175,22 @@ impl Bench {
         };
         let clients = 4 * self.cores;
         let app = App::start(&self.server.url("logins"))?;
-        // One after the other twice, so that a machine that changes its speed shows.
-        for _ in 0..2 {
-            let alone = rate(self.cores, self.time, |_| verify);
-            let logins = app.logins(clients, self.time, USERS)?;
-            println!(
-                "argon2id alone {alone:.1}/s, logins {logins:.1}/s with {clients} clients: ratio {:.2}",
-                logins / alone
-            );
+        let (mut alone, mut logins) = (Vec::new(), Vec::new());
+        for _ in 0..TURNS {
+            alone.push(rate(self.cores, self.time, |_| verify));
+            logins.push(app.logins(clients, self.time, USERS)?);
         }
+        let (alone, logins) = (median(&mut alone), median(&mut logins));
+        println!(
+            "argon2id alone {alone:.1}/s, logins {logins:.1}/s with {clients} clients: ratio {:.2}",
+            logins / alone
+        );
         drop(app);
 
         println!(
             "\n# Logins a second with argon2 at its cheapest, against pgbench with the same statements"
         );
-        let params = Params::new(Params::MIN_M_COST, 1, 1, None)
-            .map_err(|error| anyhow::anyhow!("{error}"))?;
-        let cheap = Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password(PASSWORD.as_bytes())
-            .map_err(|error| anyhow::anyhow!("{error}"))?
-            .to_string();
+        let cheap = cheap_hash()?;
         self.psql(
             "logins",
             &format!("UPDATE users SET password_hash = '{cheap}'"),
@@ -198,16 +198,22 @@ impl Bench {
         self.psql("logins", "VACUUM FULL ANALYZE users")?;
         let app = App::start(&self.server.url("logins"))?;
         for clients in [self.cores, 4 * self.cores, 8 * self.cores] {
-            let extended = self.pgbench("logins", &login_script(USERS), clients, "extended")?;
-            let prepared = self.pgbench("logins", &login_script(USERS), clients, "prepared")?;
-            let logins = app.logins(clients, self.time, USERS)?;
+            let script = login_script(USERS);
+            let (mut logins, mut simple, mut prepared) = (Vec::new(), Vec::new(), Vec::new());
+            for _ in 0..TURNS {
+                logins.push(app.logins(clients, self.time, USERS)?);
+                simple.push(self.pgbench("logins", &script, clients, "simple")?);
+                prepared.push(self.pgbench("logins", &script, clients, "prepared")?);
+                self.psql("logins", "TRUNCATE sessions; VACUUM users")?;
+            }
+            let logins = median(&mut logins);
+            let (simple, prepared) = (median(&mut simple), median(&mut prepared));
             println!(
-                "{clients} connections: logins {logins:.0}/s; pgbench {extended:.0}/s, ratio {:.2}; \
+                "{clients} connections: logins {logins:.0}/s; pgbench {simple:.0}/s, ratio {:.2}; \
                  with prepared statements {prepared:.0}/s, ratio {:.2}",
-                logins / extended,
+                logins / simple,
                 logins / prepared
             );
-            self.psql("logins", "TRUNCATE sessions; VACUUM users")?;
         }
         Ok(())
     }
@@ -222,19 +228,12 @@ impl Bench {
         for rows in rows.split(',') {
             let users: u64 = rows.parse()?;
             let database = format!("dashboard_{users}");
-            let params = Params::new(Params::MIN_M_COST, 1, 1, None)
-                .map_err(|error| anyhow::anyhow!("{error}"))?;
-            let cheap = Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-                .hash_password(PASSWORD.as_bytes())
-                .map_err(|error| anyhow::anyhow!("{error}"))?
-                .to_string();
-            self.database(&database, users, &cheap)?;
+            self.database(&database, users, &cheap_hash()?)?;
             let app = App::start(&self.server.url(&database))?;
             let cookie = app.sign_in_as_admin()?;
             let active = self.psql(&database, "SELECT count(last_login_at) FROM users")?;
-            // In turns, so that both see the same machine.
             let (mut pages, mut slowest) = (Vec::new(), Vec::new());
-            for _ in 0..3 {
+            for _ in 0..TURNS {
                 pages.push(app.dashboard(&cookie)?);
                 slowest.push(self.slowest_query(&database)?);
             }
@@ -292,41 +291,61 @@ impl Bench {
         const USERS: u64 = 200_000;
         const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$c29tZWhhc2hzb21laGFzaHNvbWVoYXNoc29tZWhhc2hzbw";
         self.database("index_cost", USERS, HASH)?;
-        for (has_index, fillfactor) in [(false, 100), (true, 100), (false, 70), (true, 70)] {
-            self.psql(
-                "index_cost",
-                &format!(
-                    "DROP INDEX IF EXISTS idx_users_last_login_at;
-                     ALTER TABLE users SET (fillfactor = {fillfactor}); TRUNCATE sessions"
-                ),
-            )?;
-            self.psql("index_cost", "VACUUM FULL ANALYZE users")?;
-            if has_index {
-                self.psql("index_cost", INDEX)?;
+        let variants = [(false, 100), (true, 100), (false, 70), (true, 70)];
+        let mut measured = [const { Vec::new() }; 4];
+        for _ in 0..TURNS {
+            for ((has_index, fillfactor), measured) in variants.iter().zip(&mut measured) {
+                measured.push(self.index_variant(*has_index, *fillfactor, USERS)?);
             }
-            self.psql("index_cost", "CHECKPOINT; SELECT pg_stat_reset()")?;
-            let before = self.numbers("index_cost")?;
-            let tps = self.pgbench(
-                "index_cost",
-                &login_script(USERS),
-                4 * self.cores,
-                "prepared",
-            )?;
-            // Statistics arrive with a delay.
-            std::thread::sleep(Duration::from_secs(1));
-            let after = self.numbers("index_cost")?;
-            let grown: Vec<f64> = after.iter().zip(&before).map(|(a, b)| a - b).collect();
-            let logins = grown[0];
+        }
+        for ((has_index, fillfactor), measured) in variants.iter().zip(&measured) {
+            let figure = |at: usize| {
+                let mut figures: Vec<f64> = measured.iter().map(|run| run[at]).collect();
+                median(&mut figures)
+            };
             println!(
-                "| {} | {fillfactor} | {tps:.0} | {:.0} % | {:.0} bytes | {:.1} MB | {:.1} MB |",
-                if has_index { "yes" } else { "no" },
-                grown[1] / logins * 100.0,
-                grown[2] / logins,
-                grown[3] / 1e6,
-                grown[4] / 1e6,
+                "| {} | {fillfactor} | {:.0} | {:.0} % | {:.0} bytes | {:.0} bytes | {:.0} bytes |",
+                if *has_index { "yes" } else { "no" },
+                figure(0),
+                figure(1),
+                figure(2),
+                figure(3),
+                figure(4),
             );
         }
         Ok(())
+    }
+
+    /// Logins a second, HOT updates in percent, and in bytes a login: WAL, growth of the table and of
+    /// the index.
+    fn index_variant(&self, has_index: bool, fillfactor: u32, users: u64) -> Result<[f64; 5]> {
+        self.psql(
+            "index_cost",
+            &format!(
+                "DROP INDEX IF EXISTS idx_users_last_login_at;
+                 ALTER TABLE users SET (fillfactor = {fillfactor}); TRUNCATE sessions"
+            ),
+        )?;
+        self.psql("index_cost", "VACUUM FULL ANALYZE users")?;
+        if has_index {
+            self.psql("index_cost", INDEX)?;
+        }
+        self.psql("index_cost", "CHECKPOINT; SELECT pg_stat_reset()")?;
+        let before = self.numbers("index_cost")?;
+        let script = login_script(users);
+        let rate = self.pgbench("index_cost", &script, 4 * self.cores, "prepared")?;
+        // Statistics arrive with a delay.
+        std::thread::sleep(Duration::from_secs(1));
+        let after = self.numbers("index_cost")?;
+        let grown: Vec<f64> = after.iter().zip(&before).map(|(a, b)| a - b).collect();
+        let logins = grown[0];
+        Ok([
+            rate,
+            grown[1] / logins * 100.0,
+            grown[2] / logins,
+            grown[3] / logins,
+            grown[4] / logins,
+        ])
     }
 
     /// Updates, HOT updates, WAL, and the sizes of the table and the index, in bytes.
@@ -343,6 +362,16 @@ impl Bench {
             .map(str::parse)
             .collect::<Result<_, _>>()?)
     }
+}
+
+/// The password, hashed as cheaply as argon2 can.
+fn cheap_hash() -> Result<String> {
+    let params = Params::new(Params::MIN_M_COST, 1, 1, None);
+    let params = params.map_err(|error| anyhow::anyhow!("{error}"))?;
+    let hash = Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password(PASSWORD.as_bytes())
+        .map_err(|error| anyhow::anyhow!("{error}"))?;
+    Ok(hash.to_string())
 }
 
 /// The two statements of a login, as pgbench runs them.

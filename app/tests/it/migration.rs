@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 
-use crate::common::{ADMIN, Fixture, Migrated, PASSWORD, migration};
+use crate::common::{ADMIN, Fixture, Migrated, PASSWORD, migration, server};
 
 const UP: &str = "20251231143000_add_users_last_login_at.up.sql";
 const DOWN: &str = "20251231143000_add_users_last_login_at.down.sql";
@@ -27,6 +27,21 @@ async fn a_login_succeeds_without_the_column_and_is_stamped_as_soon_as_it_is_the
         app.sql(&migration(DOWN)).await;
     }
     app.signed_in(ADMIN).await;
+}
+
+#[tokio::test]
+async fn what_is_missing_is_found_out_by_one_error() {
+    let app = Fixture::migrated(Migrated::Baseline).await;
+    app.add_user(ADMIN, "admin").await;
+    for _ in 0..5 {
+        app.signed_in(ADMIN).await;
+    }
+    // The server's own log has one line for all of them.
+    let log = std::fs::read_to_string(server().cluster().log()).unwrap();
+    let ours = format!("{} ERROR:", app.database);
+    let errors: Vec<&str> = log.lines().filter(|line| line.starts_with(&ours)).collect();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("last_login_at"));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::common::{Fixture, Migrated, PASSWORD, cheap_hash, connect, environment, migrations};
 use crate::http;
@@ -18,7 +18,8 @@ use crate::process::{self, Process};
 
 const CLIENTS: usize = 3;
 const USERS: usize = 5_000;
-/// How long a login may take beyond its password, which costs next to nothing here.
+/// How long a login may take beyond its password, which costs next to nothing here, and beyond what a
+/// request takes that has nothing to do with `users`: the machine may be busy with other things.
 const LIMIT: Duration = Duration::from_millis(500);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,11 +162,27 @@ fn succeeds(output: std::process::Output) {
     assert!(output.status.success(), "{stderr}");
 }
 
-/// The other half of the workspace, built if it is not: cargo hands a package's tests only its own.
+/// The other half of the workspace, built if need be: cargo hands a package's tests only its own.
 fn xtask() -> &'static Path {
     static XTASK: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
     XTASK.get_or_init(|| {
         let built = Path::new(env!("CARGO_BIN_EXE_app")).parent().unwrap();
+        let program = built.join("xtask");
+        // Cargo itself would look closer, and build much again: alone `xtask` has other features.
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let sources = [
+            "Cargo.lock",
+            "xtask/src",
+            "xtask/Cargo.toml",
+            "private-server/src",
+        ];
+        let changed = sources
+            .iter()
+            .map(|path| modified(&workspace.join(path)))
+            .max();
+        if program.exists() && Some(modified(&program)) > changed {
+            return program;
+        }
         let target = built.parent().unwrap();
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--package", "xtask", "--target-dir"]);
@@ -174,8 +191,19 @@ fn xtask() -> &'static Path {
             cargo.arg("--release");
         }
         succeeds(cargo.output().unwrap());
-        built.join("xtask")
+        program
     })
+}
+
+/// When a file, or the newest in a folder, was changed.
+fn modified(path: &Path) -> SystemTime {
+    let metadata = std::fs::metadata(path).unwrap();
+    if !metadata.is_dir() {
+        return metadata.modified().unwrap();
+    }
+    let entries = std::fs::read_dir(path).unwrap();
+    let times = entries.map(|entry| modified(&entry.unwrap().path()));
+    times.max().unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn email(user: usize) -> String {
@@ -185,6 +213,8 @@ fn email(user: usize) -> String {
 /// People who sign in without pause.
 struct Traffic {
     clients: Vec<JoinHandle<u32>>,
+    /// Somebody who asks without pause for what no migration can delay; how long that took at most.
+    control: JoinHandle<Duration>,
     logins: Arc<Mutex<Vec<Login>>>,
     /// Whether a connection may break: the application is being restarted.
     restarting: Arc<AtomicBool>,
@@ -200,6 +230,7 @@ struct Login {
 }
 
 struct Summary {
+    slowest_control: Duration,
     logins: Vec<Login>,
     reconnected: u32,
 }
@@ -254,7 +285,24 @@ impl Traffic {
                 reconnected
             })
         };
+        let control = {
+            let done = done.clone();
+            move || {
+                let mut slowest = Duration::ZERO;
+                while !done.load(Ordering::Relaxed) {
+                    let started = Instant::now();
+                    let answer =
+                        http::Connection::open(address).and_then(|mut open| open.get("/readyz"));
+                    if answer.is_ok() {
+                        slowest = slowest.max(started.elapsed());
+                    }
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                slowest
+            }
+        };
         Traffic {
+            control: std::thread::spawn(control),
             clients: (0..CLIENTS).map(client).collect(),
             logins,
             restarting,
@@ -269,6 +317,7 @@ impl Traffic {
             .into_iter()
             .map(|client| client.join().unwrap());
         Summary {
+            slowest_control: self.control.join().unwrap(),
             reconnected: reconnected.sum(),
             logins: self.logins.lock().unwrap().clone(),
         }
@@ -277,11 +326,17 @@ impl Traffic {
 
 impl Summary {
     fn check(&self, rounds: u32) {
-        let slowest = self.logins.iter().map(|login| login.took).max().unwrap();
+        let mut times: Vec<Duration> = self.logins.iter().map(|login| login.took).collect();
+        times.sort();
+        let slowest = *times.last().unwrap();
         println!(
-            "{} logins in {rounds} rounds, the slowest {} ms",
-            self.logins.len(),
-            slowest.as_millis()
+            "{} logins in {rounds} rounds; in ms: median {}, 99.9 % {}, slowest {}; \
+             slowest of what has nothing to do with the table: {}",
+            times.len(),
+            times[times.len() / 2].as_millis(),
+            times[times.len() * 999 / 1000].as_millis(),
+            slowest.as_millis(),
+            self.slowest_control.as_millis()
         );
         let failed = self
             .logins
@@ -289,6 +344,6 @@ impl Summary {
             .filter(|login| login.status != 200)
             .count();
         assert_eq!(failed, 0, "of {} logins", self.logins.len());
-        assert!(slowest < LIMIT, "{slowest:?}");
+        assert!(slowest < LIMIT + self.slowest_control, "{slowest:?}");
     }
 }
