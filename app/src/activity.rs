@@ -17,10 +17,10 @@ use crate::error::Error;
 pub const WINDOWS: [i64; 3] = [1, 7, 30];
 
 /// Everybody.
-const COUNT: &str = "SELECT count(*) FROM users";
+pub const COUNT: &str = "SELECT count(*) FROM users";
 
 /// One pass over the index: how many last logins fall between any two edges.
-const HISTOGRAM: &str = "
+pub const HISTOGRAM: &str = "
     SELECT width_bucket(last_login_at, $1), count(*)
     FROM users WHERE last_login_at >= $2
     GROUP BY 1";

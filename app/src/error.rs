@@ -54,6 +54,8 @@ pub struct Problem {
     pub command: Option<&'static str>,
     /// Where a browser is led instead of reading this.
     pub instead: Option<&'static str>,
+    /// Whether the same request may succeed later.
+    pub may_pass: bool,
 }
 
 impl Error {
@@ -92,6 +94,7 @@ impl Error {
             detail: detail.to_owned(),
             command: None,
             instead: None,
+            may_pass: self.retry_after().is_some(),
         };
         match self {
             Error::NotFound => problem("Not found", "There is nothing at this address."),

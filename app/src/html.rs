@@ -46,7 +46,11 @@ pub fn problem(problem: &Problem) -> Markup {
                 p.dim { "If you run this application:" }
                 pre { code { (command) } }
             }
-            p { a href="/" { "Back to the start" } }
+            p {
+                // An empty address is that of the page itself.
+                @if problem.may_pass { a href="" { "Try again" } }
+                @else { a href="/" { "Back to the start" } }
+            }
         }
     };
     page(problem.title, None, &main)

@@ -17,7 +17,7 @@ use crate::error::{Error, Problem};
 use crate::html;
 
 /// How long a request may take in all. A query's own limit is shorter.
-const TIME_LIMIT: Duration = Duration::from_secs(15);
+const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 

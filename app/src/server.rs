@@ -21,7 +21,7 @@ use tower::ServiceExt as _;
 /// How long a client may take to send a request's headers, or keep a connection without one.
 const HEADERS: Duration = Duration::from_secs(30);
 /// How long requests may take to finish after a stop.
-const STOP: Duration = Duration::from_secs(15);
+const STOP: Duration = Duration::from_secs(10);
 
 /// Serves until `stop`, then lets the requests that have begun finish.
 pub async fn serve(listener: TcpListener, app: Router, stop: impl Future<Output = ()>) {

@@ -13,7 +13,7 @@ use sha2::Sha256;
 use tokio_postgres::types::Type;
 
 use crate::AppState;
-use crate::database::Connection;
+use crate::database::{Connection, query_prepared};
 use crate::error::Error;
 use crate::users::User;
 
@@ -84,17 +84,15 @@ pub async fn find(state: &AppState, headers: &HeaderMap) -> Result<Option<Sessio
     let Some(id) = cookie(headers).and_then(|value| state.session_key.verify(value)) else {
         return Ok(None);
     };
-    let row = state
-        .database
-        .connection()
-        .await?
-        .query_typed_opt(
-            "SELECT users.id, users.email, users.display_name, users.role
+    let row = query_prepared(
+        &state.database.connection().await?,
+        "SELECT users.id, users.email, users.display_name, users.role
              FROM sessions JOIN users ON users.id = sessions.user_id
              WHERE sessions.id = $1::text::uuid AND sessions.expires_at > $2",
-            &[(&id, Type::TEXT), (&state.clock.now(), Type::TIMESTAMPTZ)],
-        )
-        .await?;
+        &[Type::TEXT, Type::TIMESTAMPTZ],
+        &[&id, &state.clock.now()],
+    )
+    .await?;
     Ok(match row {
         Some(row) => Some(Session {
             id: id.to_owned(),

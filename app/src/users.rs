@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
-use crate::database::Connection;
+use crate::database::{Connection, query_prepared};
 use crate::error::Error;
 use crate::schema::ADD_LAST_LOGIN_AT;
 
@@ -54,12 +54,13 @@ pub async fn find(db: &Connection, email: &str) -> Result<Option<Account>, Error
     if email.contains('\0') {
         return Ok(None);
     }
-    let row = db
-        .query_typed_opt(
-            "SELECT id, email, display_name, role, password_hash FROM users WHERE email = $1",
-            &[(&email, Type::TEXT)],
-        )
-        .await?;
+    let row = query_prepared(
+        db,
+        "SELECT id, email, display_name, role, password_hash FROM users WHERE email = $1",
+        &[Type::TEXT],
+        &[&email],
+    )
+    .await?;
     Ok(match row {
         Some(row) => Some(Account {
             user: User::from_row(&row)?,
@@ -78,7 +79,7 @@ pub struct SignIns {
 }
 
 /// Stamps the user and opens the session, both or neither, and clears away the user's old sessions.
-const STAMP_AND_OPEN: &str = "
+pub const STAMP_AND_OPEN: &str = "
     WITH over AS (
         DELETE FROM sessions WHERE user_id = $1 AND expires_at <= $2
     ), stamped AS (
@@ -115,13 +116,10 @@ impl SignIns {
         now: Timestamp,
         expires_at: Timestamp,
     ) -> Result<Option<String>, Error> {
-        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] = [
-            (&user.id, Type::INT8),
-            (&now, Type::TIMESTAMPTZ),
-            (&expires_at, Type::TIMESTAMPTZ),
-        ];
+        let types = [Type::INT8, Type::TIMESTAMPTZ, Type::TIMESTAMPTZ];
+        let values: [&(dyn ToSql + Sync); 3] = [&user.id, &now, &expires_at];
         if !self.without_column.load(Ordering::Relaxed) {
-            match db.query_typed_opt(STAMP_AND_OPEN, &parameters).await {
+            match query_prepared(db, STAMP_AND_OPEN, &types, &values).await {
                 Ok(Some(row)) => return Ok(Some(row.try_get(0)?)),
                 Ok(None) => return Ok(None),
                 Err(error) if error.code() == Some(&SqlState::UNDEFINED_COLUMN) => {
@@ -131,7 +129,7 @@ impl SignIns {
             }
         }
 
-        let Some(row) = db.query_typed_opt(OPEN, &parameters).await? else {
+        let Some(row) = query_prepared(db, OPEN, &types, &values).await? else {
             return Ok(None);
         };
         if row.try_get(1)? {

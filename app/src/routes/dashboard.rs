@@ -193,44 +193,52 @@ fn share(part: i64, all: i64) -> String {
 }
 
 /// Bars, for those who see them; the same figures as a table, for everybody.
+///
+/// The picture has no units of its own, only percentages: it is as wide as the page, and its words are
+/// as large as the page's.
 fn chart(days: &[Day]) -> Markup {
-    // The picture's own units; it is as wide as the page.
-    const WIDTH: f64 = 720.0;
-    const HEIGHT: f64 = 200.0;
-    const LEFT: f64 = 56.0;
-    const TOP: f64 = 12.0;
-    const BOTTOM: f64 = 30.0;
+    /// Where the bars stand; below are the days' names.
+    const FLOOR: f64 = 88.0;
     let most = days.iter().map(|day| day.users).max().unwrap_or(0);
     let top = round_up(most);
-    let floor = HEIGHT - BOTTOM;
-    let y = |users: i64| floor - users as f64 / top as f64 * (floor - TOP);
-    let step = (WIDTH - LEFT) / days.len().max(1) as f64;
-    let x = |at: usize| LEFT + at as f64 * step;
+    let height = |users: i64| users as f64 / top as f64 * FLOOR;
+    let step = 100.0 / days.len().max(1) as f64;
     let name = |day: &Day| day.day.strftime("%-d %b").to_string();
+    let described = format!(
+        "Bar chart; the table below has its figures. The most on one day: {}.",
+        count(most)
+    );
 
     html! {
         section.card aria-labelledby="chart-title" {
             h2 #chart-title { "Last logins by day" }
             p.dim { "Each user counts once, on the day (UTC) of their most recent login." }
-            svg.chart viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img"
-                aria-label={ "Bar chart; the table below has its figures. The most on one day: " (count(most)) } {
-                @for line in [0, top / 2, top] {
-                    line x1=(LEFT) x2=(WIDTH) y1=(fixed(y(line))) y2=(fixed(y(line))) {}
-                    text.y x=(LEFT - 8.0) y=(fixed(y(line) + 4.0)) { (short(line)) }
+            div.chart {
+                div.scale aria-hidden="true" {
+                    @for line in [top, top / 2, 0] { span { (short(line)) } }
                 }
-                @for (at, day) in days.iter().enumerate() {
-                    g.day {
-                        title { (name(day)) ": " (count(day.users)) }
-                        rect.area x=(fixed(x(at))) y=(TOP) width=(fixed(step)) height=(fixed(floor - TOP)) {}
-                        @if day.users > 0 {
-                            rect.bar x=(fixed(x(at) + step * 0.14)) width=(fixed(step * 0.72)) rx="2"
-                                y=(fixed(y(day.users).min(floor - 1.5)))
-                                height=(fixed((floor - y(day.users)).max(1.5))) {}
+                svg role="img" aria-label=(described) {
+                    @for line in [top, top / 2, 0] {
+                        line x1="0" x2="100%" y1=(percent(FLOOR - height(line))) y2=(percent(FLOOR - height(line))) {}
+                    }
+                    @for (at, day) in days.iter().enumerate() {
+                        @let x = at as f64 * step;
+                        @let height = if day.users > 0 { height(day.users).max(0.75) } else { 0.0 };
+                        g.day {
+                            title { (name(day)) ": " (count(day.users)) }
+                            rect.area x=(percent(x)) y="0" width=(percent(step)) height=(percent(FLOOR)) {}
+                            rect.bar rx="2" x=(percent(x + step * 0.14)) y=(percent(FLOOR - height))
+                                width=(percent(step * 0.72)) height=(percent(height)) {}
                         }
                     }
                     // Counted from today, so that today has its name.
-                    @if (days.len() - 1 - at).is_multiple_of(7) {
-                        text.x.minor[!(days.len() - 1 - at).is_multiple_of(14)] x=(fixed(x(at) + step / 2.0)) y=(HEIGHT - 8.0) { (name(day)) }
+                    @for (at, day) in days.iter().rev().enumerate().step_by(7) {
+                        @let right = 100.0 - at as f64 * step;
+                        @if at == 0 {
+                            text.last x="100%" y="100%" { (name(day)) }
+                        } @else {
+                            text.minor[at % 14 > 0] x=(percent(right - step / 2.0)) y="100%" { (name(day)) }
+                        }
                     }
                 }
             }
@@ -271,14 +279,14 @@ fn round_up(number: i64) -> i64 {
 fn short(number: i64) -> String {
     match number {
         ..10_000 => count(number),
-        ..1_000_000 => format!("{}k", number / 1_000),
-        _ => format!("{} M", number as f64 / 1e6),
+        10_000..1_000_000 => format!("{}k", number / 1_000),
+        1_000_000.. => format!("{} M", number as f64 / 1e6),
     }
 }
 
 /// No more digits than a screen shows.
-fn fixed(number: f64) -> String {
-    format!("{number:.1}")
+fn percent(number: f64) -> String {
+    format!("{number:.2}%")
 }
 
 fn recent_logins(dashboard: &Dashboard) -> Markup {

@@ -1,7 +1,8 @@
 //! In a real browser: sign in, see oneself at the top, page, search, sign out; narrow, wide, dark.
 //!
 //! Needs Debian's `chromium` and `chromium-driver`. Without them the test says so and passes, unless
-//! `CI` is set. With `SCREENSHOTS=<folder>` it leaves pictures there.
+//! `CI` is set. With `SCREENSHOTS=<folder>` it leaves pictures there;
+//! `dashboard.png` is the one in `docs/`.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -61,7 +62,7 @@ async fn a_person_signs_in_looks_around_and_signs_out() {
         let shoot = |page: &Session, name: &str| {
             if let Some(folder) = &screenshots {
                 let file = folder.join(format!("{name}-{width}-{scheme}.png"));
-                std::fs::write(file, page.screenshot()).unwrap();
+                std::fs::write(file, page.screenshot(true)).unwrap();
             }
         };
 
@@ -89,6 +90,9 @@ async fn a_person_signs_in_looks_around_and_signs_out() {
             "{first}"
         );
         shoot(&page, "dashboard");
+        if let (Some(folder), 1280, "light") = (&screenshots, width, scheme) {
+            std::fs::write(folder.join("dashboard.png"), page.screenshot(false)).unwrap();
+        }
 
         // Nothing sticks out to the side, and every bar of the chart is there.
         let overflow = "return document.documentElement.scrollWidth - window.innerWidth";
@@ -102,7 +106,7 @@ async fn a_person_signs_in_looks_around_and_signs_out() {
             30
         );
         // The chart's words are large enough to read.
-        let size = "const text = document.querySelector('svg text.x'); \
+        let size = "const text = document.querySelector('svg text'); \
                     return text.getBoundingClientRect().height";
         assert!(
             page.script(size).as_f64().unwrap() > 9.0,
@@ -170,7 +174,7 @@ async fn a_person_signs_in_looks_around_and_signs_out() {
     page.wait_for("pre");
     assert!(page.text("main").contains("cargo xtask db-migrate"));
     if let Some(folder) = &screenshots {
-        std::fs::write(folder.join("waiting.png"), page.screenshot()).unwrap();
+        std::fs::write(folder.join("waiting.png"), page.screenshot(true)).unwrap();
     }
 }
 
@@ -411,11 +415,11 @@ impl Session {
             .collect()
     }
 
-    /// The whole page as a PNG.
-    fn screenshot(&self) -> Vec<u8> {
+    /// The page as a PNG: all of it, or what fits into the window.
+    fn screenshot(&self, all: bool) -> Vec<u8> {
         let picture = self.devtools(
             "Page.captureScreenshot",
-            &json!({"format": "png", "captureBeyondViewport": true}),
+            &json!({"format": "png", "captureBeyondViewport": all}),
         );
         decode_base64(picture["data"].as_str().unwrap())
     }

@@ -1,5 +1,11 @@
 //! The application against a real PostgreSQL, which this test binary starts and stops itself.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and prints what it measured"
+)]
+
 mod browser;
 mod common;
 mod dashboard;
@@ -10,3 +16,4 @@ mod migration;
 mod plans;
 mod process;
 mod session;
+mod traffic;

@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 
-use crate::common::{ADMIN, Fixture, Migrated, PASSWORD, migration};
+use crate::common::{ADMIN, Fixture, Migrated, PASSWORD, migration, server};
 
 const UP: &str = "20251231143000_add_users_last_login_at.up.sql";
 const DOWN: &str = "20251231143000_add_users_last_login_at.down.sql";
@@ -30,6 +30,21 @@ async fn a_login_succeeds_without_the_column_and_is_stamped_as_soon_as_it_is_the
 }
 
 #[tokio::test]
+async fn what_is_missing_is_found_out_by_one_error() {
+    let app = Fixture::migrated(Migrated::Baseline).await;
+    app.add_user(ADMIN, "admin").await;
+    for _ in 0..5 {
+        app.signed_in(ADMIN).await;
+    }
+    // The server's own log has one line for all of them.
+    let log = std::fs::read_to_string(server().cluster().log()).unwrap();
+    let ours = format!("{} ERROR:", app.database);
+    let errors: Vec<&str> = log.lines().filter(|line| line.starts_with(&ours)).collect();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("last_login_at"));
+}
+
+#[tokio::test]
 async fn sessions_outlive_migrations_on_the_same_connections() {
     let app = Fixture::new().await;
     let mut admin = app.admin().await;
@@ -44,15 +59,19 @@ async fn sessions_outlive_migrations_on_the_same_connections() {
             "20251231143100_index_users_last_login_at.up.sql",
         ))
         .await;
-        // A change that alters the result type of `SELECT *`, and the type of a column that we read.
-        app.sql(
-            "ALTER TABLE users ADD COLUMN something int; ALTER TABLE users DROP COLUMN something",
-        )
-        .await;
-        app.sql("ALTER TABLE users ALTER display_name TYPE varchar(200)")
-            .await;
-        app.sql("ALTER TABLE users ALTER display_name TYPE text")
-            .await;
+        // What is prepared on each connection is outdated now: other columns, another type of result.
+        for change in [
+            "ADD COLUMN something int",
+            "DROP COLUMN something",
+            "ALTER display_name TYPE varchar(200)",
+            "ALTER display_name TYPE text",
+        ] {
+            app.sql(&format!("ALTER TABLE users {change}")).await;
+            for _ in 0..9 {
+                assert_eq!(admin.get("/dashboard").await.status, StatusCode::OK);
+                app.signed_in(ADMIN).await;
+            }
+        }
     }
     assert_eq!(admin.get("/dashboard").await.status, StatusCode::OK);
     assert_eq!(
