@@ -68,7 +68,7 @@ impl Tools {
         else {
             return Err(self.missing("pg_dump").into());
         };
-        let version = newest.version()?;
+        let version = newest.version_of("pg_dump")?;
         if version.major < server_major {
             let found: Vec<String> = self
                 .installations
@@ -77,7 +77,7 @@ impl Tools {
                 .map(|installation| installation.program("pg_dump").display().to_string())
                 .collect();
             return Err(Failure::failed(format!(
-                "cannot back up: the newest `pg_dump` is {version}, the server is {server_major}"
+                "the newest `pg_dump` is {version}, the server is {server_major}"
             ))
             .cause("pg_dump cannot read a server newer than itself")
             .cause(format!("found: {}", found.join(", ")))
