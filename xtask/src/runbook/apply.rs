@@ -641,7 +641,16 @@ impl<'a> Checks<'a> {
                 statement: Some(statement.range.start),
             },
         );
-        Some(failure.hint(verify::SHAPE))
+        // syntax_error, datatype_mismatch and invalid_column_reference come of other columns.
+        let misshapen = ["42601", "42804", "42P10"];
+        let is_misshapen = failure
+            .sqlstate
+            .as_deref()
+            .is_some_and(|code| misshapen.contains(&code));
+        Some(failure.hint(match is_misshapen {
+            true => verify::SHAPE,
+            false => "mend the check, then: cargo xtask db-migrate",
+        }))
     }
 }
 
@@ -705,6 +714,12 @@ fn script_failure(script: &Script, direction: Direction, error: &SessionError) -
     failure.causes.push(server.message);
     failure.causes.extend(server.causes);
     failure.excerpt = excerpt::of(script, error);
+    if failure.sqlstate.is_none() {
+        // Not the server's answer to a statement: psql could not go on.
+        return failure
+            .hint("look whether server and tools are well: cargo xtask db-doctor")
+            .hint("then go on: cargo xtask db-migrate");
+    }
     let touched = Touched::by([script]);
     failures::explain_about(failure, touched.tables().next())
 }

@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::failures;
 use crate::config::Config;
 use crate::database::Database;
 use crate::database::catalog::{self, Relation};
@@ -243,6 +244,15 @@ pub(crate) fn proof_name(proof: Proof) -> &'static str {
 
 /// Makes the folder, for its owner alone: backups hold password hashes.
 fn make_folder(folder: &Path, ui: &Ui) -> Result {
+    if folder.is_file() {
+        return Err(Failure::failed(format!(
+            "cannot make the backup folder `{}`",
+            folder.display()
+        ))
+        .cause("it is a file")
+        .hint(failures::OTHER_FOLDER)
+        .into());
+    }
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -357,9 +367,6 @@ pub(crate) fn table(db: &mut Database, name: &str) -> Result<Relation> {
         let elsewhere = catalog::schemas_with(db, &parsed.name)?;
         return Err(super::preflight::missing_table(db, &parsed, &elsewhere).into());
     };
-    super::preflight::must_be_table(&relation)?;
-    if !relation.readable {
-        return Err(super::preflight::not_readable(db, &relation).into());
-    }
+    super::preflight::can_be_backed_up(db, &relation)?;
     Ok(relation)
 }

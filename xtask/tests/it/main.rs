@@ -1,6 +1,7 @@
 //! The commands against a real PostgreSQL, which this test binary starts and stops itself.
 
 mod backup;
+mod bad_input;
 mod baseline;
 mod common;
 mod contract;
@@ -11,3 +12,4 @@ mod output;
 mod report;
 mod seed;
 mod setup;
+mod terminal;
