@@ -123,6 +123,16 @@ impl Installation {
         let Some(name) = PROGRAMS.iter().find(|name| self.has(name)) else {
             bail!("no PostgreSQL program is in {}", self.bin.display());
         };
+        let version = self.version_of(name)?;
+        Ok(*self.version.get_or_init(|| version))
+    }
+
+    /// The version of one program, asked of itself: a folder may hold some of one version and some of
+    /// another.
+    ///
+    /// # Errors
+    /// Where it does not run, or what it says holds no version.
+    pub fn version_of(&self, name: &str) -> Result<Version> {
         let program = self.program(name);
         let asked = || format!("run {} --version", program.display());
         let output = Command::new(&program)
@@ -130,10 +140,9 @@ impl Installation {
             .stdin(Stdio::null())
             .output()
             .with_context(asked)?;
-        let version = String::from_utf8_lossy(&output.stdout)
+        String::from_utf8_lossy(&output.stdout)
             .parse()
-            .with_context(asked)?;
-        Ok(*self.version.get_or_init(|| version))
+            .with_context(asked)
     }
 }
 

@@ -66,9 +66,8 @@ impl Config {
             migrations: folder(&global.migrations, "migrations"),
             backups: folder(&global.backups, "backups"),
             path: std::env::var_os("PATH"),
-            os_user: ["USER", "LOGNAME"]
-                .iter()
-                .find_map(|name| env.get(*name).cloned()),
+            // As libpq does; the environment's USER may be missing, or somebody else's after `su`.
+            os_user: whoami::username().ok(),
             flag_url: global.database_url.clone(),
             root,
             env,

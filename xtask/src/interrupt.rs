@@ -7,6 +7,7 @@ use crate::error::{Failure, Kind};
 
 static SIGNALS: AtomicUsize = AtomicUsize::new(0);
 static AT_PROMPT: AtomicBool = AtomicBool::new(false);
+static LEFT_TO_CHILD: AtomicBool = AtomicBool::new(false);
 static ON_SIGNAL: Mutex<Option<Action>> = Mutex::new(None);
 
 /// What the handler's thread does at the first signal.
@@ -18,6 +19,9 @@ pub(crate) fn install() {
     // Failing to install leaves the default: the signal ends the program, the server's state is
     // what the next command reads.
     let _ = ctrlc::set_handler(|| {
+        if LEFT_TO_CHILD.load(Ordering::SeqCst) {
+            return;
+        }
         let earlier = SIGNALS.fetch_add(1, Ordering::SeqCst);
         if AT_PROMPT.load(Ordering::SeqCst) {
             leave("\ninterrupted: nothing was changed");
@@ -69,6 +73,12 @@ pub(crate) fn at_prompt() -> impl Drop {
     }
     AT_PROMPT.store(true, Ordering::SeqCst);
     Guard
+}
+
+/// From here on a signal is none of our business: a person's psql has the terminal, and takes Ctrl-C
+/// for "leave this line". For good, as a signal may be noted only after psql has ended.
+pub(crate) fn leave_to_child() {
+    LEFT_TO_CHILD.store(true, Ordering::SeqCst);
 }
 
 #[expect(clippy::disallowed_methods, clippy::print_stderr)]

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         let mut ctx = ctx;
         let result = dispatch(&mut ctx, &cli.command);
         result.map_err(|error| {
-            let failure = failures::from_error(&error);
+            let failure = failures::to_show(&error);
             ctx.ui.failure(&failure);
             Reported(failure.kind).into()
         })
@@ -79,7 +79,7 @@ impl std::error::Error for Reported {}
 
 /// An error from before there was a context.
 fn report_early(cli: &Cli, error: &anyhow::Error) -> u8 {
-    let failure = failures::from_error(error);
+    let failure = failures::to_show(error);
     Ui::new(false, false, false, cli.global.color, cli.command.format()).failure(&failure);
     failure.kind.exit_code()
 }
@@ -169,7 +169,11 @@ impl Context {
     /// # Errors
     /// If it is malformed.
     pub(crate) fn resolve(&self, url: &str) -> Result<ConnInfo> {
-        let info = ConnInfo::resolve(url, &self.config.env, self.config.os_user.as_deref())?;
+        let info = ConnInfo::resolve(url, &self.config.env, self.config.os_user.as_deref())
+            .map_err(|error| {
+                failures::from_error(&error)
+                    .hint("then look whether it works: cargo xtask db-doctor")
+            })?;
         for warning in info.warnings() {
             self.ui.warn(warning);
         }

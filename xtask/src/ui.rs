@@ -158,10 +158,12 @@ impl Ui {
                 .hint(unattended_hint)
                 .into());
         }
+        // Before the question is there to be answered with Ctrl-C.
+        let _prompt = interrupt::at_prompt();
+        interrupt::check()?;
         let _ = write!(anstream::stderr(), "{WARN}{question}{WARN:#} [y/N] ");
         let _ = anstream::stderr().flush();
         let mut answer = String::new();
-        let _prompt = interrupt::at_prompt();
         std::io::stdin().lock().read_line(&mut answer)?;
         if answer.is_empty() {
             self.err(format_args!(""));

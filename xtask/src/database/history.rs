@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::Database;
 use crate::error::Result;
+use crate::migration::effects::quote;
 use crate::migration::history::Applied;
 use crate::migration::source::Migration;
 
@@ -66,14 +67,14 @@ pub(crate) fn read_known(db: &mut Database) -> Result<Vec<Applied>> {
 /// not hide it.
 fn qualified(db: &Database) -> Option<String> {
     let schema = db.server.history_schema.as_deref()?;
-    Some(format!("{}.{TABLE}", quote_identifier(schema)))
+    Some(format!("{}.{TABLE}", quote(schema)))
 }
 
 /// The table's qualified name, where it is or where it is going to be.
 pub(crate) fn table(db: &Database) -> String {
     qualified(db).unwrap_or_else(|| {
         let schema = db.server.schema.as_deref().unwrap_or("public");
-        format!("{}.{TABLE}", quote_identifier(schema))
+        format!("{}.{TABLE}", quote(schema))
     })
 }
 

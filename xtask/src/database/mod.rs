@@ -106,6 +106,26 @@ impl Server {
     }
 }
 
+impl Server {
+    /// The database's address for another role, without a password, as a shell takes it unquoted.
+    pub(crate) fn address(&self, user: &str) -> String {
+        let encode = |text| percent_encoding::utf8_percent_encode(text, UNRESERVED);
+        let host = match self.host.contains(':') {
+            true => format!("[{}]", self.host),
+            false => encode(&self.host).to_string(),
+        };
+        let (user, name) = (encode(user), encode(&self.name));
+        format!("postgres://{user}@{host}:{}/{name}", self.port)
+    }
+}
+
+/// All but RFC 3986's unreserved characters.
+const UNRESERVED: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
 impl std::fmt::Display for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Server {

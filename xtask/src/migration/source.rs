@@ -123,7 +123,7 @@ fn unreadable(shown_as: &Path, error: &io::Error) -> Failure {
         io::ErrorKind::NotADirectory => failure.cause("it is a file"),
         _ => failure.cause(error.to_string()),
     }
-    .hint("run it at the workspace root, or name the folder with `--migrations DIR`")
+    .hint("name the folder that holds them: cargo xtask db-migrate --migrations DIR")
 }
 
 fn nothing_there(shown_as: &Path) -> Failure {
@@ -132,8 +132,8 @@ fn nothing_there(shown_as: &Path) -> Failure {
         shown_as.display()
     ))
     .hint(
-        "write the first one with `cargo xtask db-new NAME`, or name another folder with \
-         `--migrations DIR`",
+        "write the first one with `cargo xtask db-new NAME`, or name another folder: \
+         cargo xtask db-migrate --migrations DIR",
     )
 }
 
@@ -373,13 +373,16 @@ impl<'a> Files<'a> {
             "cannot use the migrations in `{}`{count}",
             self.shown_as.display()
         ));
-        for problem in self.problems {
-            failure = failure.cause(problem.to_string());
-            if !failure.hints.contains(&problem.hint) {
-                failure = failure.hint(problem.hint);
-            }
+        // Of several problems, each hint has to say which it is about.
+        let several = self.problems.len() > 1;
+        for Problem { place, what, hint } in self.problems {
+            failure = failure.cause(format!("{place}: {what}"));
+            failure = failure.hint(match several {
+                true => format!("{place}: {hint}"),
+                false => hint,
+            });
         }
-        failure
+        failure.hint("then look again: cargo xtask db-migrate --dry-run")
     }
 }
 

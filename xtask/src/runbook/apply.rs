@@ -725,7 +725,16 @@ impl<'a> Checks<'a> {
                 statement: Some(statement.range.start),
             },
         );
-        Some(failure.hint(verify::SHAPE))
+        // syntax_error, datatype_mismatch and invalid_column_reference come of other columns.
+        let misshapen = ["42601", "42804", "42P10"];
+        let is_misshapen = failure
+            .sqlstate
+            .as_deref()
+            .is_some_and(|code| misshapen.contains(&code));
+        Some(failure.hint(match is_misshapen {
+            true => verify::SHAPE,
+            false => "mend the check, then: cargo xtask db-migrate",
+        }))
     }
 }
 

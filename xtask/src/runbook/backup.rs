@@ -426,21 +426,15 @@ fn compare(
         .into())
 }
 
-/// pg_dump dumps a partitioned table's own rows, which are none.
-fn must_hold_rows(table: &Relation) -> Result {
-    if table.kind != 'p' {
-        return Ok(());
-    }
-    Err(Failure::failed(format!("`{}` is a partitioned table", table.qualified()))
-        .sqlstate("0A000")
-        .cause("its rows are in its partitions, and a backup is of one table's own rows")
-        .hint("name its partitions: cargo xtask db-backup PARTITION…, and in the migration's `-- xtask: backup` line")
-        .into())
-}
-
 /// Makes the folder, for its owner alone and for no version control: backups hold password hashes.
 fn make_folder(folder: &Path, ui: &Ui) -> Result {
     let context = || format!("cannot make the backup folder `{}`", folder.display());
+    if folder.is_file() {
+        return Err(Failure::failed(context())
+            .cause("it is a file")
+            .hint(failures::OTHER_FOLDER)
+            .into());
+    }
     let found = std::fs::symlink_metadata(folder);
     if found.is_err() {
         DirBuilder::new()
@@ -819,10 +813,6 @@ pub(crate) fn table(db: &mut Database, name: &str) -> Result<Relation> {
         let elsewhere = catalog::schemas_with(db, &parsed.name)?;
         return Err(preflight::missing_table(db, &parsed, &elsewhere).into());
     };
-    preflight::must_be_table(&relation)?;
-    must_hold_rows(&relation)?;
-    if !relation.readable {
-        return Err(preflight::not_readable(db, &relation).into());
-    }
+    preflight::can_be_backed_up(db, &relation)?;
     Ok(relation)
 }

@@ -190,6 +190,15 @@ pub(crate) fn from_error(error: &anyhow::Error) -> Failure {
     explain(failure)
 }
 
+/// As [`from_error`], for showing it: there is always something to run next.
+pub(crate) fn to_show(error: &anyhow::Error) -> Failure {
+    let failure = from_error(error);
+    match failure.hints.is_empty() {
+        true => failure.hint("cargo xtask db-doctor"),
+        false => failure,
+    }
+}
+
 fn from_chain(error: &anyhow::Error) -> Failure {
     let mut failure = Failure::failed(error.to_string());
     for cause in error.chain().skip(1) {
@@ -227,6 +236,10 @@ fn from_chain(error: &anyhow::Error) -> Failure {
     failure
 }
 
+/// Where backups cannot be written.
+pub(crate) const OTHER_FOLDER: &str =
+    "choose a folder that you may write: cargo xtask db-migrate --backups DIR";
+
 /// What to do about an errno.
 fn io_hint(kind: ErrorKind) -> Option<String> {
     let hint = match kind {
@@ -234,7 +247,7 @@ fn io_hint(kind: ErrorKind) -> Option<String> {
             "free space or choose another folder: cargo xtask db-migrate --backups DIR"
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => {
-            "choose a folder that you may write: cargo xtask db-migrate --backups DIR"
+            OTHER_FOLDER
         }
         ErrorKind::ConnectionRefused => return tools::start_hint(),
         _ => return None,

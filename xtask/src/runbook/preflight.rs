@@ -96,17 +96,21 @@ impl Touched {
 /// # Errors
 /// If it is too old, or a standby.
 pub(crate) fn server(db: &Database) -> Result {
-    if db.server.major() < OLDEST_SERVER {
+    fit(&db.server)
+}
+
+fn fit(server: &Server) -> Result {
+    if server.major() < OLDEST_SERVER {
         return Err(Failure::failed(format!(
             "PostgreSQL {} is too old",
-            db.server.server_version
+            server.server_version
         ))
         .cause(format!("this works with PostgreSQL {OLDEST_SERVER} and newer"))
         .hint("upgrade the server, or name another one: cargo xtask db-doctor --database-url postgres://HOST/DATABASE")
         .into());
     }
-    if db.server.in_recovery {
-        return Err(Failure::failed(format!("`{}` is a standby: it accepts reads only", db.server.host))
+    if server.in_recovery {
+        return Err(Failure::failed(format!("`{}:{}` is a standby: it accepts reads only", server.host, server.port))
             .sqlstate("25006")
             .cause("migrations run on the primary and reach standbys by replication")
             .hint("cargo xtask db-migrate --database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'")
@@ -121,15 +125,20 @@ pub(crate) fn server(db: &Database) -> Result {
 /// If it may not create or write the history table.
 pub(crate) fn history_rights(db: &mut Database) -> Result {
     let table = history::table(db);
+    let user = db.server.user.clone();
+    let migrate_as_owner = format!(
+        "cargo xtask db-migrate --database-url {}",
+        db.server.address("OWNER")
+    );
     let refused = |what: &str, hint: &str| {
-        Failure::failed(format!("role `{}` may not {what}", db.server.user))
+        Failure::failed(format!("role `{user}` may not {what}"))
             .sqlstate("42501")
             .hint(hint)
     };
     if db.server.history_schema.is_some() {
         let failure = refused(
             &format!("write the history table `{table}`"),
-            "connect as its owner: cargo xtask db-migrate --database-url postgres://OWNER@HOST/DATABASE",
+            &format!("connect as its owner: {migrate_as_owner}"),
         );
         return if catalog::may_write(db, &table)? {
             Ok(())
@@ -146,7 +155,7 @@ pub(crate) fn history_rights(db: &mut Database) -> Result {
     };
     let failure = refused(
         &format!("create the history table in schema `{schema}`"),
-        "connect as the database's owner: cargo xtask db-migrate --database-url postgres://OWNER@HOST/DATABASE",
+        &format!("connect as the database's owner: {migrate_as_owner}"),
     );
     if catalog::may_create_in(db, &schema)? {
         Ok(())
@@ -176,10 +185,7 @@ pub(crate) fn tables(db: &mut Database, touched: &Touched) -> Result {
     for name in &touched.backup {
         match catalog::find(db, name)? {
             Some(relation) => {
-                must_be_table(&relation)?;
-                if !relation.readable {
-                    return Err(not_readable(db, &relation).into());
-                }
+                can_be_backed_up(db, &relation)?;
             }
             None => {
                 let elsewhere = catalog::schemas_with(db, &name.name)?;
@@ -236,8 +242,8 @@ fn alterable(db: &mut Database, name: &ObjectName) -> Result<Relation> {
         .sqlstate("42501")
         .cause(format!("it belongs to `{}`", relation.owner))
         .hint(format!(
-            "connect as its owner: cargo xtask db-migrate --database-url postgres://{}@{}:{}/{}",
-            relation.owner, db.server.host, db.server.port, db.server.name
+            "connect as its owner: cargo xtask db-migrate --database-url {}",
+            db.server.address(&relation.owner)
         ))
         .into());
     }
@@ -246,7 +252,7 @@ fn alterable(db: &mut Database, name: &ObjectName) -> Result<Relation> {
 
 /// # Errors
 /// If it is a view or anything else that is no table.
-pub(crate) fn must_be_table(relation: &Relation) -> Result {
+fn must_be_table(relation: &Relation) -> Result {
     if matches!(relation.kind, 'r' | 'p') {
         return Ok(());
     }
@@ -258,27 +264,43 @@ pub(crate) fn must_be_table(relation: &Relation) -> Result {
     .sqlstate("42809")
     .cause("it can be neither altered as a table nor backed up")
     .hint(format!(
-        "cargo xtask db-psql -- -c '\\d {}'",
+        "see what is behind it: cargo xtask db-psql -- -c '\\d+ {}', name a table in the migration, then: cargo xtask db-migrate",
         relation.qualified()
     ))
     .into())
 }
 
-pub(crate) fn not_readable(db: &Database, relation: &Relation) -> Failure {
-    let Server {
-        user,
-        host,
-        port,
-        name,
-        ..
-    } = &db.server;
+/// # Errors
+/// If it is no table, has its rows elsewhere, or may not be read.
+pub(crate) fn can_be_backed_up(db: &Database, relation: &Relation) -> Result {
+    must_be_table(relation)?;
+    if relation.kind == 'p' {
+        let table = relation.qualified();
+        return Err(Failure::failed(format!("`{table}` is a partitioned table"))
+            .sqlstate("0A000")
+            .cause("its rows are in its partitions: a backup of it alone would hold none")
+            .hint(format!(
+                "list them: cargo xtask db-psql -- -c '\\d+ {table}', and name each in the migration, `-- xtask: backup PARTITION`"
+            ))
+            .hint("or go without a backup of ours: cargo xtask db-migrate --no-backup")
+            .into());
+    }
+    if !relation.readable {
+        return Err(not_readable(db, relation).into());
+    }
+    Ok(())
+}
+
+fn not_readable(db: &Database, relation: &Relation) -> Failure {
+    let user = &db.server.user;
     let table = relation.qualified();
     Failure::failed(format!("role `{user}` may not read `{table}`"))
         .sqlstate("42501")
         .cause("a backup reads every row")
         .cause(format!("it belongs to `{}`", relation.owner))
         .hint(format!(
-            "let it, as a superuser: cargo xtask db-psql --database-url postgres://postgres@{host}:{port}/{name} -- -c 'GRANT SELECT ON {table} TO {}'",
+            "let it, as a superuser: cargo xtask db-psql --database-url {} -- -c 'GRANT SELECT ON {table} TO {}'",
+            db.server.address("postgres"),
             effects::quote(user)
         ))
 }
@@ -294,8 +316,8 @@ pub(crate) fn missing_table(db: &Database, name: &ObjectName, elsewhere: &[Strin
         Some(other) => failure
             .cause(format!("there is one in: {}", elsewhere.join(", ")))
             .hint(format!(
-                "if that is the one, set the search path: cargo xtask db-migrate --database-url 'postgres://{}:{}/{}?options=-csearch_path%3D{other}'",
-                db.server.host, db.server.port, db.server.name
+                "if that is the one, set the search path: cargo xtask db-migrate --database-url '{}?options=-csearch_path%3D{other}'",
+                db.server.address(&db.server.user)
             )),
         None => failure.hint("is this the right database? cargo xtask db-doctor"),
     }
@@ -367,5 +389,63 @@ pub(crate) fn summary(touched: &Touched) -> String {
                 names.join(", ")
             )
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    fn server(version: &str, number: u32, in_recovery: bool) -> Server {
+        Server {
+            name: "app".to_owned(),
+            host: "/run/postgresql".to_owned(),
+            port: 5432,
+            user: "app".to_owned(),
+            server_version: version.to_owned(),
+            version_number: number,
+            encrypted: false,
+            in_recovery,
+            schema: None,
+            clock: jiff::Timestamp::UNIX_EPOCH,
+            history_schema: None,
+            backend_pid: 0,
+        }
+    }
+
+    #[test]
+    fn servers_before_14_are_refused() {
+        for (version, number, refused) in [
+            ("9.6.24", 90_624, true),
+            ("13.23", 130_023, true),
+            ("14.0", 140_000, false),
+            ("18.1", 180_001, false),
+        ] {
+            let outcome = fit(&server(version, number, false));
+            let failure = outcome.map_err(|error| error.downcast::<Failure>().expect("a failure"));
+            assert_eq!(failure.is_err(), refused, "{version}");
+            if let Err(failure) = failure {
+                assert_eq!(failure.kind, Kind::Failed);
+                assert_eq!(failure.message, format!("PostgreSQL {version} is too old"));
+                assert!(failure.causes[0].contains("PostgreSQL 14"), "{failure:?}");
+                assert!(
+                    failure.hints[0].contains("cargo xtask db-doctor"),
+                    "{failure:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_is_one_word_whatever_the_names() {
+        let mut server = server("18.1", 180_001, false);
+        assert_eq!(
+            server.address("the owner"),
+            "postgres://the%20owner@%2Frun%2Fpostgresql:5432/app"
+        );
+        server.host = "::1".to_owned();
+        server.name = "app's".to_owned();
+        assert_eq!(server.address("app"), "postgres://app@[::1]:5432/app%27s");
     }
 }

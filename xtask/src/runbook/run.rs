@@ -100,10 +100,13 @@ pub(crate) fn migrate(
 
     let psql = match options.dry_run {
         true => None,
-        false => Some(start_psql(ctx.tools(), db, &ctx.application_name)?),
+        false => Some(start_psql(ctx.tools(), db, &ctx.application_name).map_err(unchanged)?),
     };
     let scripts = pending.iter().map(|migration| &migration.up);
-    let touched = Touched::by(scripts);
+    let mut touched = Touched::by(scripts);
+    if options.backup.no_backup {
+        touched.backup.clear();
+    }
     preflight::history_rights(db)?;
     preflight::not_adopted(db, &touched, !applied.is_empty())?;
     preflight::tables(db, &touched)?;
@@ -172,7 +175,7 @@ pub(crate) fn rollback(
     // What is gone already needs no backup: a rollback that was interrupted goes on.
     let mut present = std::collections::BTreeSet::new();
     for name in touched.backup {
-        if catalog::find(db, &name)?.is_some() {
+        if !options.backup.no_backup && catalog::find(db, &name)?.is_some() {
             present.insert(name);
         }
     }
@@ -218,7 +221,7 @@ pub(crate) fn rollback(
             .hint("cargo xtask db-rollback --dry-run")
             .into());
     }
-    let psql = start_psql(ctx.tools(), db, &ctx.application_name)?;
+    let psql = start_psql(ctx.tools(), db, &ctx.application_name).map_err(unchanged)?;
     let outcome = run_steps(ctx, db, Direction::Down, steps, psql, options, started)?;
     report::finish_rollback(ctx, db, &outcome, options.reports)?;
     Ok(outcome)
@@ -263,9 +266,7 @@ fn run_steps(
         };
         let at = Instant::now();
         let taken =
-            backup::take(ctx, runner.db, relation, options.backup.proof).map_err(|error| {
-                failures::from_error(&error).state("no migration has run; nothing was changed")
-            })?;
+            backup::take(ctx, runner.db, relation, options.backup.proof).map_err(unchanged)?;
         let what = format!(
             "{}: {}, {} in {} ({})",
             taken.table,
@@ -445,6 +446,11 @@ fn print_plan(ctx: &Context, db: &Database, steps: &[Step<'_>]) {
         lines.push(format!("   check   {}", step.verification));
     }
     ctx.ui.data(lines.join("\n"));
+}
+
+/// An error from before the first change.
+fn unchanged(error: anyhow::Error) -> Failure {
+    failures::from_error(&error).state("no migration has run; nothing was changed")
 }
 
 /// After a partial failure: what is done, what is left, what to run.

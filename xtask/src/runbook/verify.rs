@@ -10,7 +10,7 @@ use crate::migration::source::Migration;
 use crate::migration::sql::position;
 
 /// How a check is written.
-pub(crate) const SHAPE: &str = "a check returns two columns, `check` (text) and `ok` (boolean): SELECT 'what must be true' AS check, … AS ok;";
+pub(crate) const SHAPE: &str = "a check returns two columns, `check` (text) and `ok` (boolean): SELECT 'what must be true' AS check, … AS ok; then: cargo xtask db-migrate";
 
 /// One check's outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

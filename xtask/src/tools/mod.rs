@@ -68,7 +68,7 @@ impl Tools {
         else {
             return Err(self.missing("pg_dump").into());
         };
-        let version = newest.version()?;
+        let version = newest.version_of("pg_dump")?;
         if version.major < server_major {
             let found: Vec<String> = self
                 .installations

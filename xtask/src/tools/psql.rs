@@ -19,6 +19,7 @@ use xshell::{Shell, cmd};
 use super::sql_error::{self, ServerMessage};
 use crate::database::conninfo::ConnInfo;
 use crate::error::Result;
+use crate::interrupt;
 
 /// How often the caller looks at the server while a chunk runs.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -388,6 +389,7 @@ pub(crate) fn interactive(
     let sh = Shell::new()?;
     let conninfo = target.psql_conninfo();
     let command: Command = cmd!(sh, "{psql} --dbname={conninfo} {arguments...}").into();
+    interrupt::leave_to_child();
     // A person's psql speaks the person's language.
     super::with_target(command, target, "psql", "")
         .env_remove("LC_ALL")

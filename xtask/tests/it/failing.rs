@@ -1,7 +1,9 @@
 //! A command that must fail: the contract that every failure keeps, checked for each in one place.
 
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use expect_test::Expect;
 use private_server::{Platform, installation};
 use serde_json::Value;
 
@@ -19,6 +21,16 @@ pub(crate) struct Failed {
     pub(crate) error: Value,
     /// All of stderr, as it was.
     pub(crate) stderr: String,
+}
+
+impl Failed {
+    /// What a person reads, and the SQLSTATE that a program reads; empty where there is none.
+    #[track_caller]
+    pub(crate) fn reads(&self, sqlstate: &str, report: Expect) {
+        let said = self.error["sqlstate"].as_str().unwrap_or_default();
+        assert_eq!(said, sqlstate, "{}", self.report);
+        report.assert_eq(&self.report);
+    }
 }
 
 impl Project {
@@ -86,12 +98,13 @@ impl Project {
         let (_, hints) = report
             .split_once("\n\nhint: ")
             .unwrap_or_else(|| panic!("no hint in\n{report}"));
-        let of_the_platform = platform_commands()
+        let of_others = platform_commands()
             .iter()
-            .any(|(command, _)| hints.contains(command));
+            .any(|(command, _)| hints.contains(command))
+            || hints.contains("`git log ");
         let ours = commands_in(hints);
         assert!(
-            of_the_platform || !ours.is_empty(),
+            of_others || !ours.is_empty(),
             "no command in the hints\n{hints}"
         );
         for words in ours {
@@ -106,6 +119,17 @@ impl Project {
             assert_eq!(run.status, 0, "`{}`: {}", words.join(" "), run.stderr);
         }
     }
+}
+
+/// Says loudly that a test cannot be run on this machine. CI must be able to run them all.
+#[expect(clippy::disallowed_methods, reason = "CI is told by its environment")]
+#[track_caller]
+pub(crate) fn skipped(why: &str) {
+    let ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    assert!(!ci, "cannot be skipped in CI: {why}");
+    // Not through the test harness, which keeps to itself what a passing test prints.
+    let place = std::panic::Location::caller();
+    let _ = writeln!(std::io::stderr(), "SKIPPED {place}: {why}");
 }
 
 /// What `pg_dump` says of a database.

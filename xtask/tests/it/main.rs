@@ -1,6 +1,7 @@
 //! The commands against a real PostgreSQL, which this test binary starts and stops itself.
 
 mod backup;
+mod bad_input;
 mod baseline;
 mod common;
 mod contract;
@@ -14,3 +15,4 @@ mod report;
 mod restore;
 mod seed;
 mod setup;
+mod terminal;
