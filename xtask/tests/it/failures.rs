@@ -223,7 +223,7 @@ fn an_index_that_exists_is_told_with_its_remedy() {
               |
             2 | CREATE INDEX CONCURRENTLY users_email ON users (email);
               | ^
-            state: `2_change` has changed nothing that counts; it is not recorded
+            state: `2_change` did not take effect; it is not recorded
             state: not started: `3_later`
 
             hint: look whether it is the wanted one and valid: cargo xtask db-psql -- -c '\d users'; if so write IF NOT EXISTS and run: cargo xtask db-migrate; if the whole schema was there before: cargo xtask db-baseline
@@ -276,7 +276,7 @@ fn a_locked_table_is_left_alone_and_its_holder_named() {
           |
         3 | ALTER TABLE users
           | ^
-        state: this migration has changed nothing
+        state: `2_change` was rolled back: it has changed nothing
         state: not started: `3_later`
 
         hint: let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend([PID])', then: cargo xtask db-migrate
@@ -379,7 +379,7 @@ fn outside_a_transaction_what_took_effect_is_said() {
           |
         3 | CREATE INDEX CONCURRENTLY users_two ON users (two);
           | ^
-        state: `2_change`: 1 of 2 statements took effect, the rest did not; it is not recorded
+        state: `2_change`: the first of 2 statements took effect, the rest did not; it is not recorded
         state: not started: `3_later`
 
         hint: look what it has: cargo xtask db-psql -- -c '\d users', mend the file, then: cargo xtask db-migrate
