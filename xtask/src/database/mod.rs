@@ -63,6 +63,8 @@ pub(crate) struct Database {
     /// What psql's sessions start with: [`SESSION_OPTIONS`], and more once [`Database::settle`] has
     /// asked the server what it knows.
     pub(crate) session_options: String,
+    /// Whether a proxy keeps startup options to itself, so that only statements set them.
+    pub(crate) options_lost: bool,
 }
 
 /// The server, the database and the role, as they say themselves.
@@ -199,6 +201,7 @@ impl Database {
             server,
             lock_wait: LOCK_WAIT,
             session_options: SESSION_OPTIONS.to_owned(),
+            options_lost: false,
         })
     }
 
@@ -220,8 +223,8 @@ impl Database {
         format!("SET lock_timeout = {}", self.lock_wait.as_millis())
     }
 
-    /// Before a run that writes: options that this server knows and others do not. All are set once
-    /// more by statements, as a proxy may have kept startup options to itself.
+    /// Before a run that writes: options that this server knows and others do not, and whether
+    /// startup options have arrived at all.
     ///
     /// # Errors
     /// If the server cannot be asked.
@@ -229,9 +232,16 @@ impl Database {
         if self.server.major() >= 17 {
             self.session_options.push_str(" -c transaction_timeout=0");
         }
-        let (settings, lock_wait) = (self.session_settings(), self.lock_wait_setting());
-        self.client
-            .batch_execute(&format!("{settings}; {lock_wait}"))?;
+        let arrived = self.client.query_one(
+            "SELECT source = 'client' FROM pg_catalog.pg_settings WHERE name = 'statement_timeout'",
+            &[],
+        )?;
+        self.options_lost = !arrived.get::<_, bool>(0);
+        if self.options_lost || self.server.major() >= 17 {
+            let (settings, lock_wait) = (self.session_settings(), self.lock_wait_setting());
+            self.client
+                .batch_execute(&format!("{settings}; {lock_wait}"))?;
+        }
         // Refused where the server's platform cannot tell that a client is gone.
         let watched = self.client.batch_execute(&settings_of(DEAD_CLIENT_OPTION));
         if watched.is_ok() {

@@ -5,6 +5,9 @@ use super::Database;
 use crate::error::{Failure, Result};
 use crate::migration::history::lock_id;
 
+/// The way around a proxy.
+pub(crate) const DIRECTLY: &str = "connect to the server itself, or through a session-pooling port: cargo xtask db-migrate --database-url postgres://SERVER:5432/DATABASE";
+
 /// Checks that this connection is one session of the server: the same process serves it as at the
 /// beginning, and that process holds the advisory lock that was just taken.
 ///
@@ -43,5 +46,5 @@ pub(crate) fn failure(db: &mut Database) -> Failure {
     Failure::failed("a transaction-pooling proxy is between this and the server")
         .cause("the statements of one connection do not reach one session, so a session lock protects nothing")
         .state("nothing was changed")
-        .hint("connect to the server itself, or through a session-pooling port: cargo xtask db-migrate --database-url postgres://SERVER:5432/DATABASE")
+        .hint(DIRECTLY)
 }

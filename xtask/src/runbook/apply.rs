@@ -211,6 +211,9 @@ impl<'a> Runner<'a> {
         let reply = loop {
             if self.ahead.pop_front() != Some(migration.version) {
                 interrupt::check()?;
+                if indexes::accepts_any(script) {
+                    indexes::before(self, script)?;
+                }
                 if let Err(error) = self.send_transaction(migration, script, direction)? {
                     return Err(script_failure(script, direction, &error).into());
                 }
@@ -292,7 +295,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Feeds psql small migrations that come next, so that it need not wait for us between them. Not
-    /// those with checks: their commit is decided here.
+    /// those with checks, or with an index to look at first: they are decided here.
     fn feed_ahead(&mut self, upcoming: &[&Migration], direction: Direction) -> Result {
         while self.ahead.len() < AHEAD && !interrupt::requested() {
             let Some(next) = upcoming.get(self.ahead.len()) else {
@@ -300,7 +303,8 @@ impl<'a> Runner<'a> {
             };
             let script = script(next, direction)?;
             let small = script.text.len() <= AHEAD_BYTES;
-            if !script.transactional || !small || checks(next, direction).is_some() {
+            let looks = indexes::accepts_any(script) || checks(next, direction).is_some();
+            if !script.transactional || !small || looks {
                 break;
             }
             if self.send_transaction(next, script, direction)?.is_err() {
@@ -345,13 +349,12 @@ impl<'a> Runner<'a> {
         }
         indexes::after(self.db, script)?;
         if direction == Direction::Up {
-            let checked = verify::run(self.db, [migration])?;
+            let state = format!("`{}` took effect and is not recorded", migration.stem);
+            let checked = verify::run(self.db, [migration])
+                .map_err(|error| failures::from_error(&error).state(&state))?;
             if let Some(failure) = verify::failed(&not_as_it_should_be(migration), &checked) {
                 return Err(failure
-                    .state(format!(
-                        "`{}` took effect and is not recorded",
-                        migration.stem
-                    ))
+                    .state(state)
                     .hint(format!("mend what the checks name, then: {}", self.again))
                     .into());
             }
@@ -383,16 +386,14 @@ impl<'a> Runner<'a> {
         );
         let concurrent = statement.has_word(&script.text, "concurrently");
         // A file that sets its own lock timeout knows what it does.
-        let before = if script.sets("lock_timeout") {
-            String::new()
-        } else if concurrent {
-            "SET lock_timeout = 0;\n".to_owned()
-        } else {
-            format!(
-                "SET lock_timeout = {};\n",
-                self.locks.lock_timeout.as_millis()
-            )
-        };
+        let mut before = self.settings_by_statement();
+        if !script.sets("lock_timeout") {
+            let lock_timeout = match concurrent {
+                true => 0,
+                false => self.locks.lock_timeout.as_millis(),
+            };
+            before.push_str(&format!("SET lock_timeout = {lock_timeout};\n"));
+        }
         let chunk = Chunk::one_statement(before, &text);
         let ui = self.ui;
         let mut deadlocks = 0;
@@ -471,6 +472,9 @@ impl<'a> Runner<'a> {
         failure.state.push(match (done, script.statements.len()) {
             (0, 1) => format!("`{stem}` did not take effect; {history}"),
             (0, total) => format!("`{stem}`: none of its {total} statements took effect; {history}"),
+            (1, total) => format!(
+                "`{stem}`: the first of {total} statements took effect, the rest did not; {history}"
+            ),
             (_, total) => format!(
                 "`{stem}`: the first {done} of {total} statements took effect, the rest did not; {history}"
             ),
@@ -560,7 +564,7 @@ impl<'a> Runner<'a> {
             }
         };
         if session.backend_pid() == 0 {
-            if let Err(error) = session.greet(&self.db.session_settings()) {
+            if let Err(error) = session.greet() {
                 return Ok(Err(error));
             }
             if session.backend_pid() == self.db.server.backend_pid {
@@ -574,11 +578,21 @@ impl<'a> Runner<'a> {
 
     /// Settings, temporary tables and roles that an earlier migration may have left end here.
     fn freshen(&mut self, before: &mut String) {
-        if self.used {
-            let settings = self.db.session_settings();
-            let end = if before.is_empty() { ";\n" } else { " \\;\n" };
-            before.insert_str(0, &format!("{FRESH_SESSION} \\; {settings}{end}"));
-            self.used = false;
+        let settings = self.settings_by_statement();
+        if std::mem::take(&mut self.used) {
+            let alone = before.is_empty() || !settings.is_empty();
+            let end = if alone { ";\n" } else { " \\;\n" };
+            before.insert_str(0, &format!("{FRESH_SESSION}{end}{settings}"));
+        } else {
+            before.insert_str(0, &settings);
+        }
+    }
+
+    /// The session's options, where RESET does not go back to them.
+    fn settings_by_statement(&self) -> String {
+        match self.db.options_lost {
+            true => format!("{};\n", self.db.session_settings()),
+            false => String::new(),
         }
     }
 

@@ -24,6 +24,7 @@ use crate::database::Database;
 use crate::database::catalog::{self, Identity, Relation};
 use crate::error::{Failure, Result};
 use crate::flags::{Proof, ProofFlags};
+use crate::interrupt;
 use crate::migration::effects::ObjectName;
 use crate::tools::pg_dump;
 use crate::ui::{self, Ui};
@@ -308,6 +309,9 @@ fn dump(
             (Ok(dump), held) => {
                 let held = held.unwrap_or_else(hold).context("cannot read the table")?;
                 Ok((dump, held))
+            }
+            (Err(_), _) if interrupt::requested() => {
+                Err(Failure::interrupted("stopped during the backup").into())
             }
             // The server's own word (it has an SQLSTATE) before pg_dump's.
             (Err(_), Some(Err(error))) => Err(error.context("cannot read the table")),

@@ -4,6 +4,7 @@
 use std::io::ErrorKind;
 
 use crate::database::connect::{ConnectError, ConnectProblem};
+use crate::database::pooler;
 use crate::error::{Failure, Kind};
 use crate::interrupt;
 use crate::migration::effects::ObjectName;
@@ -281,6 +282,10 @@ pub(crate) fn connect_failure(error: &ConnectError) -> Failure {
         }
         ConnectProblem::Tls => failure
             .hint("check sslmode and sslrootcert in DATABASE_URL, then: cargo xtask db-doctor"),
+        // 08P01 protocol_violation: no server says that to us.
+        ConnectProblem::Other if failure.sqlstate.as_deref() == Some("08P01") => failure
+            .cause("a proxy is in between that does not pass on what a session starts with")
+            .hint(pooler::DIRECTLY),
         ConnectProblem::Other => failure.hint("cargo xtask db-doctor"),
     }
 }

@@ -87,6 +87,20 @@ fn lasting(script: &Script) -> Vec<Wanted> {
     standing([script])
 }
 
+/// Whether a script would accept an index that is there already, whatever it is like.
+pub(crate) fn accepts_any(script: &Script) -> bool {
+    let mut effects = script.effects().flat_map(|(_, effects)| effects);
+    effects.any(|effect| {
+        matches!(
+            effect,
+            Effect::CreateIndex {
+                if_not_exists: true,
+                ..
+            }
+        )
+    })
+}
+
 /// Before a script runs: waits for whoever builds one of its indexes now, drops what an interrupted
 /// build has left, and refuses a valid index of the same name that is another one.
 ///

@@ -409,6 +409,7 @@ mod tests {
             in_recovery,
             schema: None,
             clock: jiff::Timestamp::UNIX_EPOCH,
+            encoding: "UTF8".to_owned(),
             history_schema: None,
             backend_pid: 0,
         }

@@ -24,6 +24,9 @@ use crate::migration::source::{Folder, Migration};
 use crate::tools::psql::Session;
 use crate::ui;
 
+const MIGRATE: &str = "cargo xtask db-migrate";
+const ROLLBACK: &str = "cargo xtask db-rollback";
+
 /// What a run was asked to do, beyond its direction.
 pub(crate) struct Options<'a> {
     pub(crate) locks: Locks,
@@ -322,14 +325,17 @@ fn run_steps(
             continue;
         };
         let at = Instant::now();
-        outcome.verified = verify::run(db, migrations.iter().copied())?;
+        let state = format!("every migration of this run is {verb_now} and in the history");
+        outcome.verified = verify::run(db, migrations.iter().copied())
+            .map_err(|error| failures::from_error(&error).state(&state))?;
         if let Some(failure) = verify::failed("verification failed", &outcome.verified) {
             return Err(failure
-                .state(format!(
-                    "every migration of this run is {verb_now} and in the history"
-                ))
+                .state(state)
                 .hint("cargo xtask db-verify")
-                .hint("undo this run: cargo xtask db-rollback")
+                .hint(match direction {
+                    Direction::Up => "undo this run: cargo xtask db-rollback",
+                    Direction::Down => "apply it again: cargo xtask db-migrate",
+                })
                 .into());
         }
         let what = match outcome.verified.len() as u64 {
@@ -488,12 +494,18 @@ fn half_way(
     if !left.is_empty() {
         failure = failure.state(format!("not started: {}", names(left)));
     }
-    if failure.hints.is_empty() {
-        let command = match direction {
-            Direction::Up => "mend the file, then: cargo xtask db-migrate",
-            Direction::Down => "mend the file, then: cargo xtask db-rollback",
-        };
-        failure = failure.hint(command);
+    // The failure table speaks of the usual direction.
+    if direction == Direction::Down {
+        for hint in &mut failure.hints {
+            *hint = hint.replace(MIGRATE, ROLLBACK);
+        }
+    }
+    let command = match direction {
+        Direction::Up => MIGRATE,
+        Direction::Down => ROLLBACK,
+    };
+    if !failure.hints.iter().any(|hint| hint.contains(command)) {
+        failure = failure.hint(format!("mend the file, then: {command}"));
     }
     failure
 }

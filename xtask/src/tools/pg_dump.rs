@@ -5,9 +5,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 use xshell::{Shell, cmd};
 
@@ -33,6 +35,10 @@ pub(crate) struct Request<'a> {
     /// How long to stand behind somebody who has locked the table.
     pub(crate) lock_wait: Duration,
 }
+
+/// How often it is looked whether somebody wants this to stop. The end of a dump waits for that look,
+/// so it is short.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// What was written.
 #[derive(Debug, PartialEq, Eq)]
@@ -103,10 +109,18 @@ pub(crate) fn run(
         }
         text
     });
-    let written = match child.stdout.take() {
-        Some(stdout) => read(BufReader::with_capacity(BUFFER, stdout), sink, progress),
-        None => Err(anyhow::anyhow!("pg_dump has no output")),
-    };
+    let pid = Pid::from_child(&child);
+    let stdout = child.stdout.take();
+    let ended = AtomicBool::new(false);
+    let written = std::thread::scope(|scope| {
+        scope.spawn(|| end_on_interrupt(pid, &ended));
+        let written = match stdout {
+            Some(stdout) => read(BufReader::with_capacity(BUFFER, stdout), sink, progress),
+            None => Err(anyhow::anyhow!("pg_dump has no output")),
+        };
+        ended.store(true, Ordering::Relaxed);
+        written
+    });
     if written.is_err() {
         // The reader is gone: pg_dump would only notice at its next write.
         let _ = child.kill();
@@ -132,6 +146,18 @@ pub(crate) fn run(
         );
     }
     Ok(dump)
+}
+
+/// pg_dump may wait for a lock and write nothing for long. On SIGTERM it cancels what it has asked the
+/// server for, and ends.
+fn end_on_interrupt(pid: Pid, ended: &AtomicBool) {
+    while !ended.load(Ordering::Relaxed) {
+        if interrupt::requested() {
+            let _ = kill_process(pid, Signal::TERM);
+            return;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
 
 /// Reads a dump to its end, counting the rows of COPY data; also says whether the trailer was there.

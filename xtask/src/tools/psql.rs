@@ -169,14 +169,12 @@ impl Session {
         })
     }
 
-    /// Waits until psql is connected, runs `settings`, and learns the backend's process id and what
-    /// this psql can do.
+    /// Waits until psql is connected, and learns the backend's process id and what this psql can do.
     ///
     /// # Errors
     /// If it cannot connect.
-    pub(crate) fn greet(&mut self, settings: &str) -> Result<(), Box<SessionError>> {
+    pub(crate) fn greet(&mut self) -> Result<(), Box<SessionError>> {
         let hello = Chunk {
-            before: format!("{settings};\n"),
             after: "SELECT pg_catalog.pg_backend_pid() AS pid \\gset\n\
                     \\set hello :pid ' ' :VERSION_NUM\n"
                 .to_owned(),

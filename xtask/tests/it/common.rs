@@ -11,22 +11,35 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
-use private_server::{ThrowawayServer, installation};
+use private_server::{Installation, ThrowawayServer, installation};
 use tempfile::TempDir;
 
 /// The server, started by the first test that needs it; it goes away with the process.
 pub(crate) fn server() -> &'static ThrowawayServer {
     static SERVER: OnceLock<ThrowawayServer> = OnceLock::new();
     SERVER.get_or_init(|| {
-        let path = path_variable();
-        let installation =
-            installation::newest_server(Some(&path)).expect("PostgreSQL is installed");
         let settings = [
             ("max_connections", "200"),
             ("max_prepared_transactions", "5"),
         ];
-        ThrowawayServer::start(&installation, &settings).expect("a throwaway server starts")
+        start_server(&settings)
     })
+}
+
+/// A server of a test's own: to stop it, or with other settings.
+pub(crate) fn own_server(settings: &[(&str, &str)]) -> &'static ThrowawayServer {
+    // Its watchdog sees to it when this process ends.
+    Box::leak(Box::new(start_server(settings)))
+}
+
+fn start_server(settings: &[(&str, &str)]) -> ThrowawayServer {
+    let installation = installation();
+    ThrowawayServer::start(&installation, settings).expect("a throwaway server starts")
+}
+
+/// The PostgreSQL that the tests use.
+pub(crate) fn installation() -> Installation {
+    installation::newest_server(Some(&path_variable())).expect("PostgreSQL is installed")
 }
 
 /// Where this machine's programs are: all that the tests take from their environment.
@@ -40,6 +53,7 @@ pub(crate) struct Project {
     folder: TempDir,
     pub(crate) database: String,
     pub(crate) url: String,
+    server: &'static ThrowawayServer,
 }
 
 /// What a command came to.
@@ -52,7 +66,11 @@ pub(crate) struct Run {
 impl Project {
     /// An empty database and the migrations that the project ships.
     pub(crate) fn new() -> Project {
-        let project = Project::empty();
+        Project::new_on(server())
+    }
+
+    fn new_on(server: &'static ThrowawayServer) -> Project {
+        let project = Project::empty_on(server);
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
         copy(&shipped, &project.path("migrations"));
         project
@@ -60,24 +78,34 @@ impl Project {
 
     /// An empty database and an empty migrations folder.
     pub(crate) fn empty() -> Project {
+        Project::empty_on(server())
+    }
+
+    fn empty_on(server: &'static ThrowawayServer) -> Project {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let database = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        admin("postgres")
+        Client::connect(&server.url("postgres"), NoTls)
+            .expect("connects")
             .batch_execute(&format!("CREATE DATABASE {database}"))
             .expect("creates a database");
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(folder.path().join("Cargo.lock"), "").expect("writes");
         std::fs::create_dir(folder.path().join("migrations")).expect("makes a folder");
         Project {
-            url: server().url(&database),
+            url: server.url(&database),
             folder,
             database,
+            server,
         }
     }
 
     /// A database with the baseline applied and 1,200 seeded users, its other migrations pending.
     pub(crate) fn seeded() -> Project {
-        let project = Project::new();
+        Project::seeded_on(server())
+    }
+
+    pub(crate) fn seeded_on(server: &'static ThrowawayServer) -> Project {
+        let project = Project::new_on(server);
         project
             .xtask(&["db-migrate", "--to", "20251201000000"])
             .succeeds();
@@ -135,7 +163,7 @@ impl Project {
 
     /// A connection to the database as its superuser.
     pub(crate) fn client(&self) -> Client {
-        admin(&self.database)
+        Client::connect(&self.server.url(&self.database), NoTls).expect("connects")
     }
 
     /// Makes things as a test needs them.
@@ -300,6 +328,52 @@ pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
+/// The processes that a process has started.
+pub(crate) fn children_of(pid: u32) -> Vec<u32> {
+    let output = Command::new("ps")
+        .args(["-A", "-o", "pid=,ppid="])
+        .output()
+        .expect("ps starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace().map(|word| word.parse::<u32>().ok());
+            let (child, parent) = (words.next()??, words.next()??);
+            (parent == pid).then_some(child)
+        })
+        .collect()
+}
+
+/// A session that calls itself `blocker` and has run this, and its process id.
+pub(crate) fn blocker(project: &Project, sql: &str) -> (Client, i32) {
+    blocker_at(&project.url, sql)
+}
+
+/// As [`blocker`], with another role or through another port.
+pub(crate) fn blocker_at(url: &str, sql: &str) -> (Client, i32) {
+    let url = format!("{url}?application_name=blocker");
+    let mut client = Client::connect(&url, NoTls).expect("connects");
+    let pid = client
+        .query_one("SELECT pg_backend_pid()", &[])
+        .expect("the query runs")
+        .get(0);
+    client.batch_execute(sql).expect("the SQL runs");
+    (client, pid)
+}
+
+/// Holds `users` as a request does that reads and then thinks.
+pub(crate) const READER: &str = "BEGIN; SELECT count(*) FROM users WHERE id < 10";
+/// Holds `users` as a transaction does that somebody forgot.
+pub(crate) const WRITER: &str =
+    "BEGIN; UPDATE users SET display_name = display_name WHERE id = 1001";
+/// An old snapshot on another table, which a concurrent build waits for at its end.
+pub(crate) const SNAPSHOT: &str =
+    "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_am";
+
+/// The version that adds the column to `users`; the baseline before it, the index after it.
+pub(crate) const BASELINE: &str = "20251201000000";
+pub(crate) const COLUMN: &str = "20251231143000";
+
 /// Sends a signal to a process, as `kill` names them.
 pub(crate) fn signal(name: &str, pid: u32) {
     let status = Command::new("kill")
@@ -401,7 +475,9 @@ impl Project {
     /// Takes the database away; its address stays configured.
     pub(crate) fn drop_database(&self) {
         let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
-        let _ = admin("postgres").batch_execute(&drop);
+        if let Ok(mut client) = Client::connect(&self.server.url("postgres"), NoTls) {
+            let _ = client.batch_execute(&drop);
+        }
     }
 }
 
@@ -476,9 +552,7 @@ impl Run {
 
 /// One of PostgreSQL's own programs.
 pub(crate) fn tool(name: &str) -> Command {
-    let path = path_variable();
-    let installation = installation::newest_server(Some(&path)).expect("PostgreSQL is installed");
-    Command::new(installation.program(name))
+    Command::new(installation().program(name))
 }
 
 /// A connection as the server's superuser.

@@ -368,7 +368,7 @@ fn outside_a_transaction_what_took_effect_is_said() {
           |
         3 | CREATE INDEX CONCURRENTLY users_two ON users (two);
           | ^
-        state: `2_change`: the first 1 of 2 statements took effect, the rest did not; it is not recorded
+        state: `2_change`: the first of 2 statements took effect, the rest did not; it is not recorded
         state: not started: `3_later`
 
         hint: look what it has: cargo xtask db-psql -- -c '\d users', mend the file, then: cargo xtask db-migrate

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use postgres::{Client, NoTls};
+use crate::common::{
+    BASELINE, COLUMN, Logins, Project, READER, Run, Stalls, WRITER, blocker, blocker_at, long,
+    tool, until, url_as,
+};
 
-use crate::common::{Logins, Project, Run, Stalls, long, tool, until, url_as};
-
-/// The version that adds the column.
-const COLUMN: &str = "20251231143000";
 /// `--lock-timeout`, unless given.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -41,25 +40,6 @@ fn project() -> Project {
     }
     project
 }
-
-/// A session that calls itself `blocker` and has run this.
-fn blocker(project: &Project, sql: &str) -> (Client, i32) {
-    blocker_at(&project.url, sql)
-}
-
-fn blocker_at(url: &str, sql: &str) -> (Client, i32) {
-    let url = format!("{url}?application_name=blocker");
-    let mut client = Client::connect(&url, NoTls).expect("connects");
-    let pid = client
-        .query_one("SELECT pg_backend_pid()", &[])
-        .expect("the query runs")
-        .get(0);
-    client.batch_execute(sql).expect("the SQL runs");
-    (client, pid)
-}
-
-const READER: &str = "BEGIN; SELECT count(*) FROM users WHERE id < 10";
-const WRITER: &str = "BEGIN; UPDATE users SET display_name = display_name WHERE id = 1001";
 
 fn has_column(project: &Project, column: &str) -> bool {
     project.value(&format!(
@@ -519,7 +499,7 @@ fn timeouts_of_the_role_or_the_database_never_break_a_run() {
             let arguments = [&["--database-url", &url], arguments].concat();
             project.xtask(&arguments).succeeds()
         };
-        xtask(&["db-migrate", "--to", "20251201000000"]);
+        xtask(&["db-migrate", "--to", BASELINE]);
         xtask(&["db-seed", "--users", "1000"]);
         xtask(&["db-migrate", "--to", COLUMN]);
         // The build waits for this one, longer than any of those limits.

@@ -1,0 +1,129 @@
+//! When a run fails half way, the error says what was applied, what was rolled back, what is left and
+//! what to run; after the file is mended, the same command goes on with nothing done by hand.
+
+use crate::common::Project;
+
+const FIRST: &str = "20260101000001_first";
+const SECOND: &str = "20260101000002_second";
+const THIRD: &str = "20260101000003_third";
+
+/// Three migrations, of which the second is this.
+fn three(second: &str, second_down: &str) -> Project {
+    let project = Project::seeded();
+    project.xtask(&["db-migrate"]).succeeds();
+    for (stem, table) in [(FIRST, "one"), (THIRD, "three")] {
+        project.write(
+            &format!("migrations/{stem}.up.sql"),
+            format!("CREATE TABLE {table} (id int);"),
+        );
+        project.write(
+            &format!("migrations/{stem}.down.sql"),
+            format!("DROP TABLE {table};"),
+        );
+    }
+    project.write(&format!("migrations/{SECOND}.up.sql"), second);
+    project.write(&format!("migrations/{SECOND}.down.sql"), second_down);
+    project
+}
+
+fn applied(project: &Project) -> String {
+    project.value("SELECT string_agg(version::text, ' ' ORDER BY version) FROM _sqlx_migrations WHERE version > 20260101000000")
+}
+
+#[test]
+fn a_failed_transaction_leaves_what_was_before_it_and_nothing_of_itself() {
+    let project = three(
+        "CREATE TABLE two (id int);\nSELECT 1 / 0;",
+        "DROP TABLE two;",
+    );
+    project
+        .xtask(&["db-migrate"])
+        .exits(1)
+        .says("22012")
+        .says(&format!("applied by this run: `{FIRST}`"))
+        .says(&format!(
+            "`{SECOND}` was rolled back: it has changed nothing"
+        ))
+        .says(&format!("not started: `{THIRD}`"))
+        .says("then: cargo xtask db-migrate");
+    assert_eq!(applied(&project), "20260101000001");
+    assert_eq!(project.value("SELECT to_regclass('two')"), "");
+    project.write(
+        &format!("migrations/{SECOND}.up.sql"),
+        "CREATE TABLE two (id int);",
+    );
+    project.xtask(&["db-migrate"]).succeeds();
+    project.xtask(&["db-status", "--check"]).succeeds();
+}
+
+#[test]
+fn a_failed_rollback_says_the_same_of_itself() {
+    let project = three(
+        "CREATE TABLE two (id int);",
+        "DROP TABLE two;\nDROP TABLE nowhere;",
+    );
+    project.xtask(&["db-migrate"]).succeeds();
+    project
+        .xtask(&["db-rollback", "--yes"])
+        .exits(1)
+        .says("42P01")
+        .says(&format!("undone by this run: `{THIRD}`"))
+        .says(&format!(
+            "`{SECOND}` was rolled back: it has changed nothing"
+        ))
+        .says(&format!("not started: `{FIRST}`"))
+        .says("cargo xtask db-rollback");
+    assert_eq!(applied(&project), "20260101000001 20260101000002");
+    assert_eq!(project.value("SELECT to_regclass('two')"), "two");
+    project.write(&format!("migrations/{SECOND}.down.sql"), "DROP TABLE two;");
+    project.xtask(&["db-rollback", "--yes"]).succeeds();
+    assert_eq!(applied(&project), "");
+    project.xtask(&["db-verify"]).succeeds();
+}
+
+#[test]
+fn outside_a_transaction_the_statements_before_the_failed_one_are_named_as_done() {
+    let second = "-- no-transaction\nCREATE TABLE IF NOT EXISTS two (id int);\nCREATE INDEX CONCURRENTLY IF NOT EXISTS two_id ON two (id);\nSELECT 1 / 0;\n";
+    let project = three(second, "DROP TABLE two;");
+    project
+        .xtask(&["db-migrate"])
+        .exits(1)
+        .says(&format!("`{SECOND}`: the first 2 of 3 statements took effect, the rest did not; it is not recorded"))
+        .says(&format!("applied by this run: `{FIRST}`"))
+        .says(&format!("not started: `{THIRD}`"));
+    assert_eq!(applied(&project), "20260101000001");
+    project.write(
+        &format!("migrations/{SECOND}.up.sql"),
+        second.replace("SELECT 1 / 0;\n", ""),
+    );
+    project
+        .xtask(&["db-migrate"])
+        .succeeds()
+        .says("relation \"two_id\" already exists, skipping");
+    project.xtask(&["db-status", "--check"]).succeeds();
+}
+
+/// A unique index over values that are there twice: its build fails and leaves an INVALID index.
+#[test]
+fn a_build_that_fails_says_what_it_leaves_and_is_repaired_by_the_next_run() {
+    let build = "-- no-transaction\nCREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS one_role ON users (role);\n";
+    let project = three(
+        build,
+        "-- no-transaction\nDROP INDEX CONCURRENTLY IF EXISTS one_role;\n",
+    );
+    project
+        .xtask(&["db-migrate"])
+        .exits(1)
+        .says("23505")
+        .says("index `public.one_role` is INVALID: its build has not ended");
+    project.write(
+        &format!("migrations/{SECOND}.up.sql"),
+        build.replace("UNIQUE ", ""),
+    );
+    project.xtask(&["db-migrate"]).succeeds().says("Repair");
+    project.xtask(&["db-status", "--check"]).succeeds();
+    project
+        .xtask(&["db-rollback", "--steps", "3", "--yes"])
+        .succeeds();
+    assert_eq!(applied(&project), "");
+}

@@ -1,0 +1,264 @@
+//! An index is judged by its definition and its state, not by its name; a column by its verify file.
+
+use crate::common::{COLUMN, Project, SNAPSHOT, blocker, until};
+
+const INDEX: &str = "idx_users_last_login_at";
+const UP: &str = "migrations/20260101000000_more.up.sql";
+
+/// A project whose index is pending.
+fn pending() -> Project {
+    let project = Project::seeded();
+    project.xtask(&["db-migrate", "--to", COLUMN]).succeeds();
+    project
+}
+
+fn is_valid(project: &Project) -> bool {
+    project.state().contains(&format!("{INDEX} true true"))
+}
+
+/// An index build that was cancelled, as PostgreSQL leaves it.
+fn cancelled_build(project: &Project, definition: &str) {
+    let (_holder, _) = blocker(project, SNAPSHOT);
+    let (mut builder, _) = blocker(project, "SET statement_timeout = '300ms'");
+    let build = format!("CREATE INDEX CONCURRENTLY {INDEX} ON {definition}");
+    builder.batch_execute(&build).expect_err("is cancelled");
+    assert!(project.state().contains(&format!("{INDEX} false")));
+}
+
+/// All three commands that look see it.
+fn is_seen(project: &Project, text: &str) {
+    project.xtask(&["db-status", "--check"]).exits(3).says(text);
+    project.xtask(&["db-doctor"]).exits(3).says(INDEX);
+    project.xtask(&["db-verify"]).exits(3).says(INDEX);
+}
+
+#[test]
+fn an_invalid_index_is_seen_dropped_and_built_again() {
+    let project = pending();
+    cancelled_build(&project, "users (last_login_at DESC NULLS LAST)");
+    is_seen(&project, "INVALID");
+    project
+        .xtask(&["db-migrate"])
+        .succeeds()
+        .says("left by an interrupted build");
+    assert!(is_valid(&project));
+    // Also where it is another one: what is INVALID is nobody's.
+    project.xtask(&["db-rollback", "--yes"]).succeeds();
+    cancelled_build(&project, "users (created_at)");
+    project.xtask(&["db-migrate"]).succeeds();
+    assert!(is_valid(&project));
+    project.xtask(&["db-verify"]).succeeds();
+}
+
+#[test]
+fn an_index_that_is_not_ready_is_dropped_and_built_again() {
+    let project = pending();
+    project.sql(&format!(
+        "CREATE INDEX {INDEX} ON users (last_login_at DESC NULLS LAST);
+         UPDATE pg_index SET indisready = false WHERE indexrelid = '{INDEX}'::regclass"
+    ));
+    is_seen(&project, "INVALID");
+    project.xtask(&["db-migrate"]).succeeds();
+    assert!(is_valid(&project));
+}
+
+#[test]
+fn an_invalid_index_is_not_accepted_inside_a_transaction_either() {
+    let project = pending();
+    cancelled_build(&project, "users (created_at)");
+    std::fs::remove_file(
+        project.path("migrations/20251231143100_index_users_last_login_at.up.sql"),
+    )
+    .expect("removes");
+    std::fs::remove_file(
+        project.path("migrations/20251231143100_index_users_last_login_at.down.sql"),
+    )
+    .expect("removes");
+    std::fs::remove_file(
+        project.path("migrations/verify/20251231143100_index_users_last_login_at.sql"),
+    )
+    .expect("removes");
+    project.write(
+        UP,
+        format!("CREATE INDEX IF NOT EXISTS {INDEX} ON users (created_at);"),
+    );
+    project.xtask(&["db-migrate"]).succeeds();
+    assert!(is_valid(&project));
+}
+
+#[test]
+fn another_definition_under_the_right_name_is_an_error_that_shows_both() {
+    let project = pending();
+    project.sql("CREATE TABLE other (last_login_at timestamptz)");
+    for (what, definition) in [
+        ("columns", "INDEX {} ON users (created_at DESC NULLS LAST)"),
+        (
+            "more columns",
+            "INDEX {} ON users (last_login_at DESC NULLS LAST, id)",
+        ),
+        (
+            "included columns",
+            "INDEX {} ON users (last_login_at DESC NULLS LAST) INCLUDE (id)",
+        ),
+        ("order", "INDEX {} ON users (last_login_at ASC NULLS LAST)"),
+        (
+            "nulls",
+            "INDEX {} ON users (last_login_at DESC NULLS FIRST)",
+        ),
+        (
+            "uniqueness",
+            "UNIQUE INDEX {} ON users (last_login_at DESC NULLS LAST)",
+        ),
+        (
+            "predicate",
+            "INDEX {} ON users (last_login_at DESC NULLS LAST) WHERE last_login_at IS NOT NULL",
+        ),
+        ("method", "INDEX {} ON users USING brin (last_login_at)"),
+        (
+            "expression",
+            "INDEX {} ON users ((last_login_at AT TIME ZONE 'UTC') DESC NULLS LAST)",
+        ),
+        (
+            "parameters",
+            "INDEX {} ON users (last_login_at DESC NULLS LAST) WITH (fillfactor = 50)",
+        ),
+        ("table", "INDEX {} ON other (last_login_at DESC NULLS LAST)"),
+    ] {
+        project.sql(&format!("CREATE {}", definition.replace("{}", INDEX)));
+        let there = project.value(&format!("SELECT pg_get_indexdef('{INDEX}'::regclass)"));
+        let before = project.dump();
+        let run = project.xtask(&["db-migrate"]).exits(3);
+        let run = run.says("is another one than the migration makes");
+        let (_, using) = there.split_once(" USING ").expect("a definition");
+        let run = run.says("there is: ").says(using).says("wanted is: ");
+        assert!(
+            what == "table"
+                || run
+                    .stderr
+                    .contains("btree (last_login_at DESC NULLS LAST)\n"),
+            "{what}: {}",
+            run.stderr
+        );
+        assert_eq!(before, project.dump(), "{what}");
+        project
+            .xtask(&["db-status", "--check"])
+            .exits(3)
+            .says("is another one");
+        project.xtask(&["db-doctor"]).exits(3);
+        project.sql(&format!("DROP INDEX {INDEX}"));
+    }
+    project.xtask(&["db-migrate"]).succeeds();
+    assert!(is_valid(&project));
+    project.sql(&format!(
+        "DROP INDEX {INDEX}; CREATE INDEX {INDEX} ON users (created_at)"
+    ));
+    is_seen(&project, "is another one");
+}
+
+#[test]
+fn an_index_of_that_name_in_another_schema_is_in_nobodys_way() {
+    let project = pending();
+    project.sql(&format!(
+        "CREATE SCHEMA archive; CREATE TABLE archive.users (last_login_at timestamptz);
+         CREATE INDEX {INDEX} ON archive.users (last_login_at);
+         ALTER DATABASE {} SET search_path = public, archive",
+        project.database
+    ));
+    project.xtask(&["db-migrate"]).succeeds();
+    assert!(is_valid(&project));
+    project.xtask(&["db-status", "--check"]).succeeds();
+    project.xtask(&["db-doctor"]).succeeds();
+}
+
+#[test]
+fn the_same_definition_written_differently_is_the_same() {
+    let project = Project::seeded();
+    project.xtask(&["db-migrate"]).succeeds();
+    for (written, there) in [
+        ("users USING BTREE (email)", "users (email)"),
+        (
+            "public.users using btree (email asc nulls last)",
+            "users (email)",
+        ),
+        ("ONLY users (\"email\" text_ops)", "users (email)"),
+        ("users (LOWER( email ))", "users (lower(email))"),
+        (
+            "users (role) WHERE role IN ('admin', 'member')",
+            "users (role) WHERE role = ANY (ARRAY['admin'::text, 'member'::text])",
+        ),
+        (
+            "users -- the newest first\n    (created_at  DESC  NULLS  FIRST, /* then */ id)",
+            "users (created_at DESC, id)",
+        ),
+    ] {
+        project.sql(&format!("CREATE INDEX same ON {there}"));
+        project.write(
+            UP,
+            format!(
+                "-- no-transaction\ncreate index concurrently if not exists same on {written};\n"
+            ),
+        );
+        project.xtask(&["db-migrate"]).succeeds();
+        project.xtask(&["db-verify"]).succeeds();
+        project.xtask(&["db-status", "--check"]).succeeds();
+        project.sql("DROP INDEX same; DELETE FROM _sqlx_migrations WHERE version = 20260101000000");
+    }
+}
+
+#[test]
+fn an_index_that_somebody_builds_right_now_is_waited_for() {
+    let project = pending();
+    let (holder, _) = blocker(&project, SNAPSHOT);
+    let (mut builder, pid) = blocker(&project, "");
+    std::thread::scope(|scope| {
+        let build = scope.spawn(move || {
+            builder.batch_execute(&format!(
+                "CREATE INDEX CONCURRENTLY {INDEX} ON users (last_login_at DESC NULLS LAST)"
+            ))
+        });
+        until("it is being built", || {
+            project.state().contains(&format!("{INDEX} false"))
+        });
+        let oid = project.value(&format!("SELECT '{INDEX}'::regclass::oid"));
+        let mut run = project.start(&["db-migrate"]);
+        run.says(&format!(
+            "is being built by pid {pid}, user admin, application blocker"
+        ));
+        drop(holder);
+        build.join().expect("ends").expect("is built");
+        let run = run.ends().succeeds();
+        assert!(!run.stderr.contains("Repair"), "{}", run.stderr);
+        assert_eq!(
+            oid,
+            project.value(&format!("SELECT '{INDEX}'::regclass::oid"))
+        );
+    });
+}
+
+#[test]
+fn a_column_of_another_type_is_an_error_before_the_migration_is_recorded() {
+    let project = Project::seeded();
+    for column in [
+        "timestamp",
+        "date",
+        "text",
+        "timestamptz NOT NULL DEFAULT now()",
+    ] {
+        project.sql(&format!(
+            "ALTER TABLE users ADD COLUMN last_login_at {column}"
+        ));
+        let before = project.dump();
+        project
+            .xtask(&["db-migrate"])
+            .exits(3)
+            .says("is timestamp with time zone, nullable")
+            .says("was rolled back");
+        assert_eq!(before, project.dump(), "{column}");
+        project.sql("ALTER TABLE users DROP COLUMN last_login_at");
+    }
+    project.sql("ALTER TABLE users ADD COLUMN last_login_at timestamptz");
+    project
+        .xtask(&["db-migrate"])
+        .succeeds()
+        .says("already exists");
+}

@@ -1,0 +1,272 @@
+//! Kill it anywhere: at a random instant of migrate and of rollback something is killed, and the same
+//! command again ends in the state of an undisturbed run, every row and value of `users` included.
+//!
+//! `XTASK_KILL_ROUNDS` says how many times (30; with `XTASK_LONG=1` 300), `XTASK_KILL_SEED` repeats
+//! the instants of an earlier run, which prints its seed.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime};
+
+use private_server::{Stop, ThrowawayServer};
+
+use crate::common::{
+    BASELINE, Project, Running, WRITER, blocker, children_of, installation, long, own_server,
+    setting, signal, until,
+};
+
+/// What is killed.
+const KINDS: [&str; 5] = [
+    "the tool",
+    "psql",
+    "a backend",
+    "the server",
+    "the connection",
+];
+/// How often a command is tried again where the server itself is coming back.
+const TRIES: usize = 5;
+
+/// A small generator of pseudo-random numbers (SplitMix64), so that a seed repeats a run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    /// From 0 to 1.
+    fn share(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// A proxy before the server, which cuts every connection when it is told to.
+struct Proxy {
+    port: u16,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Proxy {
+    fn before(port: u16) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("listens");
+        let streams = Arc::new(Mutex::new(Vec::new()));
+        let proxy = Proxy {
+            port: listener.local_addr().expect("an address").port(),
+            streams: Arc::clone(&streams),
+        };
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (Ok(client), Ok(server)) = (client, TcpStream::connect(("127.0.0.1", port)))
+                else {
+                    continue;
+                };
+                let clone = |stream: &TcpStream| stream.try_clone().expect("a second handle");
+                let mut open = streams.lock().expect("no panic");
+                open.extend([clone(&client), clone(&server)]);
+                drop(open);
+                pump(clone(&client), clone(&server));
+                pump(server, client);
+            }
+        });
+        proxy
+    }
+
+    fn cut(&self) {
+        for stream in self.streams.lock().expect("no panic").drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Passes on what comes, until either side ends.
+fn pump(mut from: TcpStream, mut to: TcpStream) {
+    std::thread::spawn(move || {
+        let mut buffer = [0; 16 * 1024];
+        while let Ok(read @ 1..) = from.read(&mut buffer) {
+            if to.write_all(&buffer[..read]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+        let _ = from.shutdown(Shutdown::Both);
+    });
+}
+
+/// One server, one project on it, and what a round needs.
+struct Harness {
+    server: &'static ThrowawayServer,
+    project: Project,
+    proxy: Proxy,
+}
+
+impl Harness {
+    fn start(&self, arguments: &[&str]) -> Running {
+        let url = self.project.url.replace(
+            &format!(":{}/", self.server.port()),
+            &format!(":{}/", self.proxy.port),
+        );
+        let mut command = self.project.command(arguments);
+        Running::of(command.env("DATABASE_URL", url))
+    }
+
+    fn kill(&self, kind: &str, run: &Running, random: &mut Random) {
+        match kind {
+            "the tool" => run.signal("KILL"),
+            "psql" => {
+                for child in children_of(run.child.id()) {
+                    signal("KILL", child);
+                }
+            }
+            "a backend" => {
+                let backends = "SELECT pid FROM pg_stat_activity
+                    WHERE datname = current_database() AND application_name LIKE 'xtask %' ORDER BY pid";
+                let mut client = self.project.client();
+                let rows = client.query(backends, &[]).expect("the query runs");
+                if !rows.is_empty() {
+                    let pid: i32 = rows[random.below(rows.len())].get(0);
+                    let end = "SELECT pg_terminate_backend($1)";
+                    client.query(end, &[&pid]).expect("the query runs");
+                }
+            }
+            "the server" => {
+                let cluster = self.server.cluster();
+                cluster.stop(Stop::Immediate).expect("stops");
+                let port = cluster.start(&[installation()]).expect("starts");
+                assert_eq!(port, self.server.port(), "comes back where it was");
+            }
+            _ => self.proxy.cut(),
+        }
+    }
+}
+
+#[test]
+fn killed_at_any_instant_the_same_command_again_ends_as_an_undisturbed_run() {
+    let rounds = setting("XTASK_KILL_ROUNDS").and_then(|rounds| rounds.parse().ok());
+    let rounds: usize = rounds.unwrap_or(if long() { 300 } else { 30 });
+    let seed = setting("XTASK_KILL_SEED").and_then(|seed| seed.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        now.expect("after 1970").as_nanos() as u64
+    });
+    println!("XTASK_KILL_SEED={seed} XTASK_KILL_ROUNDS={rounds}");
+    let mut random = Random(seed);
+    let server = own_server(&[]);
+    let harness = Harness {
+        server,
+        project: Project::seeded_on(server),
+        proxy: Proxy::before(server.port()),
+    };
+    let project = &harness.project;
+
+    // Two undisturbed runs: what each leaves, and how long it takes.
+    let up = ["db-migrate"];
+    let down = ["db-rollback", "--to", BASELINE, "--yes"];
+    let undisturbed = |arguments: &[&str]| {
+        let at = Instant::now();
+        harness.start(arguments).ends().succeeds();
+        (project.state(), at.elapsed())
+    };
+    let (migrated, mut up_takes) = undisturbed(&up);
+    let (rolled_back, mut down_takes) = undisturbed(&down);
+
+    let mut met = BTreeMap::<&str, (usize, usize)>::new();
+    for round in 0..rounds {
+        let (arguments, end, takes) = match round % 2 {
+            0 => (&up[..], &migrated, &mut up_takes),
+            _ => (&down[..], &rolled_back, &mut down_takes),
+        };
+        let kind = KINDS[random.below(KINDS.len())];
+        let instant = takes.mul_f64(random.share() * 1.05);
+        let what = format!(
+            "round {round} with XTASK_KILL_SEED={seed}: {kind} killed {instant:.0?} into {arguments:?}"
+        );
+        let mut run = harness.start(arguments);
+        let began = Instant::now();
+        std::thread::sleep(instant);
+        harness.kill(kind, &run, &mut random);
+        let in_time = run.child.try_wait().expect("can be asked").is_none();
+        let killed = run.ends();
+        let (rounds, hit) = met.entry(kind).or_default();
+        *rounds += 1;
+        *hit += usize::from(killed.status != 0);
+        if !in_time {
+            // The machine is faster than it was: aim earlier from now on.
+            *takes = (*takes).min(began.elapsed());
+        }
+        assert!(
+            !killed.stderr.contains("panicked at"),
+            "{what}\n{}",
+            killed.stderr
+        );
+
+        // The first that ends well; a server that is coming back may refuse some.
+        let mut said = Vec::new();
+        let done = (0..TRIES).any(|_| {
+            let again = harness.start(arguments).ends();
+            said.push(again.stderr);
+            again.status == 0
+        });
+        assert!(done, "{what}\n{}\n{}", killed.stderr, said.join("\n---\n"));
+        assert!(
+            said.len() == 1,
+            "{what}: took {} more runs\n{}\n{}",
+            said.len(),
+            killed.stderr,
+            said.join("\n---\n")
+        );
+        assert!(
+            project.state() == **end,
+            "{what}\nis\n{}\nexpected\n{end}\n{}\n{}",
+            project.state(),
+            killed.stderr,
+            said.join("\n---\n")
+        );
+    }
+    for (kind, (rounds, hit)) in met {
+        println!(
+            "{kind} killed: {rounds} rounds, in {hit} of them the run had not ended well by then"
+        );
+    }
+}
+
+#[test]
+fn killed_between_two_statements_it_says_which_took_effect_and_goes_on() {
+    let project = Project::seeded();
+    project.xtask(&["db-migrate"]).succeeds();
+    project.write(
+        "migrations/20260101000000_two.up.sql",
+        "-- no-transaction\n\
+         CREATE INDEX CONCURRENTLY IF NOT EXISTS first_of_two ON sessions (expires_at);\n\
+         CREATE INDEX CONCURRENTLY IF NOT EXISTS second_of_two ON users (role);\n",
+    );
+    let (holder, pid) = blocker(&project, WRITER);
+    let mut run = project.start(&["db-migrate"]);
+    run.says(&format!("pid {pid},"));
+    run.signal("KILL");
+    run.ends();
+    project.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name LIKE 'xtask %'",
+    );
+    until("no session of ours is left", || project.backends() == 0);
+    let status = project.xtask(&["db-status"]).succeeds();
+    status.says("second_of_two").says("INVALID");
+    drop(holder);
+    project
+        .xtask(&["db-migrate"])
+        .succeeds()
+        .says("first_of_two\" already exists, skipping")
+        .says("second_of_two` is INVALID, left by an interrupted build");
+    project.xtask(&["db-status", "--check"]).succeeds();
+    assert_eq!(project.value("SELECT count(*) FROM pg_index WHERE indexrelid IN ('first_of_two'::regclass, 'second_of_two'::regclass) AND indisvalid"), "2");
+}
