@@ -94,7 +94,7 @@ pub(crate) fn content(
     })
 }
 
-/// A table to load a dump into, gone when this is dropped.
+/// A table to load a dump into, in a transaction that never commits; gone when this is dropped.
 pub(crate) struct Scratch {
     /// None only while it is dropped.
     client: Option<Client>,
@@ -184,7 +184,7 @@ impl Scratch {
         let mut client = connect(ctx, target)?;
         let definition = definition(columns, |column| &column.type_name);
         client.batch_execute(&format!(
-            "CREATE TEMPORARY TABLE xtask_scratch ({definition})"
+            "BEGIN; CREATE TEMPORARY TABLE xtask_scratch ({definition})"
         ))?;
         Ok(Scratch {
             client: Some(client),
@@ -240,7 +240,7 @@ impl Scratch {
             false => "text",
         });
         client.batch_execute(&format!(
-            "CREATE UNLOGGED TABLE public.scratch ({definition})"
+            "BEGIN; CREATE UNLOGGED TABLE public.scratch ({definition})"
         ))?;
         let foreign: Vec<String> = columns
             .iter()
@@ -328,7 +328,8 @@ pub(crate) struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    /// Begins to load rows of these columns.
+    /// Begins to load rows of these columns into a table that was made in the session's current
+    /// transaction: `FREEZE` spares whoever reads them next a write.
     ///
     /// # Errors
     /// If the server says no.
@@ -343,7 +344,7 @@ impl<'a> Loader<'a> {
             true => String::new(),
             false => format!("({})", list.join(", ")),
         };
-        let copy = client.copy_in(&format!("COPY {table} {list} FROM STDIN"))?;
+        let copy = client.copy_in(&format!("COPY {table} {list} FROM STDIN WITH (FREEZE)"))?;
         Ok(Loader { copy, columns })
     }
 

@@ -383,7 +383,7 @@ impl Plan {
     /// Writes down which staged rows are missing from the table or differ from it; returns what a
     /// merge would do, and in how many rows it would replace a value, other than NULL, by another.
     ///
-    /// `*<>` compares images of values (PostgreSQL manual, 9.25.6): also those of types without
+    /// `*<>` compares images of values (PostgreSQL manual, "Composite Type Comparison"): also those of types without
     /// equality, such as json, and `1.0` differs from `1.00`.
     fn compare(&self, client: &mut Client, staged: u64) -> Result<(Merged, u64)> {
         let table = &self.table;
@@ -708,7 +708,7 @@ fn stage(
                 .into(),
         );
     }
-    client.batch_execute(&format!("ANALYZE {STAGING}"))?;
+    client.batch_execute(&format!("COMMIT; ANALYZE {STAGING}"))?;
     Ok(())
 }
 
@@ -721,7 +721,7 @@ fn load(
 ) -> Result<pg_dump::Dump> {
     let from = BufReader::with_capacity(BUFFER, backup::open(file)?);
     client.batch_execute(&format!(
-        "CREATE TEMPORARY TABLE xtask_staging ({})",
+        "BEGIN; CREATE TEMPORARY TABLE xtask_staging ({})",
         proof::definition(&plan.staged, |column| &column.type_name)
     ))?;
     let progress = ctx.ui.progress("Reading");
