@@ -10,20 +10,25 @@ use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use serde::Serialize;
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::database::Database;
+use crate::database::Connection;
 use crate::error::Error;
+use crate::schema::Schema;
 
 /// The windows that are always counted, in days up to now.
 pub const WINDOWS: [i64; 3] = [1, 7, 30];
 
-/// Everybody.
-pub const COUNT: &str = "SELECT count(*) FROM users";
+/// How many last logins fall between any two edges, how many before the first (bucket 0), and how many
+/// users never signed in (no bucket): all figures for the price of one count, from the index alone.
+pub const COUNT_BY_INDEX: &str = "
+    SELECT bucket, (SELECT count(*) FROM users WHERE last_login_at >= start AND last_login_at < stop)
+    FROM (SELECT bucket, start, lead(start, 1, 'infinity') OVER (ORDER BY start)
+          FROM unnest($1) WITH ORDINALITY AS edge (start, bucket)) AS span (bucket, start, stop)
+    UNION ALL SELECT 0, (SELECT count(*) FROM users WHERE last_login_at < $1[1])
+    UNION ALL SELECT NULL, (SELECT count(*) FROM users WHERE last_login_at IS NULL)";
 
-/// One pass over the index: how many last logins fall between any two edges.
-pub const HISTOGRAM: &str = "
-    SELECT width_bucket(last_login_at, $1), count(*)
-    FROM users WHERE last_login_at >= $2
-    GROUP BY 1";
+/// The same in one pass over the table, for as long as there is no index.
+const COUNT_BY_TABLE: &str = "
+    SELECT width_bucket(last_login_at, $1)::int8, count(*) FROM users GROUP BY 1";
 
 /// How many users were active, and when.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -55,15 +60,18 @@ pub struct Day {
 }
 
 impl Activity {
-    /// Counts everybody, and those active within `days` and the [`WINDOWS`].
-    ///
-    /// Both queries read a whole index, so they run side by side.
+    /// Counts everybody, and those active within `days` and the [`WINDOWS`], in one snapshot.
     ///
     /// # Errors
     /// If the database says no; [`Error::Waiting`] without the column.
-    pub async fn read(database: &Database, now: Timestamp, days: i64) -> Result<Activity, Error> {
+    pub async fn read(
+        db: &Connection,
+        schema: Schema,
+        now: Timestamp,
+        days: i64,
+    ) -> Result<Activity, Error> {
         let edges = Edges::new(now, days);
-        let (users, counts) = tokio::try_join!(count_users(database), edges.count(database))?;
+        let (users, counts) = edges.count(db, schema).await?;
         let since = |start: Timestamp| -> i64 {
             let counts = edges.starts.iter().zip(&counts);
             counts
@@ -99,15 +107,6 @@ impl Activity {
             .copied()
             .find(|window| window.days == days)
     }
-}
-
-async fn count_users(database: &Database) -> Result<i64, Error> {
-    let row = database
-        .connection()
-        .await?
-        .query_typed_one(COUNT, &[])
-        .await?;
-    Ok(row.try_get(0)?)
 }
 
 /// The instants at which a day or a window begins. What lies between two of them is counted once, and
@@ -156,30 +155,28 @@ impl Edges {
         }
     }
 
-    /// How many last logins follow each edge and precede the next.
-    async fn count(&self, database: &Database) -> Result<Vec<i64>, Error> {
-        let mut counts = vec![0; self.starts.len()];
-        let rows = database
-            .connection()
-            .await?
-            .query_typed(
-                HISTOGRAM,
-                &[
-                    (&self.starts, Type::TIMESTAMPTZ_ARRAY),
-                    (&self.starts[0], Type::TIMESTAMPTZ),
-                ],
-            )
+    /// How many users there are, and how many last logins follow each edge and precede the next.
+    async fn count(&self, db: &Connection, schema: Schema) -> Result<(i64, Vec<i64>), Error> {
+        let statement = match schema.has_index {
+            true => COUNT_BY_INDEX,
+            false => COUNT_BY_TABLE,
+        };
+        let rows = db
+            .query_typed(statement, &[(&self.starts, Type::TIMESTAMPTZ_ARRAY)])
             .await?;
+        let mut users = 0;
+        let mut counts = vec![0; self.starts.len()];
         for row in rows {
-            let bucket: i32 = row.try_get(0)?;
-            if let Some(count) = usize::try_from(bucket - 1)
-                .ok()
-                .and_then(|at| counts.get_mut(at))
-            {
-                *count = row.try_get(1)?;
+            let bucket: Option<i64> = row.try_get(0)?;
+            let count: i64 = row.try_get(1)?;
+            users += count;
+            // Bucket 1 begins at the first edge.
+            let edge = bucket.and_then(|bucket| usize::try_from(bucket - 1).ok());
+            if let Some(counted) = edge.and_then(|edge| counts.get_mut(edge)) {
+                *counted = count;
             }
         }
-        Ok(counts)
+        Ok((users, counts))
     }
 }
 
@@ -257,7 +254,7 @@ impl Page {
     ///
     /// # Errors
     /// If the database says no; [`Error::Waiting`] without the column.
-    pub async fn read(database: &Database, selection: Selection<'_>) -> Result<Page, Error> {
+    pub async fn read(db: &Connection, selection: Selection<'_>) -> Result<Page, Error> {
         let Selection {
             email,
             after,
@@ -280,9 +277,7 @@ impl Page {
             parameters.push((&pattern, Type::TEXT));
             conditions += &format!(" AND email LIKE ${}", parameters.len());
         }
-        let rows = database
-            .connection()
-            .await?
+        let rows = db
             .query_typed(
                 &format!(
                     "SELECT id, email, display_name, last_login_at FROM users

@@ -114,7 +114,8 @@ impl Dashboard {
             return Err(invalid("`email` is the beginning of an email."));
         }
 
-        let schema = Schema::read(&state.database.connection().await?).await?;
+        let db = state.database.connection().await?;
+        let schema = Schema::read(&db).await?;
         if !schema.has_users {
             return Err(Error::Waiting(&schema::CREATE_USERS));
         }
@@ -127,10 +128,8 @@ impl Dashboard {
             after,
             limit,
         };
-        let (activity, page) = tokio::try_join!(
-            Activity::read(&state.database, now, days),
-            Page::read(&state.database, selection),
-        )?;
+        let activity = Activity::read(&db, schema, now, days).await?;
+        let page = Page::read(&db, selection).await?;
         Ok(Dashboard {
             now,
             days,
