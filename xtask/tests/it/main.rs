@@ -1,4 +1,9 @@
 //! The commands against a real PostgreSQL, which this test binary starts and stops itself.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests say what they measured and what they skipped"
+)]
 
 mod backup;
 mod bad_input;

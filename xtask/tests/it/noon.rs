@@ -139,7 +139,11 @@ fn logins_wait_for_one_lock_timeout_at_most_behind_a_reader_or_an_idle_writer() 
 fn logins_do_not_wait_behind_an_index_that_is_built_or_dropped() {
     let project = project();
     project.xtask(&["db-migrate", "--to", COLUMN]).succeeds();
-    let index = || project.value("SELECT to_regclass('idx_users_last_login_at')") != "";
+    let index = || {
+        !project
+            .value("SELECT to_regclass('idx_users_last_login_at')")
+            .is_empty()
+    };
     // The build waits for a writer, a drop for a reader.
     let valid = || {
         project.value("SELECT count(*) FROM pg_index WHERE indexrelid = to_regclass('idx_users_last_login_at') AND indisvalid") == "1"

@@ -337,7 +337,7 @@ fn a_large_table_is_counted_only_and_that_is_said() {
 
 #[test]
 fn nobody_else_reads_a_backup_whatever_the_umask() {
-    for umask in ["777"] {
+    for umask in ["000", "777"] {
         let project = Project::seeded();
         let run = Run::of(&mut shell(
             &project,
