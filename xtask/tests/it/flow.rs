@@ -514,7 +514,7 @@ fn a_file_outside_a_transaction_that_fails_half_way_says_so_and_can_be_repeated(
         .exits(1)
         .says("migrations/20260101000003_make_t3.up.sql:3:")
         .says("42703")
-        .says("1 of 2 statements took effect")
+        .says("the first of 2 statements took effect")
         .says("applied by this run: `20260101000001_make_t1`, `20260101000002_make_t2`")
         .says("not started: `20260101000004_make_t4`");
     assert_eq!(
