@@ -465,7 +465,10 @@ fn make_folder(folder: &Path, ui: &Ui) -> Result {
             "others may write into the backup folder `{}`",
             folder.display()
         ))
-        .hint(format!("chmod 700 '{}'", folder.display()))
+        .hint(format!(
+            "chmod 700 '{}', then: cargo xtask db-backup",
+            folder.display()
+        ))
         .into());
     }
     if found.mode() & 0o077 != 0 {

@@ -405,6 +405,7 @@ mod tests {
             user: "app".to_owned(),
             server_version: version.to_owned(),
             version_number: number,
+            encoding: "UTF8".to_owned(),
             encrypted: false,
             in_recovery,
             schema: None,

@@ -418,7 +418,9 @@ fn foreign_keys_hold() {
     // Rows that refer to each other, where one returns and one is changed.
     project.sql(
         "CREATE TABLE staff (id int PRIMARY KEY, boss int REFERENCES staff, deputy int REFERENCES staff DEFERRABLE INITIALLY DEFERRED);
-         INSERT INTO staff VALUES (3, NULL, NULL), (2, 3, 3), (1, 2, 3); UPDATE staff SET deputy = 1 WHERE id = 3",
+         INSERT INTO staff VALUES (3, NULL, NULL), (2, 3, 3), (1, 2, 3); UPDATE staff SET deputy = 1 WHERE id = 3;
+         CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER keep BEFORE UPDATE ON staff FOR EACH ROW EXECUTE FUNCTION keep()",
     );
     let file = back_up(&project, "staff");
     let before = rows(&project, "*", "staff");
@@ -647,6 +649,10 @@ fn readers_go_on_and_writers_make_it_wait() {
 fn a_killed_restore_is_whole_or_not_at_all() {
     let project = Project::seeded();
     project.sql("INSERT INTO users (email, password_hash, display_name) SELECT 'more' || n, repeat('h', 90), 'More' FROM generate_series(1, 20000) AS n");
+    project.sql(
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER keep BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION keep()",
+    );
     let file = back_up(&project, "users");
     let content = || project.value("SELECT sum(hashtextextended(u::text, 0)) FROM users AS u");
     let restored = content();
@@ -660,7 +666,7 @@ fn a_killed_restore_is_whole_or_not_at_all() {
     assert_eq!(content(), restored);
 
     let mut random = Random(9);
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         project.sql(damage);
         let mut child = project
             .command(&["db-restore", &file, "--yes"])
@@ -673,13 +679,18 @@ fn a_killed_restore_is_whole_or_not_at_all() {
         child.wait().expect("waits");
         let now = content();
         assert!(now == damaged || now == restored, "round {round}");
+        let enabled = project.value("SELECT tgenabled FROM pg_trigger WHERE tgname = 'keep'");
+        assert_eq!(enabled, "O", "round {round}");
         project.xtask(&["db-restore", &file, "--yes"]).succeeds();
         assert_eq!(content(), restored, "round {round}");
     }
 }
 
-/// How often it is killed; the long form is a matter of patience.
-const ROUNDS: u64 = 8;
+/// How often it is killed: 8 times, or `KILL_ROUNDS`.
+#[expect(clippy::disallowed_methods, reason = "for the tests alone")]
+fn rounds() -> u64 {
+    std::env::var("KILL_ROUNDS").map_or(8, |rounds| rounds.parse().expect("a number"))
+}
 
 #[test]
 fn a_dry_run_writes_nothing_and_one_column_can_be_taken_alone() {
