@@ -32,7 +32,7 @@ pub async fn log(request: Request, next: Next) -> Response {
         %method,
         path,
         status = response.status().as_u16(),
-        ms = started.elapsed().as_secs_f64() * 1e3,
+        ms = format_args!("{:.1}", started.elapsed().as_secs_f64() * 1e3),
         id,
         "request"
     );
