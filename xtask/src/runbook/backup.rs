@@ -457,7 +457,7 @@ fn make_folder(folder: &Path, ui: &Ui) -> Result {
             folder.display()
         ))
         .cause("whoever can change the link decides where password hashes go")
-        .hint("name the folder itself: --backups DIR")
+        .hint("name the folder itself: cargo xtask db-migrate --backups DIR")
         .into());
     }
     if found.mode() & 0o022 != 0 {
@@ -465,7 +465,10 @@ fn make_folder(folder: &Path, ui: &Ui) -> Result {
             "others may write into the backup folder `{}`",
             folder.display()
         ))
-        .hint(format!("chmod 700 '{}'", folder.display()))
+        .hint(format!(
+            "chmod 700 '{}', then: cargo xtask db-migrate",
+            folder.display()
+        ))
         .into());
     }
     if found.mode() & 0o077 != 0 {
