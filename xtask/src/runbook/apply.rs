@@ -122,8 +122,10 @@ impl<'a> Runner<'a> {
     /// If psql cannot be started or is not let in; if both our connections are one session, or the
     /// migration lock is no longer ours.
     pub(crate) fn open(&mut self) -> Result {
-        self.connect()?
-            .map_err(|error| failures::explain(server_failure(&error.message)).into())
+        self.connect()?.map_err(|error| {
+            anyhow::Error::from(failures::explain(server_failure(&error.message)))
+                .context("cannot open a session with psql")
+        })
     }
 
     /// Ends the psql session in order.
@@ -816,7 +818,8 @@ fn script_failure(script: &Script, direction: Direction, error: &SessionError) -
         // psql itself is gone, or its connection: the server may not know yet.
         failure = failure
             .cause("the server may still be at it; the next run waits for that to end")
-            .hint("cargo xtask db-status");
+            .hint("look whether server and tools are well: cargo xtask db-doctor")
+            .hint("then go on: cargo xtask db-migrate");
     }
     let touched = Touched::by([script]);
     failures::explain_about(failure, touched.tables().next())

@@ -457,7 +457,7 @@ fn make_folder(folder: &Path, ui: &Ui) -> Result {
             folder.display()
         ))
         .cause("whoever can change the link decides where password hashes go")
-        .hint("name the folder itself: --backups DIR")
+        .hint("name the folder itself: cargo xtask db-migrate --backups DIR")
         .into());
     }
     if found.mode() & 0o022 != 0 {

@@ -184,9 +184,7 @@ pub(crate) fn tables(db: &mut Database, touched: &Touched) -> Result {
     }
     for name in &touched.backup {
         match catalog::find(db, name)? {
-            Some(relation) => {
-                can_be_backed_up(db, &relation)?;
-            }
+            Some(relation) => can_be_backed_up(db, &relation)?,
             None => {
                 let elsewhere = catalog::schemas_with(db, &name.name)?;
                 return Err(missing_table(db, name, &elsewhere).into());
@@ -280,7 +278,7 @@ pub(crate) fn can_be_backed_up(db: &Database, relation: &Relation) -> Result {
             .sqlstate("0A000")
             .cause("its rows are in its partitions: a backup of it alone would hold none")
             .hint(format!(
-                "list them: cargo xtask db-psql -- -c '\\d+ {table}', and name each in the migration, `-- xtask: backup PARTITION`"
+                "list them: cargo xtask db-psql -- -c '\\d+ {table}', and name each: in the migration, `-- xtask: backup PARTITION`, or cargo xtask db-backup PARTITION"
             ))
             .hint("or go without a backup of ours: cargo xtask db-migrate --no-backup")
             .into());
@@ -410,7 +408,6 @@ mod tests {
             in_recovery,
             schema: None,
             clock: jiff::Timestamp::UNIX_EPOCH,
-            encoding: "UTF8".to_owned(),
             history_schema: None,
             backend_pid: 0,
         }

@@ -257,7 +257,7 @@ fn run_steps(
     // is found out now.
     let mut runner =
         Runner::new(db, tools, &ctx.ui, options.locks, &ctx.application_name).with_psql(psql);
-    runner.open()?;
+    runner.open().map_err(unchanged)?;
     // The backups come first, on the native connection; then psql takes over.
     let (before, rest): (Vec<_>, Vec<_>) = steps
         .iter()
