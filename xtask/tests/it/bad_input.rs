@@ -744,7 +744,7 @@ fn a_full_disk_is_told_and_leaves_no_half_backup() {
          SELECT 'user' || i || '@example.org', repeat(md5(i::text), 10), 'U'
          FROM generate_series(1, 2000) AS i",
     );
-    let no_room = no_place_for_backups(&project, || on_small_disk(&project, "size=256k,mode=700"));
+    let no_room = no_place_for_backups(&project, || on_small_disk(&project, "size=256k"));
     no_room.reads(
         "",
         expect![[r#"
@@ -761,7 +761,7 @@ fn a_full_disk_is_told_and_leaves_no_half_backup() {
          INSERT INTO users (email, password_hash, display_name)
          VALUES ('a@example.org', repeat('x', 1000000), 'A')",
     );
-    let full = no_place_for_backups(&project, || on_small_disk(&project, "size=256k,mode=700"));
+    let full = no_place_for_backups(&project, || on_small_disk(&project, "size=256k"));
     full.reads(
         "",
         expect![[r#"
@@ -780,7 +780,7 @@ fn a_backups_folder_that_may_not_be_written_is_told() {
     if !can_mount(&project) {
         return skipped("no file system can be mounted here (unshare --map-root-user --mount)");
     }
-    let failed = no_place_for_backups(&project, || on_small_disk(&project, "ro,mode=700"));
+    let failed = no_place_for_backups(&project, || on_small_disk(&project, "ro"));
     let message = failed.error["message"].as_str().expect("a message");
     assert_eq!(
         project.normalise(message),
