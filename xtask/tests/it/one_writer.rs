@@ -204,7 +204,8 @@ fn an_application_that_blocks_in_sqlx_lock_does_not_hang_the_build() {
          WHERE locktype = 'advisory' AND granted
            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
     );
-    let (mut replica, replica_pid) = blocker(&project, "");
+    // So that this test fails, and does not hang, if nobody cancels it.
+    let (mut replica, replica_pid) = blocker(&project, "SET lock_timeout = '20s'");
     let lock = format!("SELECT pg_advisory_lock({key})");
     std::thread::scope(|scope| {
         let started = scope.spawn(|| replica.batch_execute(&lock));
