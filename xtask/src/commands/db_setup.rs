@@ -146,7 +146,7 @@ fn farewell(ctx: &Context) -> Result<String> {
         "  cargo xtask db-rollback     the way back; cargo xtask db-migrate goes forward again"
             .to_owned(),
         "  cargo xtask db-psql         look around".to_owned(),
-        "  cargo run -p app            the application".to_owned(),
+        "  cargo run -p app            the application, on http://127.0.0.1:3000".to_owned(),
     ];
     if ctx.config.dot_env_value(DEV_PASSWORD)?.is_some() {
         lines.push(format!(

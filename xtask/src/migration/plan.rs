@@ -284,7 +284,7 @@ impl Obstacles {
                 ),
                 format!(
                     "put `{0}` back as it was applied (`git log -p -- '{0}'`), and make the change \
-                     a migration of its own with `cargo xtask db-new NAME`",
+                     a migration of its own",
                     migration.up.path.display()
                 ),
             ),

@@ -18,10 +18,10 @@ use super::script::{Problem, Role, Script};
 use crate::error::{Failure, Result};
 
 /// What to do about a `.sql` file that is none.
-const FORM: &str = "name it `<version>_<name>.up.sql`, as `cargo xtask db-new NAME` does, or move \
-                    it out of the folder";
+const FORM: &str = "name it `<version>_<name>.up.sql`, the version a UTC timestamp such as \
+                    `date -u +%Y%m%d%H%M%S` prints, or move it out of the folder";
 
-/// The file in which `db-schema` keeps the schema; not a migration.
+/// A dump of the schema for people; not a migration.
 const SCHEMA_FILE: &str = "schema.sql";
 
 /// All migrations on disk, each of them fit to run.
@@ -132,7 +132,7 @@ fn nothing_there(shown_as: &Path) -> Failure {
         shown_as.display()
     ))
     .hint(
-        "write the first one with `cargo xtask db-new NAME`, or name another folder: \
+        "write the first one, `<version>_<name>.up.sql`, or name another folder: \
          cargo xtask db-migrate --migrations DIR",
     )
 }
@@ -615,7 +615,7 @@ mod tests {
             empty.message,
             "the migrations folder `migrations` holds no migration"
         );
-        assert!(empty.hints[0].contains("cargo xtask db-new"));
+        assert!(empty.hints[0].contains("--migrations DIR"));
     }
 
     #[cfg(unix)]

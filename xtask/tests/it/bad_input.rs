@@ -259,7 +259,7 @@ fn a_missing_or_empty_folder_is_told() {
     empty.reads("", expect![[r#"
         error: the migrations folder `migrations` holds no migration
 
-        hint: write the first one with `cargo xtask db-new NAME`, or name another folder: cargo xtask db-migrate --migrations DIR
+        hint: write the first one, `<version>_<name>.up.sql`, or name another folder: cargo xtask db-migrate --migrations DIR
     "#]]);
     let named = project.fails(&["db-migrate", "--migrations", "elsewhere"], 2);
     assert!(named.report.contains("elsewhere"), "{}", named.report);
@@ -290,7 +290,7 @@ fn a_version_that_is_no_number_is_told() {
             error: cannot use the migrations in `migrations`
             caused by: migrations/2026a_one.up.sql: the version `2026a` is no number (of 64 bits)
 
-            hint: name it `<version>_<name>.up.sql`, as `cargo xtask db-new NAME` does, or move it out of the folder
+            hint: name it `<version>_<name>.up.sql`, the version a UTC timestamp such as `date -u +%Y%m%d%H%M%S` prints, or move it out of the folder
             hint: then look again: cargo xtask db-migrate --dry-run
         "#]],
     );
@@ -417,7 +417,7 @@ fn an_applied_file_that_was_edited_is_told() {
         error: cannot migrate: the files and the history disagree
         caused by: `migrations/20251231143000_add_users_last_login_at.up.sql` was edited after it was applied (SHA-384 `cee98d49…` in the history, `f74a6d64…` now)
 
-        hint: put `migrations/20251231143000_add_users_last_login_at.up.sql` back as it was applied (`git log -p -- 'migrations/20251231143000_add_users_last_login_at.up.sql'`), and make the change a migration of its own with `cargo xtask db-new NAME`
+        hint: put `migrations/20251231143000_add_users_last_login_at.up.sql` back as it was applied (`git log -p -- 'migrations/20251231143000_add_users_last_login_at.up.sql'`), and make the change a migration of its own
     "#]]);
     project.fails(&["db-rollback", "--yes"], 3);
     let status = project.xtask(&["db-status", "--check"]).exits(3);

@@ -9,9 +9,6 @@ use serde_json::Value;
 
 use crate::common::{Project, Run, path_variable};
 
-/// Commands that hints name before they exist.
-const ANNOUNCED: [&str; 1] = ["db-new"];
-
 /// What a failed command said, in both forms.
 pub(crate) struct Failed {
     /// stderr from `error:` on, with what differs from run to run and from machine to machine
@@ -108,9 +105,6 @@ impl Project {
             "no command in the hints\n{hints}"
         );
         for words in ours {
-            if ANNOUNCED.contains(&words[0].as_str()) {
-                continue;
-            }
             // clap reads all that stands before `--help`; psql's own arguments are not for clap.
             let for_clap = words.iter().take_while(|word| *word != "--");
             let mut arguments: Vec<&str> = for_clap.map(String::as_str).collect();
