@@ -352,7 +352,8 @@ fn a_build_that_waits_past_the_deadline_is_given_up_without_a_trace() {
     let before = project.dump();
     let (_holder, pid) = blocker(&project, WRITER);
     project
-        .xtask(&["db-migrate", "--lock-deadline", "700ms"])
+        .start(&["db-migrate", "--lock-deadline", "700ms"])
+        .ends()
         .exits(4)
         .says(&format!(
             "in the way: pid {pid}, user admin, application blocker"
