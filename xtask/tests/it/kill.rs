@@ -202,11 +202,16 @@ fn killed_at_any_instant_the_same_command_again_ends_as_an_undisturbed_run() {
             _ => (&down[..], &rolled_back, down_takes),
         };
         let kind = KINDS[random.below(KINDS.len())];
-        let instant = takes.mul_f64(random.share());
+        // Half of them anywhere; the others while something changes, which takes but a moment here.
+        let (after, instant) = match random.below(2) {
+            0 => ("Database", takes.mul_f64(random.share())),
+            _ => ("Backed up", takes.mul_f64(random.share() / 3.0)),
+        };
         let what = format!(
-            "round {round} with XTASK_KILL_SEED={seed}: {kind} killed {instant:.0?} into {arguments:?}"
+            "round {round} with XTASK_KILL_SEED={seed}: {kind} killed {instant:.0?} after `{after}` of {arguments:?}"
         );
         let mut run = harness.start(arguments);
+        while_it_runs(&mut run, |run| run.said().contains(after));
         std::thread::sleep(instant);
         harness.kill(kind, &mut run, &mut random);
         let killed = run.ends();

@@ -334,7 +334,7 @@ fn at_the_deadline_nothing_has_changed_and_the_blocker_is_named() {
     let (_holder, _) = blocker(&project, READER);
     let before = project.dump();
     let arguments = ["db-rollback", "--yes", "--lock-deadline", "700ms"];
-    let run = project.xtask(&arguments).exits(4);
+    let run = project.start(&arguments).ends().exits(4);
     let run = run.says("then: cargo xtask db-rollback");
     assert!(!run.stderr.contains("INVALID"), "{}", run.stderr);
     assert_eq!(before, project.dump());
