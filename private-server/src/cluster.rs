@@ -404,7 +404,11 @@ impl Cluster {
         Ok(())
     }
 
-    fn exists(&self) -> Result<bool> {
+    /// Whether there is a cluster, running or not.
+    ///
+    /// # Errors
+    /// Where it cannot be looked for.
+    pub fn exists(&self) -> Result<bool> {
         self.data()
             .try_exists()
             .with_context(|| format!("look for {}", self.data().display()))

@@ -95,7 +95,7 @@ pub(crate) fn is_private(ctx: &Context, target: &ConnInfo) -> Result<bool> {
         return Ok(false);
     }
     let cluster = cluster(ctx)?;
-    if cluster.status()? == Status::Absent {
+    if !cluster.exists()? {
         return Ok(false);
     }
     Ok(password(target) == Some(&cluster.password()?))
@@ -113,7 +113,7 @@ pub(crate) fn is_orphaned(ctx: &Context, target: &ConnInfo) -> Result<bool> {
     Ok(names_superuser_here(target)
         && target.dbname() == DATABASE
         && password(target).is_some_and(generated)
-        && cluster(ctx)?.status()? == Status::Absent)
+        && !cluster(ctx)?.exists()?)
 }
 
 fn names_superuser_here(target: &ConnInfo) -> bool {
