@@ -34,6 +34,8 @@ pub(crate) const DEFAULT_TABLE: &str = "users";
 
 /// How often progress is looked at while pg_dump runs.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How many bytes are written before the disk is asked to take them.
+const FLUSH_EVERY: u64 = 16 << 20;
 /// Ends the name of a file that is still being written. Its writer holds a lock on it.
 const PARTIAL: &str = ".partial";
 
@@ -256,6 +258,7 @@ fn dump(
         Proof::Restore => Some(Scratch::make(ctx, &target, &db.server, &columns)?),
         Proof::Rows | Proof::None => None,
     };
+    let on_disk = out.try_clone()?;
     let mut copies = Copies {
         file: out,
         scratch: match &mut scratch {
@@ -299,8 +302,16 @@ fn dump(
             Proof::None => Ok(None),
         };
         let held = (!dump.is_finished()).then(&mut hold);
+        let mut flushed = 0;
         while !dump.is_finished() {
             show();
+            // On its way to the disk while pg_dump is at work; whether it arrived is for the flush at
+            // the end to say.
+            let written = bytes_so_far.load(Ordering::Relaxed);
+            if written - flushed >= FLUSH_EVERY {
+                flushed = written;
+                let _ = on_disk.sync_data();
+            }
         }
         let dump = dump
             .join()
