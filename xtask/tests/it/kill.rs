@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 use private_server::{Stop, ThrowawayServer};
 
 use crate::common::{
-    BASELINE, Project, Running, WRITER, blocker, children_of, installation, long, own_server,
-    setting, signal, until,
+    BASELINE, Project, READER, Running, SNAPSHOT, WRITER, blocker, children_of, installation, long,
+    own_server, setting, signal, until,
 };
 
 /// What is killed.
@@ -202,18 +202,27 @@ fn killed_at_any_instant_the_same_command_again_ends_as_an_undisturbed_run() {
             _ => (&down[..], &rolled_back, down_takes),
         };
         let kind = KINDS[random.below(KINDS.len())];
-        // Half of them anywhere; the others while something changes, which takes but a moment here.
-        let (after, instant) = match random.below(2) {
+        // A third of them anywhere, a third while something changes, which takes but a moment here, and
+        // a third in the midst of the index's build, which somebody holds up.
+        let (after, instant) = match random.below(3) {
             0 => ("Database", takes.mul_f64(random.share())),
-            _ => ("Backed up", takes.mul_f64(random.share() / 3.0)),
+            1 => ("Backed up", takes.mul_f64(random.share() / 3.0)),
+            _ => ("Waiting", takes.mul_f64(random.share() / 3.0)),
         };
+        let in_the_way = (after == "Waiting").then(|| {
+            let holding = if round % 2 == 0 { SNAPSHOT } else { READER };
+            blocker(project, holding)
+        });
         let what = format!(
             "round {round} with XTASK_KILL_SEED={seed}: {kind} killed {instant:.0?} after `{after}` of {arguments:?}"
         );
+        println!("{what}");
         let mut run = harness.start(arguments);
         while_it_runs(&mut run, |run| run.said().contains(after));
         std::thread::sleep(instant);
         harness.kill(kind, &mut run, &mut random);
+        // After the restart of a server it is gone, too.
+        drop(in_the_way);
         let killed = run.ends();
         let (rounds, hit) = met.entry(kind).or_default();
         *rounds += 1;
