@@ -351,6 +351,10 @@ pub(crate) fn for_psql<'a>(text: &'a str, statements: &[Statement]) -> Cow<'a, s
     Cow::Owned(fed)
 }
 
+fn starts_line(text: &str, at: usize) -> bool {
+    at == 0 || text.as_bytes()[at - 1] == b'\n'
+}
+
 /// What to insert before which byte.
 fn insertions_for_psql(text: &str) -> Vec<(usize, char)> {
     let mut insertions = Vec::new();
@@ -367,8 +371,8 @@ fn insertions_for_psql(text: &str) -> Vec<(usize, char)> {
             TokenKind::Whitespace => {
                 let bytes = token.text(text).as_bytes();
                 insertions.extend(
-                    (1..bytes.len())
-                        .filter(|&i| bytes[i - 1] == b'\n' && bytes[i] == b'\n')
+                    (0..bytes.len())
+                        .filter(|&i| bytes[i] == b'\n' && starts_line(text, token.range.start + i))
                         .map(|i| (token.range.start + i, ' ')),
                 );
             }

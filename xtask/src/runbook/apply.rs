@@ -28,11 +28,6 @@ use crate::tools::psql::{Chunk, Reply, Session, SessionError};
 use crate::tools::sql_error::ServerMessage;
 use crate::ui::Ui;
 
-/// What `DISCARD ALL` does, in a form that can share a round trip with the `BEGIN` behind it:
-/// `DISCARD ALL` itself must be alone (PostgreSQL manual, DISCARD).
-const FRESH_SESSION: &str = "RESET SESSION AUTHORIZATION \\; RESET ROLE \\; RESET ALL \\; \
-    CLOSE ALL \\; DEALLOCATE ALL \\; UNLISTEN * \\; SELECT pg_catalog.pg_advisory_unlock_all() \\; \
-    DISCARD PLANS \\; DISCARD TEMP \\; DISCARD SEQUENCES";
 /// How often a statement that goes on is cancelled again after an interrupt.
 const CANCEL_EVERY: Duration = Duration::from_millis(100);
 /// How long an unfinished index may take to drop after an interrupt: a supervisor's patience ends too.
@@ -275,8 +270,12 @@ impl<'a> Runner<'a> {
         );
         let checks = checks(migration, direction);
         let text = script.for_psql();
-        let mut chunk = Chunk {
-            before: format!("BEGIN \\; {lock_timeout};\n"),
+        if let Err(error) = self.connect()? {
+            return Ok(Err(error));
+        }
+        let chunk = Chunk {
+            before: self.fresh(),
+            lead: format!("BEGIN \\; {lock_timeout} \\;"),
             body: Some(&text),
             after: match &checks {
                 // Checks see what db-verify sees later: none of the migration's own settings.
@@ -285,11 +284,7 @@ impl<'a> Runner<'a> {
             },
             value: checks.as_ref().map(|_| "checks"),
         };
-        if let Err(error) = self.connect()? {
-            return Ok(Err(error));
-        }
-        self.freshen(&mut chunk.before);
-        self.used |= script.may_change_session();
+        self.used = script.may_change_session();
         if let Some(session) = &mut self.session {
             session.send(&chunk);
         }
@@ -326,8 +321,10 @@ impl<'a> Runner<'a> {
     ) -> Result<Effort> {
         let started = Instant::now();
         if self.used {
-            let mut chunk = Chunk::default();
-            self.freshen(&mut chunk.before);
+            let chunk = Chunk {
+                before: self.fresh(),
+                ..Chunk::default()
+            };
             self.feed(&chunk, &mut |_, _, _| {})?
                 .map_err(|error| server_failure(&error.message))
                 .context("cannot clean the session")?;
@@ -432,6 +429,7 @@ impl<'a> Runner<'a> {
                 message: reply.error(&code),
                 body_line: None,
                 after_line: None,
+                led: false,
                 statement: Some(statement.range.start),
             };
             if let Some(session) = gave_up {
@@ -497,7 +495,8 @@ impl<'a> Runner<'a> {
 
     /// The history row and the end of the transaction that the migration ran in.
     fn commit(&self, migration: &Migration, direction: Direction) -> String {
-        let since_begin = "(extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.now()) * 1000000000)::bigint";
+        // date_part, because extract computes in numeric, which takes longer than the INSERT.
+        let since_begin = "(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - pg_catalog.now()) * 1000000000)::bigint";
         let record = self.record(migration, direction, since_begin);
         format!("{record}COMMIT;\n")
     }
@@ -578,16 +577,18 @@ impl<'a> Runner<'a> {
         Ok(Ok(()))
     }
 
-    /// Settings, temporary tables and roles that an earlier migration may have left end here.
-    fn freshen(&mut self, before: &mut String) {
-        let settings = self.settings_by_statement();
-        if std::mem::take(&mut self.used) {
-            let alone = before.is_empty() || !settings.is_empty();
-            let end = if alone { ";\n" } else { " \\;\n" };
-            before.insert_str(0, &format!("{FRESH_SESSION}{end}{settings}"));
-        } else {
-            before.insert_str(0, &settings);
-        }
+    /// Ends settings, temporary tables and roles that an earlier migration may have left, as
+    /// `DISCARD ALL` does, which must stand alone (PostgreSQL manual, DISCARD).
+    fn fresh(&mut self) -> String {
+        let discard = match std::mem::take(&mut self.used) {
+            true => format!(
+                "{CLEAN} \\; CLOSE ALL \\; DEALLOCATE ALL \\; UNLISTEN * \\; \
+                 SELECT pg_catalog.pg_advisory_unlock_all() \\; \
+                 DISCARD PLANS \\; DISCARD TEMP \\; DISCARD SEQUENCES;\n"
+            ),
+            false => String::new(),
+        };
+        discard + &self.settings_by_statement()
     }
 
     /// The session's options, where RESET does not go back to them.
@@ -738,6 +739,7 @@ impl<'a> Checks<'a> {
                 message,
                 body_line: None,
                 after_line: None,
+                led: false,
                 statement: Some(statement.range.start),
             },
         );

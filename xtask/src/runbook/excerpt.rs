@@ -30,9 +30,14 @@ pub(crate) fn of(script: &Script, error: &SessionError) -> Option<String> {
     let message = &error.message;
     let byte = match (&message.position, &message.query) {
         (Some(fault), None) => statements.iter().find_map(|statement| {
+            if error.led && statement.range == script.statements[0].range {
+                // Sent together with all that stands before it, below a line of ours.
+                let line = fault.line.checked_sub(1)?;
+                return byte_of(script, 0, line, fault);
+            }
             // A statement that was fed alone was fed without a comment before it.
             let sent_from = error.statement.unwrap_or(statement.sent_from);
-            byte_of(script, sent_from, fault)
+            byte_of(script, sent_from, fault.line, fault)
         }),
         // The position is one in a query that a function or a DO block has put together.
         (Some(fault), Some(_)) if before.is_empty() => only_mention(script, last, fault),
@@ -73,8 +78,8 @@ fn end_line(script: &Script, statement: &Statement) -> usize {
 }
 
 /// The byte in the file that the caret stands below.
-fn byte_of(script: &Script, sent_from: usize, fault: &Position) -> Option<usize> {
-    let (line_start, line) = lines(&script.text[sent_from..]).nth(fault.line - 1)?;
+fn byte_of(script: &Script, sent_from: usize, line: usize, fault: &Position) -> Option<usize> {
+    let (line_start, line) = lines(&script.text[sent_from..]).nth(line.checked_sub(1)?)?;
     let line_start = sent_from + line_start;
     // As libpq shows it; no byte moves.
     let line = line.replace('\t', " ");
@@ -211,6 +216,7 @@ mod tests {
             statement: None,
             body_line: Some(ended_at),
             after_line: None,
+            led: false,
         };
         of(&script, &error)
     }

@@ -48,6 +48,8 @@ pub(crate) struct SessionError {
     pub(crate) after_line: Option<usize>,
     /// The byte of its file at which the failing statement starts, where it was fed alone.
     pub(crate) statement: Option<usize>,
+    /// Whether [`Chunk::lead`] stood before the body's first statement.
+    pub(crate) led: bool,
 }
 
 impl Reply {
@@ -71,6 +73,9 @@ impl Reply {
 pub(crate) struct Chunk<'a> {
     /// Our own commands before it.
     pub(crate) before: String,
+    /// One line of our own commands, each ended by `\\;`: they share the round trip of the body's first
+    /// statement, in whose positions this is line 1.
+    pub(crate) lead: String,
     /// A migration's text, run in psql's restricted mode, as `migration::sql::for_psql` made it.
     pub(crate) body: Option<&'a str>,
     /// Our own commands after it.
@@ -87,6 +92,7 @@ impl<'a> Chunk<'a> {
             body: Some(statement),
             after: "\\set ON_ERROR_STOP 1\n".to_owned(),
             value: Some("SQLSTATE"),
+            ..Chunk::default()
         }
     }
 }
@@ -98,6 +104,7 @@ struct Sent {
     body: Range<usize>,
     /// Those that hold our commands behind it.
     after: Range<usize>,
+    led: bool,
     wants_value: bool,
 }
 
@@ -263,6 +270,10 @@ impl Session {
         if self.restrict && chunk.body.is_some() {
             text.push_str(&format!("\\restrict {}\n", self.nonce));
         }
+        if !chunk.lead.is_empty() {
+            text.push_str(&chunk.lead);
+            text.push('\n');
+        }
         let body_starts = self.lines + text.matches('\n').count() + 1;
         text.push_str(chunk.body.unwrap_or_default());
         if self.restrict && chunk.body.is_some() {
@@ -282,6 +293,7 @@ impl Session {
             body: body_starts
                 ..body_starts + chunk.body.map_or(0, |body| body.matches('\n').count()),
             after: after_starts..after_starts + chunk.after.matches('\n').count(),
+            led: !chunk.lead.is_empty(),
             wants_value: chunk.value.is_some(),
         };
         (text, sent)
@@ -319,6 +331,7 @@ impl Session {
             body_line,
             after_line,
             statement: None,
+            led: sent.led,
         })
     }
 

@@ -489,6 +489,20 @@ fn an_error_after_statements_of_several_lines_is_pointed_at() {
 }
 
 #[test]
+fn an_error_below_blank_lines_and_comments_of_the_first_statement_is_pointed_at() {
+    let up = "\n\n-- A comment.\n\n/* another\n\n   one */\n\nSELECT id,\n\n  nope\nFROM users;\n";
+    excerpt(
+        up,
+        "42703",
+        expect![[r#"
+          --> migrations/2_change.up.sql:11:3
+           |
+        11 |   nope
+           |   ^"#]],
+    );
+}
+
+#[test]
 fn of_several_statements_on_one_line_the_failing_one_is_pointed_at() {
     let up = "SELECT id FROM users; SELECT nope FROM users; SELECT id FROM users;\n";
     excerpt(
