@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use postgres::Client;
+use postgres::types::Type;
 
 use crate::error::Result;
 use crate::ui;
@@ -108,9 +109,9 @@ const COLUMNS: &str = "a.pid, coalesce(a.usename::text, ''), coalesce(a.applicat
 
 /// The sessions with these process ids that are still there.
 pub(crate) fn sessions(client: &mut Client, pids: &[i32]) -> Result<Vec<Session>> {
-    let rows = client.query(
+    let rows = client.query_typed(
         &format!("SELECT {COLUMNS} FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = ANY ($1)"),
-        &[&pids],
+        &[(&pids, Type::INT4_ARRAY)],
     )?;
     Ok(rows.iter().map(Session::from_row).collect())
 }
@@ -141,11 +142,11 @@ impl Waiting {
 
 /// Looks at a backend that may be waiting for a lock.
 pub(crate) fn waiting(client: &mut Client, pid: i32) -> Result<Waiting> {
-    let row = client.query_one(
+    let row = client.query_typed_one(
         "SELECT pg_catalog.pg_blocking_pids($1),
                 ARRAY(SELECT relation FROM pg_catalog.pg_locks
                       WHERE pid = $1 AND NOT granted AND relation IS NOT NULL)",
-        &[&pid],
+        &[(&pid, Type::INT4)],
     )?;
     let (pids, relations): (Vec<i32>, Vec<u32>) = (row.get(0), row.get(1));
     if pids.is_empty() {
@@ -173,7 +174,7 @@ pub(crate) fn holders(
     relations: &[u32],
     pids: &[i32],
 ) -> Result<Vec<Session>> {
-    let rows = client.query(
+    let rows = client.query_typed(
         &format!(
             "WITH holding AS MATERIALIZED (
                  SELECT DISTINCT l.pid, l.virtualtransaction
@@ -196,14 +197,14 @@ pub(crate) fn holders(
                   AND own.pid IS NULL AND own.locktype = 'transactionid'
              JOIN pg_catalog.pg_prepared_xacts AS p ON p.transaction = own.transactionid"
         ),
-        &[&relations, &pids],
+        &[(&relations, Type::OID_ARRAY), (&pids, Type::INT4_ARRAY)],
     )?;
     Ok(rows.iter().map(Session::from_row).collect())
 }
 
 /// Sessions of this database in a transaction older than `age`, oldest first, ourselves left out.
 pub(crate) fn old_transactions(client: &mut Client, age: Duration) -> Result<Vec<Session>> {
-    let rows = client.query(
+    let rows = client.query_typed(
         &format!(
             "SELECT {COLUMNS} FROM pg_catalog.pg_stat_activity AS a
              WHERE a.datname = pg_catalog.current_database()
@@ -211,7 +212,7 @@ pub(crate) fn old_transactions(client: &mut Client, age: Duration) -> Result<Vec
                AND a.xact_start <= pg_catalog.clock_timestamp() - $1::float8 * interval '1 second'
              ORDER BY a.xact_start"
         ),
-        &[&age.as_secs_f64()],
+        &[(&age.as_secs_f64(), Type::FLOAT8)],
     )?;
     Ok(rows.iter().map(Session::from_row).collect())
 }
@@ -232,10 +233,10 @@ pub(crate) struct IndexBuild {
 
 /// How far a backend's index build is, if it builds one.
 pub(crate) fn index_build(client: &mut Client, pid: i32) -> Result<Option<IndexBuild>> {
-    let row = client.query_opt(
+    let row = client.query_typed_opt(
         "SELECT phase, blocks_done, blocks_total, tuples_done, tuples_total, current_locker_pid::int4
          FROM pg_catalog.pg_stat_progress_create_index WHERE pid = $1",
-        &[&pid],
+        &[(&pid, Type::INT4)],
     )?;
     let Some(row) = row else { return Ok(None) };
     let mut phase: String = row.get(0);
@@ -260,7 +261,7 @@ pub(crate) fn index_build(client: &mut Client, pid: i32) -> Result<Option<IndexB
 /// build holds from its beginning to its end. That is seen whosever the session is, while the view of
 /// builds under way hides those of other roles. An autovacuum holds the same lock and builds nothing.
 pub(crate) fn index_builder(client: &mut Client, table: u32) -> Result<Option<Session>> {
-    let row = client.query_opt(
+    let row = client.query_typed_opt(
         &format!(
             "SELECT {COLUMNS} FROM pg_catalog.pg_stat_activity AS a
              WHERE a.pid <> pg_catalog.pg_backend_pid()
@@ -272,7 +273,7 @@ pub(crate) fn index_builder(client: &mut Client, table: u32) -> Result<Option<Se
                                                  WHERE datname = pg_catalog.current_database()))
              ORDER BY a.pid LIMIT 1"
         ),
-        &[&table],
+        &[(&table, Type::OID)],
     )?;
     Ok(row.as_ref().map(Session::from_row))
 }
@@ -280,38 +281,48 @@ pub(crate) fn index_builder(client: &mut Client, table: u32) -> Result<Option<Se
 /// Whether a session stands in line for this advisory lock. A bigint key stands in `pg_locks` as its
 /// two halves, with `objsubid` 1 (PostgreSQL manual, `pg_locks`).
 pub(crate) fn waits_for_advisory_lock(client: &mut Client, pid: i32, key: i64) -> Result<bool> {
-    let row = client.query_one(
+    let row = client.query_typed_one(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks
                         WHERE pid = $1 AND NOT granted AND locktype = 'advisory' AND objsubid = 1
                           AND classid = $2 AND objid = $3)",
-        &[&pid, &((key >> 32) as u32), &(key as u32)],
+        &[
+            (&pid, Type::INT4),
+            (&((key >> 32) as u32), Type::OID),
+            (&(key as u32), Type::OID),
+        ],
     )?;
     Ok(row.get(0))
 }
 
 /// Sessions of this database that call themselves so, ourselves left out.
 pub(crate) fn named(client: &mut Client, pattern: &str) -> Result<Vec<Session>> {
-    let rows = client.query(
+    let rows = client.query_typed(
         &format!(
             "SELECT {COLUMNS} FROM pg_catalog.pg_stat_activity AS a
              WHERE a.datname = pg_catalog.current_database()
                AND a.pid <> pg_catalog.pg_backend_pid() AND a.application_name LIKE $1::text
              ORDER BY a.pid"
         ),
-        &[&pattern],
+        &[(&pattern, Type::TEXT)],
     )?;
     Ok(rows.iter().map(Session::from_row).collect())
 }
 
 /// Ends a session.
 pub(crate) fn terminate(client: &mut Client, pid: i32) -> Result {
-    client.query("SELECT pg_catalog.pg_terminate_backend($1)", &[&pid])?;
+    client.query_typed(
+        "SELECT pg_catalog.pg_terminate_backend($1)",
+        &[(&pid, Type::INT4)],
+    )?;
     Ok(())
 }
 
 /// Cancels what a backend runs now.
 pub(crate) fn cancel(client: &mut Client, pid: i32) -> Result {
-    client.query("SELECT pg_catalog.pg_cancel_backend($1)", &[&pid])?;
+    client.query_typed(
+        "SELECT pg_catalog.pg_cancel_backend($1)",
+        &[(&pid, Type::INT4)],
+    )?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use postgres::Transaction;
+use postgres::types::Type;
 
 use super::Database;
 use crate::error::{Failure, Result};
@@ -34,7 +35,7 @@ pub(crate) fn compare(db: &mut Database, scripts: &[&Script]) -> Result<Differen
         .unwrap_or_else(|| "public".to_owned());
     let mut transaction = db.client.transaction()?;
     let path: String = transaction
-        .query_one("SELECT pg_catalog.current_setting('search_path')", &[])?
+        .query_typed_one("SELECT pg_catalog.current_setting('search_path')", &[])?
         .get(0);
     let (beside, behind) = (format!("pg_temp, {path}"), format!("{path}, pg_temp"));
     search(&mut transaction, &beside)?;
@@ -52,7 +53,7 @@ pub(crate) fn compare(db: &mut Database, scripts: &[&Script]) -> Result<Differen
         })?;
     }
     let temp: Option<String> = transaction
-        .query_one(
+        .query_typed_one(
             "SELECT (SELECT nspname::text FROM pg_catalog.pg_namespace
                      WHERE oid = pg_catalog.pg_my_temp_schema())",
             &[],
@@ -87,7 +88,7 @@ fn describe(transaction: &mut Transaction<'_>, schema: &str) -> Result<Schema> {
     // Names of constraints and indexes are left out: what they do counts. NOT NULL, which newer
     // servers keep as a constraint too (18), is told by the column.
     let rows = transaction
-        .query(
+        .query_typed(
             "WITH tables AS (
                  SELECT oid, relname FROM pg_catalog.pg_class
                  WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1::text)
@@ -113,7 +114,7 @@ fn describe(transaction: &mut Transaction<'_>, schema: &str) -> Result<Schema> {
              WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS c WHERE c.conindid = i.indexrelid)
              UNION ALL
              SELECT t.relname::text, NULL FROM tables AS t",
-            &[&schema],
+            &[(&schema, Type::TEXT)],
         )
         .with_context(|| format!("cannot describe schema `{schema}`"))?;
     let mut tables = Schema::new();

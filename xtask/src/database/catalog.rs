@@ -1,6 +1,7 @@
 //! What the system catalog says of tables, columns and indexes.
 
 use postgres::GenericClient;
+use postgres::types::Type;
 use serde::Serialize;
 
 use super::Database;
@@ -71,7 +72,7 @@ pub(crate) fn existing<'a>(
     names: impl IntoIterator<Item = &'a ObjectName>,
 ) -> Result<Vec<Relation>> {
     let names: Vec<String> = names.into_iter().map(ToString::to_string).collect();
-    let rows = db.client.query(
+    let rows = db.client.query_typed(
         "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind,
                 pg_catalog.pg_get_userbyid(c.relowner)::text,
                 pg_catalog.pg_has_role(c.relowner, 'USAGE'),
@@ -84,7 +85,7 @@ pub(crate) fn existing<'a>(
          FROM pg_catalog.pg_class AS c
          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
          WHERE c.oid IN (SELECT pg_catalog.to_regclass(name) FROM unnest($1::text[]) AS name)",
-        &[&names],
+        &[(&names, Type::TEXT_ARRAY)],
     )?;
     let relation = |row: &postgres::Row| Relation {
         oid: row.get(0),
@@ -105,12 +106,12 @@ pub(crate) fn existing<'a>(
 /// # Errors
 /// If the query fails.
 pub(crate) fn schemas_with(db: &mut Database, name: &str) -> Result<Vec<String>> {
-    let rows = db.client.query(
+    let rows = db.client.query_typed(
         "SELECT n.nspname::text FROM pg_catalog.pg_class AS c
          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
          WHERE c.relname = $1::text AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
          ORDER BY 1",
-        &[&name],
+        &[(&name, Type::TEXT)],
     )?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
@@ -132,7 +133,7 @@ pub(crate) struct InvalidIndex {
 /// # Errors
 /// If the query fails.
 pub(crate) fn invalid_indexes(db: &mut Database) -> Result<Vec<InvalidIndex>> {
-    let rows = db.client.query(
+    let rows = db.client.query_typed(
         "SELECT i.indexrelid::pg_catalog.regclass::text, i.indrelid::pg_catalog.regclass::text,
                 pg_catalog.pg_get_indexdef(i.indexrelid)
          FROM pg_catalog.pg_index AS i
@@ -189,7 +190,7 @@ pub(crate) fn index_states(
     names: &[&ObjectName],
 ) -> Result<Vec<Option<IndexState>>> {
     let written: Vec<String> = names.iter().map(ToString::to_string).collect();
-    let rows = db.client.query(
+    let rows = db.client.query_typed(
         "SELECT wanted.position::int4, n.nspname::text, c.relname::text, i.indrelid,
                 t.relname::text, i.indisvalid, i.indisready,
                 pg_catalog.pg_get_indexdef(i.indexrelid)
@@ -198,7 +199,7 @@ pub(crate) fn index_states(
          JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
          JOIN pg_catalog.pg_class AS t ON t.oid = i.indrelid
          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace",
-        &[&written],
+        &[(&written, Type::TEXT_ARRAY)],
     )?;
     let mut states = vec![None; names.len()];
     for row in rows {
@@ -236,7 +237,7 @@ pub(crate) fn index_definition(
          CREATE {unique}INDEX xtask_index ON pg_temp.xtask_like {definition}",
         table.qualified()
     ))?;
-    let row = transaction.query_one(
+    let row = transaction.query_typed_one(
         "SELECT pg_catalog.pg_get_indexdef('pg_temp.xtask_index'::pg_catalog.regclass)",
         &[],
     )?;
@@ -265,7 +266,7 @@ pub(crate) fn count_values(
     column: Option<&str>,
 ) -> Result<(u64, u64)> {
     let what = column.map_or("*".to_owned(), quote_identifier);
-    let row = db.client.query_one(
+    let row = db.client.query_typed_one(
         &format!("SELECT pg_catalog.count(*), pg_catalog.count({what}) FROM {table}"),
         &[],
     )?;
@@ -292,7 +293,7 @@ pub(crate) struct Column {
 /// If the query fails.
 pub(crate) fn columns(client: &mut impl GenericClient, table: u32) -> Result<Vec<Column>> {
     // Money and names of objects are written differently from one database to the next.
-    let rows = client.query(
+    let rows = client.query_typed(
         "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod),
                 t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace
                     AND t.typname !~ '^_?(money|aclitem|reg.*)$',
@@ -301,7 +302,7 @@ pub(crate) fn columns(client: &mut impl GenericClient, table: u32) -> Result<Vec
          JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
          WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
          ORDER BY a.attnum",
-        &[&table],
+        &[(&table, Type::OID)],
     )?;
     Ok(rows
         .iter()
@@ -335,7 +336,7 @@ pub(crate) fn owned_sequences(
     client: &mut impl GenericClient,
     table: u32,
 ) -> Result<Vec<OwnedSequence>> {
-    let rows = client.query(
+    let rows = client.query_typed(
         "SELECT a.attname::text,
                 pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),
                 q.seqincrement > 0,
@@ -350,7 +351,7 @@ pub(crate) fn owned_sequences(
            AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
            AND d.refobjid = $1 AND d.deptype IN ('a', 'i')
          ORDER BY a.attnum",
-        &[&table],
+        &[(&table, Type::OID)],
     )?;
     Ok(rows
         .iter()
@@ -368,14 +369,14 @@ pub(crate) fn owned_sequences(
 /// # Errors
 /// If the query fails.
 pub(crate) fn primary_key(client: &mut impl GenericClient, table: u32) -> Result<Vec<String>> {
-    let rows = client.query(
+    let rows = client.query_typed(
         "SELECT a.attname::text
          FROM pg_catalog.pg_index AS i
          CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
          JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
          WHERE i.indrelid = $1 AND i.indisprimary AND k.place <= i.indnkeyatts
          ORDER BY k.place",
-        &[&table],
+        &[(&table, Type::OID)],
     )?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
@@ -385,10 +386,10 @@ pub(crate) fn primary_key(client: &mut impl GenericClient, table: u32) -> Result
 /// # Errors
 /// If the query fails.
 pub(crate) fn referenced_tables(db: &mut Database, table: u32) -> Result<Vec<u32>> {
-    let rows = db.client.query(
+    let rows = db.client.query_typed(
         "SELECT DISTINCT confrelid FROM pg_catalog.pg_constraint
          WHERE contype = 'f' AND conrelid = $1 AND confrelid <> $1",
-        &[&table],
+        &[(&table, Type::OID)],
     )?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
@@ -401,10 +402,10 @@ pub(crate) fn firing_triggers(
     client: &mut impl GenericClient,
     table: u32,
 ) -> Result<Vec<(String, bool)>> {
-    let rows = client.query(
+    let rows = client.query_typed(
         "SELECT tgname::text, tgenabled = 'A' FROM pg_catalog.pg_trigger
          WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled IN ('O', 'A') ORDER BY tgname",
-        &[&table],
+        &[(&table, Type::OID)],
     )?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
@@ -430,7 +431,7 @@ pub(crate) fn unique_indexes(
     client: &mut impl GenericClient,
     table: u32,
 ) -> Result<Vec<UniqueIndex>> {
-    let rows = client.query(
+    let rows = client.query_typed(
         "SELECT c.relname::text,
                 ARRAY(SELECT pg_catalog.pg_get_indexdef(i.indexrelid, k, true)
                       FROM pg_catalog.generate_series(1, i.indnkeyatts::int4) AS k ORDER BY k),
@@ -447,7 +448,7 @@ pub(crate) fn unique_indexes(
          JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
          WHERE i.indrelid = $1 AND i.indisunique AND NOT i.indisprimary AND i.indislive
          ORDER BY 1",
-        &[&table],
+        &[(&table, Type::OID)],
     )?;
     Ok(rows
         .iter()
@@ -474,7 +475,7 @@ pub(crate) struct Identity {
 /// # Errors
 /// If the query fails.
 pub(crate) fn identity(client: &mut impl GenericClient) -> Result<Identity> {
-    let row = client.query_one(
+    let row = client.query_typed_one(
         "SELECT oid, pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')
          FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()",
         &[],
@@ -482,7 +483,7 @@ pub(crate) fn identity(client: &mut impl GenericClient) -> Result<Identity> {
     let (oid, allowed): (u32, bool) = (row.get(0), row.get(1));
     let system_identifier = match allowed {
         true => client
-            .query_one(
+            .query_typed_one(
                 "SELECT system_identifier::text FROM pg_catalog.pg_control_system()",
                 &[],
             )?
@@ -500,10 +501,10 @@ pub(crate) fn identity(client: &mut impl GenericClient) -> Result<Identity> {
 /// # Errors
 /// If the query fails.
 pub(crate) fn has_column(db: &mut Database, table: u32, column: &str) -> Result<bool> {
-    let row = db.client.query_one(
+    let row = db.client.query_typed_one(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute
                         WHERE attrelid = $1 AND attname = $2::text AND NOT attisdropped)",
-        &[&table, &column],
+        &[(&table, Type::OID), (&column, Type::TEXT)],
     )?;
     Ok(row.get(0))
 }
@@ -513,9 +514,9 @@ pub(crate) fn has_column(db: &mut Database, table: u32, column: &str) -> Result<
 /// # Errors
 /// If the query fails.
 pub(crate) fn may_create_in(db: &mut Database, schema: &str) -> Result<bool> {
-    let row = db.client.query_one(
+    let row = db.client.query_typed_one(
         "SELECT pg_catalog.has_schema_privilege($1, 'CREATE')",
-        &[&schema],
+        &[(&schema, Type::TEXT)],
     )?;
     Ok(row.get(0))
 }
@@ -525,10 +526,10 @@ pub(crate) fn may_create_in(db: &mut Database, schema: &str) -> Result<bool> {
 /// # Errors
 /// If the query fails.
 pub(crate) fn may_write(db: &mut Database, table: &str) -> Result<bool> {
-    let row = db.client.query_one(
+    let row = db.client.query_typed_one(
         "SELECT pg_catalog.has_table_privilege($1, 'INSERT')
             AND pg_catalog.has_table_privilege($1, 'DELETE')",
-        &[&table],
+        &[(&table, Type::TEXT)],
     )?;
     Ok(row.get(0))
 }

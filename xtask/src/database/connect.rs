@@ -438,7 +438,7 @@ fn check_target(client: &mut Client, wanted: Target) -> std::result::Result<(), 
         return Ok(());
     }
     let row = client
-        .query_one(
+        .query_typed_one(
             "SELECT pg_catalog.pg_is_in_recovery(), \
              pg_catalog.current_setting('default_transaction_read_only')::pg_catalog.bool",
             &[],
@@ -706,7 +706,10 @@ host all known 127.0.0.1/32 scram-sha-256
     fn setting(connection: &mut Connection, name: &str) -> String {
         let row = connection
             .client
-            .query_one("SELECT current_setting($1)", &[&name])
+            .query_typed_one(
+                "SELECT current_setting($1)",
+                &[(&name, postgres::types::Type::TEXT)],
+            )
             .unwrap();
         row.get(0)
     }

@@ -20,7 +20,7 @@ pub(crate) const TABLE: &str = "_sqlx_migrations";
 pub(crate) fn read(db: &mut Database) -> Result<Vec<Applied>> {
     let found: Option<String> = db
         .client
-        .query_one(
+        .query_typed_one(
             "SELECT (SELECT n.nspname::text
                      FROM pg_catalog.pg_class AS c
                      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -42,7 +42,7 @@ pub(crate) fn read_known(db: &mut Database) -> Result<Vec<Applied>> {
     };
     let rows = db
         .client
-        .query(
+        .query_typed(
             &format!(
                 "SELECT version, description, installed_on, success, checksum, execution_time
                  FROM {table} ORDER BY version"

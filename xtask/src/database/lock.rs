@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
+use postgres::types::Type;
+
 use super::activity::{self, Session};
 use super::{Database, pooler};
 use crate::error::{Failure, Result};
@@ -44,9 +46,9 @@ fn take(db: &mut Database, wait: &mut Wait<'_>) -> Result {
     loop {
         let row = db
             .client
-            .query_one(
+            .query_typed_one(
                 "SELECT pg_catalog.pg_try_advisory_lock($1), pg_catalog.clock_timestamp()",
-                &[&key],
+                &[(&key, Type::INT8)],
             )
             .context("cannot ask for the advisory lock")?;
         if row.get(0) {
@@ -94,12 +96,15 @@ fn outlive_orphans(db: &mut Database, locks: Locks, wait: &mut Wait<'_>) -> Resu
 
 /// Who holds it.
 fn holder(db: &mut Database, key: i64) -> Result<Option<Session>> {
-    let rows = db.client.query(
+    let rows = db.client.query_typed(
         "SELECT pid FROM pg_catalog.pg_locks
          WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND classid = $1 AND objid = $2
            AND database = (SELECT oid FROM pg_catalog.pg_database
                            WHERE datname = pg_catalog.current_database())",
-        &[&((key >> 32) as u32), &(key as u32)],
+        &[
+            (&((key >> 32) as u32), Type::OID),
+            (&(key as u32), Type::OID),
+        ],
     )?;
     match rows.first() {
         Some(row) => Ok(activity::sessions(&mut db.client, &[row.get(0)])?.pop()),

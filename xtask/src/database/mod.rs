@@ -160,7 +160,7 @@ impl Database {
         let (mut client, target) = (connection.client, connection.info);
         // Everything as text, so that no type has to be looked up first.
         let row = client
-            .query_one(
+            .query_typed_one(
                 "SELECT pg_catalog.current_database()::text, current_user::text,
                         pg_catalog.current_setting('server_version'),
                         pg_catalog.current_setting('server_version_num'),
@@ -232,7 +232,7 @@ impl Database {
         if self.server.major() >= 17 {
             self.session_options.push_str(" -c transaction_timeout=0");
         }
-        let arrived = self.client.query_one(
+        let arrived = self.client.query_typed_one(
             "SELECT source = 'client' FROM pg_catalog.pg_settings WHERE name = 'statement_timeout'",
             &[],
         )?;

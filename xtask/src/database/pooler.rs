@@ -1,6 +1,8 @@
 //! Behind a transaction-pooling proxy a session lock means nothing: the next statement may run in
 //! another session of the server. Such a proxy is found out by what it does, not by its name.
 
+use postgres::types::Type;
+
 use super::Database;
 use crate::error::{Failure, Result};
 use crate::migration::history::lock_id;
@@ -16,12 +18,15 @@ pub(crate) const DIRECTLY: &str = "connect to the server itself, or through a se
 pub(crate) fn refuse(db: &mut Database) -> Result {
     let key = lock_id(&db.server.name);
     for _ in 0..2 {
-        let row = db.client.query_one(
+        let row = db.client.query_typed_one(
             "SELECT pg_catalog.pg_backend_pid(),
                     EXISTS (SELECT FROM pg_catalog.pg_locks
                             WHERE pid = pg_catalog.pg_backend_pid() AND granted
                               AND locktype = 'advisory' AND classid = $1 AND objid = $2)",
-            &[&((key >> 32) as u32), &(key as u32)],
+            &[
+                (&((key >> 32) as u32), Type::OID),
+                (&(key as u32), Type::OID),
+            ],
         )?;
         let (pid, holds_lock): (i32, bool) = (row.get(0), row.get(1));
         if pid != db.server.backend_pid || !holds_lock {
@@ -38,7 +43,7 @@ pub(crate) fn failure(db: &mut Database) -> Failure {
     let unlock = "SELECT pg_catalog.pg_advisory_unlock_all(), pg_catalog.pg_try_advisory_lock($1), pg_catalog.pg_advisory_unlock($1)";
     for _ in 0..10 {
         // To have had it means that nobody else has it.
-        match db.client.query_one(unlock, &[&key]) {
+        match db.client.query_typed_one(unlock, &[(&key, Type::INT8)]) {
             Ok(row) if row.get(1) => break,
             _ => {}
         }

@@ -86,7 +86,7 @@ pub(crate) fn run(db: &mut Database, ui: &Ui, seeding: &Seeding<'_>) -> Result {
 
     let now = db.server.clock;
     let mut transaction = db.client.transaction()?;
-    let row = transaction.query_one(
+    let row = transaction.query_typed_one(
         &format!("SELECT coalesce(pg_catalog.max(id), 0)::int8, EXISTS (SELECT FROM {table} WHERE email = '{ADMIN_EMAIL}') FROM {table}"),
         &[],
     )?;

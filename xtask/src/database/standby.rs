@@ -1,5 +1,6 @@
 //! Standbys attached to this primary, and how far each has replayed.
 
+use postgres::types::Type;
 use serde::Serialize;
 
 use super::Database;
@@ -24,7 +25,7 @@ pub(crate) fn written(db: &mut Database) -> Result<Option<String>> {
     }
     let row = db
         .client
-        .query_one("SELECT pg_catalog.pg_current_wal_lsn()::text", &[])?;
+        .query_typed_one("SELECT pg_catalog.pg_current_wal_lsn()::text", &[])?;
     Ok(Some(row.get(0)))
 }
 
@@ -37,14 +38,14 @@ pub(crate) fn attached(db: &mut Database, target: &Option<String>) -> Result<Vec
     let Some(target) = target else {
         return Ok(Vec::new());
     };
-    let rows = db.client.query(
+    let rows = db.client.query_typed(
         "SELECT coalesce(nullif(application_name, ''), client_addr::text, pid::text),
                 replay_lsn >= $1::text::pg_catalog.pg_lsn,
                 greatest(pg_catalog.pg_wal_lsn_diff($1::text::pg_catalog.pg_lsn, replay_lsn), 0)::int8
          FROM pg_catalog.pg_stat_replication
          WHERE replay_lsn IS NOT NULL
          ORDER BY 1",
-        &[target],
+        &[(target, Type::TEXT)],
     )?;
     Ok(rows
         .iter()

@@ -234,7 +234,7 @@ fn dump(
         .read_only(true)
         .start()?;
     transaction.batch_execute(&proof::set_text_settings())?;
-    let row = transaction.query_one(
+    let row = transaction.query_typed_one(
         "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.clock_timestamp(),
                 (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
                       ELSE pg_catalog.pg_current_wal_lsn() END)::text",
@@ -403,7 +403,7 @@ impl pg_dump::Sink for Copies<'_> {
 }
 
 fn count(client: &mut impl postgres::GenericClient, table: &str) -> Result<Content> {
-    let row = client.query_one(
+    let row = client.query_typed_one(
         &format!("SELECT pg_catalog.count(*) FROM ONLY {table}"),
         &[],
     )?;

@@ -10,6 +10,7 @@
 use std::io::Write as _;
 
 use anyhow::Context as _;
+use postgres::types::Type;
 use postgres::{Client, CopyInWriter, GenericClient};
 
 use crate::Context;
@@ -82,7 +83,7 @@ pub(crate) fn content(
         };
         format!("pg_catalog.hashtextextended(coalesce({text}, '\\N') COLLATE \"C\", {seed})")
     });
-    let row = client.query_one(
+    let row = client.query_typed_one(
         &format!(
             "SELECT pg_catalog.count(*), coalesce(pg_catalog.sum({hash}), 0)::text FROM ONLY {table}"
         ),
@@ -204,7 +205,7 @@ impl Scratch {
         place: &str,
     ) -> Result<Scratch> {
         let mut owner = connect(ctx, target)?;
-        let row = owner.query_one(
+        let row = owner.query_typed_one(
             "SELECT pg_catalog.pg_backend_pid(),
                     pg_catalog.current_setting('server_version_num')::int4 / 10000,
                     pg_catalog.current_setting('server_encoding')",
@@ -281,13 +282,13 @@ impl Scratch {
 
 /// Drops the scratch databases of runs that were killed: those whose owning session has ended.
 fn drop_leftovers(client: &mut Client) -> Result {
-    let rows = client.query(
+    let rows = client.query_typed(
         "SELECT datname::text FROM pg_catalog.pg_database
          WHERE datname ~ ('^' || $1::text || '[0-9]+_')
            AND pg_catalog.pg_has_role(datdba, 'USAGE')
            AND pg_catalog.split_part(datname, '_', 3)::int4
                NOT IN (SELECT pid FROM pg_catalog.pg_stat_activity)",
-        &[&SCRATCH_DATABASE],
+        &[(&SCRATCH_DATABASE, Type::TEXT)],
     )?;
     for row in &rows {
         let name: String = row.get(0);

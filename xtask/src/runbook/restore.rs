@@ -248,7 +248,7 @@ impl Session {
         });
         let mut client = connection.client;
         let pid = client
-            .query_one("SELECT pg_catalog.pg_backend_pid()", &[])?
+            .query_typed_one("SELECT pg_catalog.pg_backend_pid()", &[])?
             .get(0);
         if pid == db.server.backend_pid {
             return Err(pooler::failure(db).into());
@@ -419,7 +419,7 @@ impl Plan {
             replaces.join(" OR "),
             self.same_key("l", "s"),
         ))?;
-        let row = transaction.query_one(
+        let row = transaction.query_typed_one(
             &format!(
                 "SELECT pg_catalog.count(*) FILTER (WHERE missing),
                         pg_catalog.count(*) FILTER (WHERE NOT missing),
@@ -471,7 +471,7 @@ impl Plan {
             self.table
         ))?;
         self.alter_triggers(&mut transaction, |_| "DISABLE")?;
-        let row = transaction.query_one(&self.merge_sql(), &[])?;
+        let row = transaction.query_typed_one(&self.merge_sql(), &[])?;
         self.advance_sequences(&mut transaction)?;
         // A table with checks still to be made cannot be altered.
         transaction.batch_execute("SET CONSTRAINTS ALL IMMEDIATE")?;
@@ -608,7 +608,7 @@ impl Plan {
                 .collect();
             let values: Vec<String> = names.iter().map(|name| format!("w.{name}")).collect();
             let aliases = names.join(", ");
-            let rows = client.query(
+            let rows = client.query_typed(
                 &format!(
                     "WITH written AS MATERIALIZED (
                          SELECT {row_key} AS xtask_key, {columns}

@@ -40,7 +40,7 @@ pub(crate) fn run<'a>(
             let place = || format!("{}:{line}:{column}", script.path.display());
             let text = statement.text(&script.text);
             let rows = transaction
-                .query(text, &[])
+                .query_typed(text, &[])
                 .with_context(|| format!("cannot run the check at {}", place()))?;
             for row in rows {
                 let types: Vec<&Type> = row.columns().iter().map(|column| column.type_()).collect();
