@@ -13,7 +13,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-#[tokio::main]
+/// One thread for all requests: they wait for the database, and what computes, argon2, has threads of
+/// its own. A login then changes threads less often (`cargo bench -p app -- logins`).
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
