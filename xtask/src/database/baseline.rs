@@ -1,6 +1,10 @@
-//! Comparing the schema that migration files make with the one that is there: the files run with
-//! the session's temporary schema in front, so that what they create lands beside the live
-//! tables; the two are compared in the catalog; and all of it is rolled back.
+//! Comparing the schema that migration files make with the one that is there: the files run in a
+//! transaction, the two are compared in the catalog, and all of it is rolled back.
+//!
+//! Files that leave the schema to the search path run with the session's temporary schema in front,
+//! so that what they create lands beside the live tables. For files that name a schema, as pg_dump
+//! writes them, the live one is renamed while they run: a change of one catalog row that nobody else
+//! ever sees, and for which nothing is locked (PostgreSQL's `schemacmds.c`, RenameSchema).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +14,7 @@ use postgres::types::Type;
 
 use super::Database;
 use crate::error::{Failure, Result};
+use crate::migration::effects::{Effect, quote};
 use crate::migration::script::Script;
 
 /// How the live schema differs from what the files make.
@@ -23,35 +28,55 @@ pub(crate) struct Differences {
     pub(crate) tables: usize,
 }
 
-/// Runs the scripts beside the live schema, compares, and rolls back.
+/// How long a file may wait for the lock of something that is not its own.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '100ms'";
+
+/// Runs the scripts, compares what they make with the live schema, and rolls back.
 ///
 /// # Errors
-/// If a script fails there; one that names its schema cannot be compared this way.
+/// If a script fails, or the role may not rename a schema that one names.
 pub(crate) fn compare(db: &mut Database, scripts: &[&Script]) -> Result<Differences> {
     let live_schema = db
         .server
         .schema
         .clone()
         .unwrap_or_else(|| "public".to_owned());
+    let named = named_schemas(scripts);
     let mut transaction = db.client.transaction()?;
+    transaction.batch_execute(LOCK_TIMEOUT)?;
     let path: String = transaction
         .query_typed_one("SELECT pg_catalog.current_setting('search_path')", &[])?
         .get(0);
+    let (wanted, live) = match named.is_empty() {
+        true => beside(&mut transaction, scripts, &path, &live_schema)?,
+        false => instead(&mut transaction, scripts, &path, &live_schema, named)?,
+    };
+    transaction.rollback()?;
+    Ok(differences(&wanted, &live))
+}
+
+/// The schemas in which the scripts make tables by name.
+fn named_schemas(scripts: &[&Script]) -> BTreeSet<String> {
+    let effects = scripts.iter().flat_map(|script| script.effects());
+    let names = effects.flat_map(|(_, effects)| effects);
+    names
+        .filter_map(|effect| match effect {
+            Effect::CreateTable { table, .. } => table.schema,
+            _ => None,
+        })
+        .collect()
+}
+
+/// What the scripts make in the temporary schema, and what the live schema holds.
+fn beside(
+    transaction: &mut Transaction<'_>,
+    scripts: &[&Script],
+    path: &str,
+    live_schema: &str,
+) -> Result<(Schema, Schema)> {
     let (beside, behind) = (format!("pg_temp, {path}"), format!("{path}, pg_temp"));
-    search(&mut transaction, &beside)?;
-    for script in scripts {
-        transaction.batch_execute(&script.text).map_err(|error| {
-            let failure = crate::runbook::failures::from_error(&anyhow::Error::from(error));
-            Failure {
-                message: format!("cannot compare `{}` with the live schema", script.path.display()),
-                causes: [vec![failure.message], failure.causes].concat(),
-                hints: vec![
-                    "a file that names its schema (`CREATE TABLE public.…`) cannot run beside the live one: leave the schema to the search path, then: cargo xtask db-baseline".to_owned(),
-                ],
-                ..failure
-            }
-        })?;
-    }
+    search(transaction, &beside)?;
+    run(transaction, scripts)?;
     let temp: Option<String> = transaction
         .query_typed_one(
             "SELECT (SELECT nspname::text FROM pg_catalog.pg_namespace
@@ -61,15 +86,113 @@ pub(crate) fn compare(db: &mut Database, scripts: &[&Script]) -> Result<Differen
         .get(0);
     // The catalog names without its schema what the search path finds first: the same things are
     // described in the same words.
-    search(&mut transaction, &beside)?;
+    search(transaction, &beside)?;
     let wanted = match &temp {
-        Some(temp) => describe(&mut transaction, temp)?,
+        Some(temp) => describe(transaction, [temp.as_str()], temp)?,
         None => Schema::default(),
     };
-    search(&mut transaction, &behind)?;
-    let live = describe(&mut transaction, &live_schema)?;
-    transaction.rollback()?;
-    Ok(differences(&wanted, &live))
+    search(transaction, &behind)?;
+    let live = describe(transaction, [live_schema], live_schema)?;
+    Ok((wanted, live))
+}
+
+/// What the scripts make in schemas of these names, and what the live ones hold.
+fn instead(
+    transaction: &mut Transaction<'_>,
+    scripts: &[&Script],
+    path: &str,
+    live_schema: &str,
+    mut schemas: BTreeSet<String>,
+) -> Result<(Schema, Schema)> {
+    schemas.insert(live_schema.to_owned());
+    let schemas: Vec<&str> = schemas.iter().map(String::as_str).collect();
+    let live = describe(transaction, schemas.iter().copied(), live_schema)?;
+    let mut path = path.to_owned();
+    for (number, schema) in schemas.iter().enumerate() {
+        let aside = format!("xtask_live_{number}");
+        move_aside(transaction, schema, &aside)?;
+        // Types and functions of the live schema stay within reach.
+        path.push_str(&format!(", {aside}"));
+    }
+    // A file that makes one of its schemas makes them all; the first of the search path is there.
+    if !scripts.iter().any(|script| creates_schema(script)) {
+        for schema in schemas.iter().filter(|&&schema| schema != live_schema) {
+            create_schema(transaction, schema)?;
+        }
+    }
+    create_schema(transaction, live_schema)?;
+    move_extensions(transaction, live_schema)?;
+    search(transaction, &path)?;
+    run(transaction, scripts)?;
+    search(transaction, &path)?;
+    let wanted = describe(transaction, schemas.iter().copied(), live_schema)?;
+    Ok((wanted, live))
+}
+
+fn move_aside(transaction: &mut Transaction<'_>, schema: &str, aside: &str) -> Result {
+    let row = transaction.query_typed_one(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1::text)",
+        &[(&schema, Type::TEXT)],
+    )?;
+    if !row.get::<_, bool>(0) {
+        return Ok(());
+    }
+    let rename = format!("ALTER SCHEMA {} RENAME TO {aside}", quote(schema));
+    transaction.batch_execute(&rename).map_err(|error| {
+        crate::runbook::failures::from_error(&anyhow::Error::from(error))
+            .cause(format!("a file names the schema `{schema}`: to compare what it makes, the live schema is renamed in a transaction that is rolled back"))
+            .hint("connect as the owner of the schema and of the database, or leave the schema to the search path, then: cargo xtask db-baseline")
+    })?;
+    Ok(())
+}
+
+fn create_schema(transaction: &mut Transaction<'_>, schema: &str) -> Result {
+    Ok(transaction.batch_execute(&format!("CREATE SCHEMA {}", quote(schema)))?)
+}
+
+fn creates_schema(script: &Script) -> bool {
+    script.statements.iter().any(|statement| {
+        let mut words = statement
+            .tokens
+            .iter()
+            .filter_map(|token| token.word(&script.text));
+        words.next().as_deref() == Some("create") && words.next().as_deref() == Some("schema")
+    })
+}
+
+/// A dump names the types and functions of extensions by the live schema too. Those that cannot be
+/// moved, or belong to somebody else, stay behind.
+fn move_extensions(transaction: &mut Transaction<'_>, live_schema: &str) -> Result {
+    let rows = transaction.query_typed(
+        "SELECT e.extname::text FROM pg_catalog.pg_extension AS e
+         JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
+         WHERE e.extrelocatable AND n.nspname LIKE 'xtask\\_live\\_%'
+           AND pg_catalog.pg_has_role(e.extowner, 'USAGE')",
+        &[],
+    )?;
+    for row in rows {
+        let (extension, schema) = (quote(&row.get::<_, String>(0)), quote(live_schema));
+        transaction.batch_execute(&format!("ALTER EXTENSION {extension} SET SCHEMA {schema}"))?;
+    }
+    Ok(())
+}
+
+fn run(transaction: &mut Transaction<'_>, scripts: &[&Script]) -> Result {
+    for script in scripts {
+        transaction.batch_execute(&script.text).map_err(|error| {
+            let failure = crate::runbook::failures::from_error(&anyhow::Error::from(error));
+            Failure {
+                message: format!(
+                    "cannot compare `{}` with the live schema",
+                    script.path.display()
+                ),
+                causes: [vec![failure.message], failure.causes].concat(),
+                hints: vec!["mend the file, then: cargo xtask db-baseline --dry-run".to_owned()],
+                ..failure
+            }
+        })?;
+    }
+    Ok(())
 }
 
 fn search(transaction: &mut Transaction<'_>, path: &str) -> Result {
@@ -83,17 +206,25 @@ fn search(transaction: &mut Transaction<'_>, path: &str) -> Result {
 /// Tables, each with its properties as text.
 type Schema = BTreeMap<String, BTreeSet<String>>;
 
-/// Columns, constraints and indexes of every table in a schema, as lines that are equal if they are.
-fn describe(transaction: &mut Transaction<'_>, schema: &str) -> Result<Schema> {
+/// Columns, constraints and indexes of every table in these schemas, as lines that are equal if they
+/// are. Tables of `own` are named without it.
+fn describe<'a>(
+    transaction: &mut Transaction<'_>,
+    schemas: impl IntoIterator<Item = &'a str>,
+    own: &str,
+) -> Result<Schema> {
+    let schemas: Vec<&str> = schemas.into_iter().collect();
     // Names of constraints and indexes are left out: what they do counts. NOT NULL, which newer
     // servers keep as a constraint too (18), is told by the column.
     let rows = transaction
         .query_typed(
             "WITH tables AS (
-                 SELECT oid, relname FROM pg_catalog.pg_class
-                 WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1::text)
-                   AND relkind IN ('r', 'p'))
-             SELECT t.relname::text, pg_catalog.format('column %s %s%s%s%s', a.attname,
+                 SELECT c.oid, CASE n.nspname WHEN $2::text THEN c.relname::text
+                                    ELSE n.nspname || '.' || c.relname END AS relname
+                 FROM pg_catalog.pg_class AS c
+                 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                 WHERE n.nspname = ANY ($1::text[]) AND c.relkind IN ('r', 'p'))
+             SELECT t.relname, pg_catalog.format('column %s %s%s%s%s', a.attname,
                         pg_catalog.format_type(a.atttypid, a.atttypmod),
                         CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END,
                         CASE a.attidentity WHEN '' THEN '' ELSE ' IDENTITY' END,
@@ -103,20 +234,20 @@ fn describe(transaction: &mut Transaction<'_>, schema: &str) -> Result<Schema> {
                   ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
              LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
              UNION ALL
-             SELECT t.relname::text, 'constraint ' || pg_catalog.pg_get_constraintdef(c.oid)
+             SELECT t.relname, 'constraint ' || pg_catalog.pg_get_constraintdef(c.oid)
              FROM tables AS t
              JOIN pg_catalog.pg_constraint AS c ON c.conrelid = t.oid AND c.contype <> 'n'
              UNION ALL
-             SELECT t.relname::text, pg_catalog.regexp_replace(
+             SELECT t.relname, pg_catalog.regexp_replace(
                         pg_catalog.pg_get_indexdef(i.indexrelid), ' INDEX .* USING ', ' INDEX USING ')
              FROM tables AS t
              JOIN pg_catalog.pg_index AS i ON i.indrelid = t.oid
              WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS c WHERE c.conindid = i.indexrelid)
              UNION ALL
-             SELECT t.relname::text, NULL FROM tables AS t",
-            &[(&schema, Type::TEXT)],
+             SELECT t.relname, NULL FROM tables AS t",
+            &[(&schemas, Type::TEXT_ARRAY), (&own, Type::TEXT)],
         )
-        .with_context(|| format!("cannot describe schema `{schema}`"))?;
+        .context("cannot describe the schema")?;
     let mut tables = Schema::new();
     for row in rows {
         let properties = tables.entry(row.get(0)).or_default();

@@ -14,7 +14,7 @@ use crate::Context;
 use crate::database::Database;
 use crate::error::{Failure, Result};
 use crate::flags::Reports;
-use crate::migration::source::{Folder, Migration};
+use crate::migration::source::Migration;
 use crate::ui;
 
 /// How long a backup is kept by default, as in the guide that this replaces.
@@ -65,7 +65,6 @@ pub(crate) fn check(reports: &Reports) -> Result {
 /// If the report cannot be written (the migration stays applied). A failing notification warns.
 pub(crate) fn finish(
     ctx: &Context,
-    _folder: &Folder,
     applied: &[&Migration],
     db: &Database,
     outcome: &Outcome,
@@ -140,15 +139,40 @@ fn tell(
             "the notification was not delivered: {error:#}"
         ));
     }
-    if let Some(file) = &reports.report {
-        std::fs::write(file, markdown(title, outcome, next)).with_context(|| {
-            format!(
-                "cannot write the report `{}`; the run itself is done",
-                file.display()
-            )
-        })?;
-        ctx.ui.status("Reported", file.display());
-    }
+    write(ctx, title, outcome, next, reports)
+}
+
+/// Where there was nothing to do: the report says so, in place of an earlier run's. Nobody is notified.
+///
+/// # Errors
+/// If the report cannot be written.
+pub(crate) fn nothing_done(
+    ctx: &Context,
+    db: &Database,
+    outcome: &Outcome,
+    reports: &Reports,
+) -> Result {
+    let title = format!("Nothing to do in {}", db.server);
+    write(ctx, &title, outcome, &[], reports)
+}
+
+fn write(
+    ctx: &Context,
+    title: &str,
+    outcome: &Outcome,
+    next: &[String],
+    reports: &Reports,
+) -> Result {
+    let Some(file) = &reports.report else {
+        return Ok(());
+    };
+    std::fs::write(file, markdown(title, outcome, next)).with_context(|| {
+        format!(
+            "cannot write the report `{}`; the run itself is done",
+            file.display()
+        )
+    })?;
+    ctx.ui.status("Reported", file.display());
     Ok(())
 }
 

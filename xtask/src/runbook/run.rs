@@ -98,7 +98,7 @@ pub(crate) fn migrate(
     }
     if pending.is_empty() {
         ctx.ui.status("Finished", nothing_pending(&applied));
-        return Ok(Outcome::of(db, Direction::Up, started, options));
+        return nothing_done(ctx, db, Direction::Up, started, options);
     }
 
     let psql = match options.dry_run {
@@ -138,7 +138,7 @@ pub(crate) fn migrate(
         ));
     };
     let outcome = run_steps(ctx, db, Direction::Up, steps, psql, options, started)?;
-    report::finish(ctx, folder, &pending, db, &outcome, options.reports)?;
+    report::finish(ctx, &pending, db, &outcome, options.reports)?;
     Ok(outcome)
 }
 
@@ -167,7 +167,7 @@ pub(crate) fn rollback(
     }
     if undone.is_empty() {
         ctx.ui.status("Finished", "nothing to roll back");
-        return Ok(Outcome::of(db, Direction::Down, started, options));
+        return nothing_done(ctx, db, Direction::Down, started, options);
     }
 
     let scripts: Vec<_> = undone
@@ -518,6 +518,20 @@ fn tries(effort: Effort) -> String {
             ui::time(effort.lock_wait)
         ),
     }
+}
+
+fn nothing_done(
+    ctx: &Context,
+    db: &Database,
+    direction: Direction,
+    started: Instant,
+    options: &Options<'_>,
+) -> Result<Outcome> {
+    let outcome = Outcome::of(db, direction, started, options);
+    if !options.dry_run {
+        report::nothing_done(ctx, db, &outcome, options.reports)?;
+    }
+    Ok(outcome)
 }
 
 fn nothing_pending(applied: &[Applied]) -> String {

@@ -1,6 +1,8 @@
 //! A database that existed before this tool: it is recognised, compared, and adopted.
 
-use crate::common::{Project, Run};
+use std::time::{Duration, Instant};
+
+use crate::common::{Project, Run, tool, url_as};
 
 /// The tables of the baseline, made by somebody else, with other names for constraints.
 const LIVE: &str = "
@@ -272,17 +274,103 @@ fn without_a_baseline_in_the_folder_it_says_how_to_name_one() {
         .says("cargo xtask db-baseline VERSION");
 }
 
+/// `pg_dump --schema-only`, without the commands for psql that newer ones write.
+fn dump(project: &Project) -> String {
+    let dump = tool("pg_dump")
+        .args(["--schema-only", "--no-owner", &project.url])
+        .output()
+        .unwrap();
+    assert!(dump.status.success());
+    let dump = String::from_utf8(dump.stdout).unwrap();
+    let lines = dump.lines().filter(|line| !line.starts_with('\\'));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
 #[test]
-fn a_file_that_names_its_schema_is_told_apart() {
+fn a_baseline_may_be_what_pg_dump_wrote() {
     let project = Project::empty();
-    project.sql("CREATE TABLE t (id int)");
+    project.sql(
+        "CREATE EXTENSION citext;
+         CREATE SCHEMA billing;
+         CREATE TYPE mood AS ENUM ('sad', 'happy');
+         CREATE TABLE people (id bigserial PRIMARY KEY, email citext NOT NULL UNIQUE, mood mood NOT NULL DEFAULT 'happy');
+         CREATE TABLE billing.invoices (id int PRIMARY KEY, payer bigint NOT NULL REFERENCES people, CHECK (id > 0));
+         CREATE INDEX ON billing.invoices (payer);
+         INSERT INTO people (email) VALUES ('a@x'); INSERT INTO billing.invoices VALUES (1, 1);",
+    );
+    let before = dump(&project);
+    project.write(
+        "migrations/20250101000000_all.sql",
+        format!("-- xtask: baseline\n{before}"),
+    );
+    project
+        .xtask(&["db-baseline", "--dry-run"])
+        .succeeds()
+        .says("the live schema agrees");
+    assert_eq!(dump(&project), before);
+
+    project.sql("ALTER TABLE billing.invoices DROP CONSTRAINT invoices_payer_fkey");
+    project
+        .xtask(&["db-baseline"])
+        .exits(3)
+        .says("`billing.invoices`: constraint FOREIGN KEY (payer) REFERENCES people(id)");
+    history_is_absent(&project);
+    project.sql("DROP TABLE billing.invoices");
+    project
+        .xtask(&["db-baseline"])
+        .exits(3)
+        .says("table `billing.invoices`");
+    history_is_absent(&project);
+
+    project.sql(
+        "CREATE TABLE billing.invoices (id int PRIMARY KEY, payer bigint NOT NULL REFERENCES people, CHECK (id > 0));
+         CREATE INDEX ON billing.invoices (payer);",
+    );
+    project
+        .xtask(&["db-baseline"])
+        .succeeds()
+        .says("2 tables and 0 checks agree");
+    assert_eq!(project.value("SELECT count(*) FROM people"), "1");
+    project.xtask(&["db-status", "--check"]).succeeds();
+}
+
+#[test]
+fn a_named_schema_that_may_not_be_renamed_is_an_error() {
+    let project = Project::empty();
+    let role = format!("guest_of_{}", project.database);
+    project.sql(&format!("CREATE TABLE t (id int); CREATE ROLE {role} LOGIN PASSWORD 'pw'; GRANT CREATE ON SCHEMA public TO {role}"));
     project.write(
         "migrations/20250101000000_t.sql",
         "-- xtask: baseline\nCREATE TABLE public.t (id int);\n",
     );
-    project
-        .xtask(&["db-baseline"])
+    project.xtask(&["db-baseline", "--dry-run"]).succeeds();
+    let url = url_as(&role, "pw", &project.database);
+    Run::of(project.command(&["db-baseline"]).env("DATABASE_URL", &url))
         .exits(1)
-        .says("leave the schema to the search path");
+        .says("the live schema is renamed in a transaction that is rolled back")
+        .says("connect as the owner of the schema");
     history_is_absent(&project);
+}
+
+#[test]
+fn nobody_waits_for_the_comparison_with_a_named_schema() {
+    let project = Project::empty();
+    project.sql("CREATE TABLE t (id int)");
+    project.write(
+        "migrations/20250101000000_t.sql",
+        "-- xtask: baseline\nCREATE TABLE public.t (id int);\nSELECT pg_sleep(2);\n",
+    );
+    let mut other = project.client();
+    let compared = project.start(&["db-baseline"]);
+    let started = Instant::now();
+    let mut slowest = Duration::ZERO;
+    while started.elapsed().as_secs_f64() < 1.5 {
+        let at = Instant::now();
+        other
+            .batch_execute("INSERT INTO public.t VALUES (1); ALTER TABLE t ADD COLUMN x int; ALTER TABLE t DROP COLUMN x; CREATE TABLE public.u (); DROP TABLE public.u")
+            .unwrap();
+        slowest = slowest.max(at.elapsed());
+    }
+    compared.ends().succeeds();
+    assert!(slowest.as_secs_f64() < 0.5, "{slowest:?}");
 }

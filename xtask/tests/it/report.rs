@@ -63,6 +63,20 @@ fn the_report_is_markdown_with_steps_checks_and_what_is_left_to_do() {
 }
 
 #[test]
+fn where_nothing_is_pending_the_report_says_so_in_place_of_the_last_one() {
+    let project = Project::seeded();
+    let arguments = ["db-migrate", "--report", "migration.md"];
+    project.xtask(&arguments).succeeds();
+    project
+        .xtask(&arguments)
+        .succeeds()
+        .says("Reported migration.md");
+    let report = std::fs::read_to_string(project.path("migration.md")).expect("there is a report");
+    assert!(report.starts_with("# Nothing to do in `"), "{report}");
+    assert!(!report.contains("Applied"), "{report}");
+}
+
+#[test]
 fn a_report_that_cannot_be_written_stops_the_run_before_anything_changes() {
     let project = Project::seeded();
     for file in ["no/such/folder/report.md", "migrations"] {
