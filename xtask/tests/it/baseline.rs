@@ -279,9 +279,9 @@ fn dump(project: &Project) -> String {
     let dump = tool("pg_dump")
         .args(["--schema-only", "--no-owner", &project.url])
         .output()
-        .unwrap();
+        .expect("pg_dump runs");
     assert!(dump.status.success());
-    let dump = String::from_utf8(dump.stdout).unwrap();
+    let dump = String::from_utf8(dump.stdout).expect("UTF-8");
     let lines = dump.lines().filter(|line| !line.starts_with('\\'));
     lines.map(|line| format!("{line}\n")).collect()
 }
