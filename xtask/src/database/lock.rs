@@ -74,24 +74,31 @@ fn take(db: &mut Database, wait: &mut Wait<'_>) -> Result {
 
 /// Waits for psql sessions of a run that was killed: they end after the statement that they are at.
 fn outlive_orphans(db: &mut Database, locks: Locks, wait: &mut Wait<'_>) -> Result {
-    loop {
-        let orphans = activity::named(&mut db.client, &format!("xtask %{PSQL}"))?;
-        let Some(orphan) = orphans.first() else {
-            return Ok(());
-        };
+    while let Some(orphan) = orphan(db)? {
         if locks.end_orphans {
             activity::terminate(&mut db.client, orphan.pid)
                 .with_context(|| format!("cannot end what a killed run has left: {orphan}"))?;
         }
         wait.pause(
             "a killed run is still at work on the server",
-            Some(orphan),
+            Some(&orphan),
             || {
                 Failure::busy("what a killed run has left is still at work on the server")
                     .hint("end it: cargo xtask db-migrate --end-orphans")
             },
         )?;
     }
+    Ok(())
+}
+
+/// A psql session of a run, seen by the holder of the lock, who has none (any more).
+///
+/// # Errors
+/// If the server cannot be asked.
+pub(crate) fn orphan(db: &mut Database) -> Result<Option<Session>> {
+    let mut orphans = activity::named(&mut db.client, &format!("xtask %{PSQL}"))?;
+    orphans.truncate(1);
+    Ok(orphans.pop())
 }
 
 /// Who holds it.

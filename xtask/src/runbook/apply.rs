@@ -32,6 +32,9 @@ use crate::ui::Ui;
 const CANCEL_EVERY: Duration = Duration::from_millis(100);
 /// How long an unfinished index may take to drop after an interrupt: a supervisor's patience ends too.
 const CLEAN_UP_WITHIN: Duration = Duration::from_secs(5);
+/// How long the server may take to notice that psql is gone: somewhat more than
+/// `client_connection_check_interval`.
+const LOST_SESSION_ENDS: Duration = Duration::from_secs(5);
 /// How often a concurrent build is begun anew after a deadlock.
 const DEADLOCKS: u32 = 3;
 
@@ -212,7 +215,7 @@ impl<'a> Runner<'a> {
                     indexes::before(self, script)?;
                 }
                 if let Err(error) = self.send_transaction(migration, script, direction)? {
-                    return Err(script_failure(script, direction, &error).into());
+                    return Err(self.failed(migration, script, direction, &error).into());
                 }
             }
             if checks.is_none() {
@@ -227,7 +230,7 @@ impl<'a> Runner<'a> {
                 Err(error) => {
                     let of_check = checks.as_ref().and_then(|checks| checks.failure(&error));
                     return Err(of_check
-                        .unwrap_or_else(|| script_failure(script, direction, &error))
+                        .unwrap_or_else(|| self.failed(migration, script, direction, &error))
                         .into());
                 }
             }
@@ -252,9 +255,49 @@ impl<'a> Runner<'a> {
                 ..Chunk::default()
             };
             self.feed(&chunk, &mut |_, _, _| {})?
-                .map_err(|error| script_failure(script, direction, &error))?;
+                .map_err(|error| self.failed(migration, script, direction, &error))?;
         }
         Ok(waiter.effort())
+    }
+
+    /// A failed transaction. Where the session was lost, it may have been committed all the same.
+    fn failed(
+        &mut self,
+        migration: &Migration,
+        script: &Script,
+        direction: Direction,
+        error: &SessionError,
+    ) -> Failure {
+        let failure = script_failure(script, direction, error);
+        let sqlstate = failure.sqlstate.as_deref().unwrap_or("08006");
+        let is_lost = ["08", "57P"]
+            .iter()
+            .any(|class| sqlstate.starts_with(class));
+        if !is_lost || failure.kind == Kind::Interrupted {
+            return failure;
+        }
+        let stem = &migration.stem;
+        let state = match self.is_recorded(migration) {
+            Ok(recorded) if recorded == (direction == Direction::Up) => {
+                format!("`{stem}` was committed, as the history says: only the answer was lost")
+            }
+            Ok(_) => format!("`{stem}` was not committed: it has changed nothing"),
+            Err(_) => {
+                format!("whether `{stem}` was committed, only the history on the server knows")
+            }
+        };
+        failure.state(state)
+    }
+
+    /// What the history says when the lost session's work on the server has ended.
+    fn is_recorded(&mut self, migration: &Migration) -> Result<bool> {
+        let lost = Instant::now();
+        while lock::orphan(self.db)?.is_some() {
+            anyhow::ensure!(lost.elapsed() < LOST_SESSION_ENDS, "it goes on");
+            std::thread::sleep(CANCEL_EVERY);
+        }
+        let rows = history::read(self.db)?;
+        Ok(rows.iter().any(|row| row.version == migration.version))
     }
 
     /// Feeds psql one migration up to its commit, or, where it has checks, up to these.

@@ -1,7 +1,7 @@
 //! When a run fails half way, the error says what was applied, what was rolled back, what is left and
 //! what to run; after the file is mended, the same command goes on with nothing done by hand.
 
-use crate::common::Project;
+use crate::common::{Project, children_of, signal, until};
 
 const FIRST: &str = "20260101000001_first";
 const SECOND: &str = "20260101000002_second";
@@ -52,6 +52,51 @@ fn a_failed_transaction_leaves_what_was_before_it_and_nothing_of_itself() {
         &format!("migrations/{SECOND}.up.sql"),
         "CREATE TABLE two (id int);",
     );
+    project.xtask(&["db-migrate"]).succeeds();
+    project.xtask(&["db-status", "--check"]).succeeds();
+}
+
+/// Kills psql where it waits for this statement, and returns what the run says of it.
+fn psql_is_killed_at(project: &Project, statement: &str) -> String {
+    let run = project.start(&["db-migrate"]);
+    until("psql is at it", || {
+        project.value(&format!(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND application_name LIKE 'xtask %(psql)'
+               AND wait_event = 'PgSleep' AND query LIKE '%{statement}%'"
+        )) == "1"
+    });
+    for psql in children_of(run.id()) {
+        signal("KILL", psql);
+    }
+    run.ends().exits(1).stderr
+}
+
+#[test]
+fn where_psql_is_lost_in_a_statement_the_migration_was_not_committed() {
+    let project = three("CREATE TABLE two (id int);\nSELECT pg_sleep(1);", "");
+    let said = psql_is_killed_at(&project, "pg_sleep(1)");
+    let state = format!("`{SECOND}` was not committed: it has changed nothing");
+    assert!(said.contains(&state), "{said}");
+    assert_eq!(applied(&project), "20260101000001");
+    project.xtask(&["db-migrate"]).succeeds();
+    assert!(applied(&project).contains("20260101000002"));
+}
+
+#[test]
+fn where_psql_is_lost_in_a_commit_the_history_says_whether_it_was_one() {
+    let project = three(
+        "CREATE TABLE two (id int);
+         CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); RETURN NULL; END';
+         CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON two DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow();
+         INSERT INTO two VALUES (1);",
+        "",
+    );
+    let said = psql_is_killed_at(&project, "COMMIT");
+    let state = format!("`{SECOND}` was committed, as the history says");
+    assert!(said.contains(&state), "{said}");
+    assert!(said.contains(&format!("not started: `{THIRD}`")), "{said}");
+    assert!(applied(&project).contains("20260101000002"));
     project.xtask(&["db-migrate"]).succeeds();
     project.xtask(&["db-status", "--check"]).succeeds();
 }
