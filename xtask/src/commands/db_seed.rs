@@ -40,3 +40,30 @@ fn is_local(host: &str) -> bool {
             .parse::<IpAddr>()
             .is_ok_and(|address| address.is_loopback())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_local() {
+        for host in [
+            "localhost",
+            "127.0.0.1",
+            "127.8.9.1",
+            "::1",
+            "/var/run/postgresql",
+        ] {
+            assert!(is_local(host), "{host}");
+        }
+        for host in [
+            "db.example.com",
+            "10.0.0.1",
+            "localhost.example.com",
+            "::2",
+            "",
+        ] {
+            assert!(!is_local(host), "{host}");
+        }
+    }
+}

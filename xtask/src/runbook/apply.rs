@@ -792,10 +792,11 @@ impl<'a> Checks<'a> {
             .sqlstate
             .as_deref()
             .is_some_and(|code| misshapen.contains(&code));
-        Some(failure.hint(match is_misshapen {
-            true => verify::SHAPE,
-            false => "mend the check, then: cargo xtask db-migrate",
-        }))
+        if is_misshapen {
+            failure.kind = Kind::Usage;
+            return Some(failure.hint(verify::SHAPE));
+        }
+        Some(failure.hint("mend the check, then: cargo xtask db-migrate"))
     }
 }
 

@@ -913,7 +913,7 @@ fn a_verify_file_that_cannot_run_is_told_by_its_own_name() {
             hint: mend the check, then: cargo xtask db-migrate
         "#]]);
     project.write(verify, "SELECT 1;\n");
-    let failed = project.fails(&["db-migrate"], 1);
+    let failed = project.fails(&["db-migrate"], 2);
     assert!(
         failed.report.contains("a check returns two columns"),
         "{}",
