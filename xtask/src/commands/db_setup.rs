@@ -46,7 +46,7 @@ pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
     if !flags.no_migrate {
         runbook::migrate(ctx, &folder, ctx.connect()?, None, false, &options)?;
     }
-    ctx.ui.data(format_args!("\n{}", farewell(ctx)?));
+    ctx.ui.data(format_args!("\n{}", farewell(ctx, private)?));
     Ok(())
 }
 
@@ -139,7 +139,7 @@ fn seed_if_empty(ctx: &Context, users: u64) -> Result {
     seed::run(&mut db, &ctx.ui, &seeding)
 }
 
-fn farewell(ctx: &Context) -> Result<String> {
+fn farewell(ctx: &Context, private: bool) -> Result<String> {
     let mut lines = vec![
         "Ready. What to try next:".to_owned(),
         "  cargo xtask db-status       what is applied".to_owned(),
@@ -152,6 +152,10 @@ fn farewell(ctx: &Context) -> Result<String> {
         lines.push(format!(
             "Sign in as {} with the password in .env ({DEV_PASSWORD}).",
             seed::ADMIN_EMAIL
+        ));
+    } else if private {
+        lines.push(format!(
+            "The users' password ({DEV_PASSWORD}) was in an earlier .env. New users with a new one: cargo xtask db-destroy, then cargo xtask db-setup"
         ));
     }
     Ok(lines.join("\n"))

@@ -314,7 +314,11 @@ fn run_again_it_does_only_what_is_missing() {
     workspace.is_ready(1_200);
 
     std::fs::remove_file(workspace.path(".env")).expect("removes it");
-    workspace.xtask(&["db-setup"]).succeeds();
+    let ready = workspace.xtask(&["db-setup"]).succeeds().stdout;
+    assert!(
+        ready.contains("DEV_USERS_PASSWORD) was in an earlier .env"),
+        "{ready}"
+    );
     assert_eq!(workspace.url(), url);
     workspace.is_ready(1_200);
 }
