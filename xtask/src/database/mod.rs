@@ -1,5 +1,6 @@
 //! Native queries, through which every decision and every check is made. Nothing here changes the
-//! schema: psql does (see `tools`). The only place that uses the `postgres` crate.
+//! schema: psql does (see `tools`). Types of parameters are written down (`query_typed`), which makes a
+//! query one round trip: nothing is prepared on the server first.
 
 pub(crate) mod activity;
 pub(crate) mod baseline;

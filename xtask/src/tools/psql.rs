@@ -73,7 +73,7 @@ impl Reply {
 pub(crate) struct Chunk<'a> {
     /// Our own commands before it.
     pub(crate) before: String,
-    /// One line of our own commands, each ended by `\\;`: they share the round trip of the body's first
+    /// One line of our own commands, each ended by `\;`: they share the round trip of the body's first
     /// statement, in whose positions this is line 1.
     pub(crate) lead: String,
     /// A migration's text, run in psql's restricted mode, as `migration::sql::for_psql` made it.
