@@ -215,8 +215,8 @@ struct Snapshot {
     identity: Identity,
 }
 
-/// pg_dump writes, the scratch loads the same bytes, and the table is counted and hashed, side by
-/// side, in one snapshot; then what was loaded is compared.
+/// pg_dump writes and the scratch loads the same bytes, side by side; then the table, in the dump's own
+/// snapshot, and what was loaded are counted and hashed, side by side again, and compared.
 fn dump(
     ctx: &Context,
     db: &mut Database,
@@ -297,7 +297,11 @@ fn dump(
             show();
         }
         let mut hold = || match proof {
-            Proof::Restore => proof::content(&mut transaction, &qualified, &columns).map(Some),
+            // Locked from now on; read when the cores are free again.
+            Proof::Restore => {
+                let lock = format!("SELECT FROM ONLY {qualified} LIMIT 0");
+                Ok(transaction.batch_execute(&lock).map(|()| None)?)
+            }
             Proof::Rows => count(&mut transaction, &qualified).map(Some),
             Proof::None => Ok(None),
         };
@@ -335,20 +339,34 @@ fn dump(
             }
         }
     })?;
-    drop(progress);
-    transaction.rollback()?;
-
-    let restored = match &mut scratch {
+    let (held, restored) = match &mut scratch {
         Some(scratch) => {
-            let content = scratch
-                .content(&columns)
-                .with_context(|| format!("cannot read the scratch {}", scratch.place))?;
+            progress.update("comparing what was restored");
+            let (held, restored) = std::thread::scope(|scope| {
+                let (place, canceller) = (scratch.place.clone(), scratch.canceller.clone());
+                let restored = scope.spawn(|| scratch.content(&columns));
+                let held = proof::content(&mut transaction, &qualified, &columns)
+                    .context("cannot read the table");
+                if interrupt::requested() {
+                    let _ = canceller.cancel();
+                }
+                let restored = restored
+                    .join()
+                    .unwrap_or_else(|_| Err(anyhow::anyhow!("the thread that reads it panicked")))
+                    .with_context(|| format!("cannot read the scratch {place}"));
+                (held, restored)
+            });
+            if interrupt::requested() {
+                return Err(Failure::interrupted("stopped during the backup").into());
+            }
             ctx.ui
                 .detail(format_args!("restored {} and compared", scratch.place));
-            Some(content)
+            (Some(held?), Some(restored?))
         }
-        None => None,
+        None => (held, None),
     };
+    drop(progress);
+    transaction.rollback()?;
     drop(scratch);
     compare(&qualified, &dump, held.as_ref(), restored.as_ref())?;
     Ok(Snapshot {

@@ -15,6 +15,7 @@ use postgres::{Client, CopyInWriter, GenericClient};
 
 use crate::Context;
 use crate::database::catalog::Column;
+use crate::database::connect::{Canceller, Connection};
 use crate::database::conninfo::ConnInfo;
 use crate::database::history::quote_identifier;
 use crate::database::{SESSION_OPTIONS, Server, connect};
@@ -97,12 +98,14 @@ pub(crate) fn content(
 
 /// A table to load a dump into, in a transaction that never commits; gone when this is dropped.
 pub(crate) struct Scratch {
-    /// None only while it is dropped.
-    client: Option<Client>,
+    client: Client,
+    /// Ends what it is asked from another thread.
+    pub(crate) canceller: Canceller,
     table: &'static str,
     /// Where it is, for people.
     pub(crate) place: String,
-    database: Option<ScratchDatabase>,
+    /// Dropped after the session in it has ended.
+    _database: Option<ScratchDatabase>,
 }
 
 /// A database to be dropped, and the session that owns it.
@@ -111,16 +114,13 @@ struct ScratchDatabase {
     name: String,
 }
 
-impl Drop for Scratch {
+impl Drop for ScratchDatabase {
     fn drop(&mut self) {
-        self.client = None;
-        if let Some(database) = &mut self.database {
-            // What cannot be dropped now is found by its name the next time.
-            let _ = database.owner.batch_execute(&format!(
-                "DROP DATABASE IF EXISTS {} WITH (FORCE)",
-                database.name
-            ));
-        }
+        // What cannot be dropped now is found by its name the next time.
+        let _ = self.owner.batch_execute(&format!(
+            "DROP DATABASE IF EXISTS {} WITH (FORCE)",
+            self.name
+        ));
     }
 }
 
@@ -182,16 +182,19 @@ impl Scratch {
         columns: &[Column],
         place: &str,
     ) -> Result<Scratch> {
-        let mut client = connect(ctx, target)?;
+        let connection = connect(ctx, target)?;
+        let canceller = connection.canceller();
+        let mut client = connection.client;
         let definition = definition(columns, |column| &column.type_name);
         client.batch_execute(&format!(
             "BEGIN; CREATE TEMPORARY TABLE xtask_scratch ({definition})"
         ))?;
         Ok(Scratch {
-            client: Some(client),
+            client,
+            canceller,
             table: "pg_temp.xtask_scratch",
             place: place.to_owned(),
-            database: None,
+            _database: None,
         })
     }
 
@@ -204,7 +207,7 @@ impl Scratch {
         columns: &[Column],
         place: &str,
     ) -> Result<Scratch> {
-        let mut owner = connect(ctx, target)?;
+        let mut owner = connect(ctx, target)?.client;
         let row = owner.query_typed_one(
             "SELECT pg_catalog.pg_backend_pid(),
                     pg_catalog.current_setting('server_version_num')::int4 / 10000,
@@ -224,23 +227,21 @@ impl Scratch {
         owner.batch_execute(&format!(
             "CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
         ))?;
+        let inside = target.with_dbname(&name);
         let database = ScratchDatabase { owner, name };
+        let connection = connect(ctx, &inside)?;
         let mut scratch = Scratch {
-            client: None,
+            canceller: connection.canceller(),
+            client: connection.client,
             table: "public.scratch",
             place: place.to_owned(),
-            database: None,
+            _database: Some(database),
         };
-        let name = database.name.clone();
-        scratch.database = Some(database);
-        let client = scratch
-            .client
-            .insert(connect(ctx, &target.with_dbname(&name))?);
         let definition = definition(columns, |column| match column.portable {
             true => &column.type_name,
             false => "text",
         });
-        client.batch_execute(&format!(
+        scratch.client.batch_execute(&format!(
             "BEGIN; CREATE UNLOGGED TABLE public.scratch ({definition})"
         ))?;
         let foreign: Vec<String> = columns
@@ -262,8 +263,7 @@ impl Scratch {
     /// # Errors
     /// If the server says no.
     pub(crate) fn loader(&mut self, columns: &[Column]) -> Result<Loader<'_>> {
-        let table = self.table;
-        Loader::begin(self.client()?, table, columns)
+        Loader::begin(&mut self.client, self.table, columns)
     }
 
     /// What has arrived.
@@ -271,12 +271,7 @@ impl Scratch {
     /// # Errors
     /// If it cannot be read.
     pub(crate) fn content(&mut self, columns: &[Column]) -> Result<Content> {
-        let table = self.table;
-        content(self.client()?, table, columns)
-    }
-
-    fn client(&mut self) -> Result<&mut Client> {
-        self.client.as_mut().context("the scratch is gone")
+        content(&mut self.client, self.table, columns)
     }
 }
 
@@ -300,14 +295,13 @@ fn drop_leftovers(client: &mut Client) -> Result {
     Ok(())
 }
 
-fn connect(ctx: &Context, target: &ConnInfo) -> Result<Client> {
+fn connect(ctx: &Context, target: &ConnInfo) -> Result<Connection> {
     let settings: String = TEXT_SETTINGS
         .iter()
         .map(|(name, value)| format!(" -c {name}={value}"))
         .collect();
     let options = format!("{SESSION_OPTIONS}{settings}");
-    let connection = connect::connect(target, &ctx.application_name, &options)?;
-    Ok(connection.client)
+    Ok(connect::connect(target, &ctx.application_name, &options)?)
 }
 
 /// `"id" bigint, …`: columns without constraints.
