@@ -612,7 +612,9 @@ fn readers_go_on_and_writers_make_it_wait() {
     reader
         .query_one("SELECT count(*) FROM users", &[])
         .expect("reads");
-    project.xtask(&["db-restore", &file]).succeeds();
+    project
+        .xtask(&["db-restore", &file, "--lock-deadline", "5s"])
+        .succeeds();
     drop(reader);
 
     project.sql("DELETE FROM users WHERE id = 7");
