@@ -151,12 +151,10 @@ fn create_schema(transaction: &mut Transaction<'_>, schema: &str) -> Result {
 }
 
 fn creates_schema(script: &Script) -> bool {
-    script.statements.iter().any(|statement| {
-        let mut words = statement
-            .tokens
-            .iter()
-            .filter_map(|token| token.word(&script.text));
-        words.next().as_deref() == Some("create") && words.next().as_deref() == Some("schema")
+    let mut statements = script.statements.iter();
+    statements.any(|statement| {
+        let words = statement.words(&script.text);
+        words.starts_with(&["create".to_owned(), "schema".to_owned()])
     })
 }
 

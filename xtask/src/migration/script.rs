@@ -374,7 +374,7 @@ impl Check<'_> {
 
     /// psql would read the following lines as rows; sqlx cannot run it at all.
     fn copy_from_stdin(&mut self, statement: &Statement) {
-        let words = words(self.text, statement);
+        let words = statement.words(self.text);
         let from_stdin = words
             .windows(2)
             .any(|pair| pair[0] == "from" && pair[1] == "stdin");
@@ -389,7 +389,7 @@ impl Check<'_> {
 
     /// Without `standard_conforming_strings` a backslash quotes, and the file means something else.
     fn quoting_changed(&mut self, statement: &Statement) {
-        let words = words(self.text, statement);
+        let words = statement.words(self.text);
         let sets = words.first().is_some_and(|word| word == "set")
             && words
                 .iter()
@@ -471,7 +471,7 @@ struct TransactionControl {
 /// The commands of `TransactionStmt` in PostgreSQL's grammar, but for savepoints, which neither
 /// begin nor end a transaction.
 fn transaction_control(text: &str, statement: &Statement) -> Option<TransactionControl> {
-    let words = words(text, statement);
+    let words = statement.words(text);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let (spelled, opens) = match words[..] {
         ["begin", ..] => ("BEGIN", true),
@@ -493,12 +493,6 @@ fn transaction_control(text: &str, statement: &Statement) -> Option<TransactionC
 /// `COMMIT AND CHAIN` begins the next transaction at once; `AND NO CHAIN` is the default.
 fn chains(words: &[&str]) -> bool {
     words.ends_with(&["and", "chain"])
-}
-
-/// The unquoted words of a statement in lowercase, nothing between them.
-fn words(text: &str, statement: &Statement) -> Vec<String> {
-    let tokens = statement.tokens.iter();
-    tokens.filter_map(|token| token.word(text)).collect()
 }
 
 fn starts_ignoring_case(text: &str, prefix: &str) -> bool {

@@ -54,6 +54,12 @@ impl Statement {
         &source[self.range.clone()]
     }
 
+    /// Its unquoted words in lowercase, without what stands between them.
+    pub(crate) fn words(&self, source: &str) -> Vec<String> {
+        let tokens = self.tokens.iter();
+        tokens.filter_map(|token| token.word(source)).collect()
+    }
+
     /// Whether this unquoted word stands anywhere in it.
     pub(crate) fn has_word(&self, source: &str, word: &str) -> bool {
         self.tokens

@@ -35,6 +35,8 @@ const CLEAN_UP_WITHIN: Duration = Duration::from_secs(5);
 /// How long the server may take to notice that psql is gone: somewhat more than
 /// `client_connection_check_interval`.
 const LOST_SESSION_ENDS: Duration = Duration::from_secs(5);
+/// What is said where nobody has seen the end of it.
+const GOES_ON: &str = "the server may still be at it; the next run waits for that to end";
 /// How often a concurrent build is begun anew after a deadlock.
 const DEADLOCKS: u32 = 3;
 
@@ -283,7 +285,9 @@ impl<'a> Runner<'a> {
             }
             Ok(_) => format!("`{stem}` was not committed: it has changed nothing"),
             Err(_) => {
-                format!("whether `{stem}` was committed, only the history on the server knows")
+                return failure.cause(GOES_ON).state(format!(
+                    "whether `{stem}` was committed, only the history on the server knows"
+                ));
             }
         };
         failure.state(state)
@@ -462,7 +466,13 @@ impl<'a> Runner<'a> {
                 None => seen.update(client, pid),
             })?;
             let gave_up = watch.and_then(|watch| watch.gave_up);
-            let mut reply = outcome.map_err(|error| script_failure(script, direction, &error))?;
+            let mut reply = outcome.map_err(|error| {
+                let failure = script_failure(script, direction, &error);
+                match failure.sqlstate {
+                    None if failure.kind != Kind::Interrupted => failure.cause(GOES_ON),
+                    _ => failure,
+                }
+            })?;
             let code = reply.value.take().unwrap_or_default();
             if code == SUCCESS {
                 self.tell(&reply);
@@ -863,7 +873,6 @@ fn script_failure(script: &Script, direction: Direction, error: &SessionError) -
     if failure.sqlstate.is_none() {
         // psql itself is gone, or its connection: the server may not know yet.
         failure = failure
-            .cause("the server may still be at it; the next run waits for that to end")
             .hint("look whether server and tools are well: cargo xtask db-doctor")
             .hint("then go on: cargo xtask db-migrate");
     }
