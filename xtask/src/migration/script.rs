@@ -350,14 +350,21 @@ impl Check<'_> {
                 return Vec::new();
             }
         };
+        let mut open = None;
         for statement in &statements {
-            self.copy_from_stdin(statement);
-            self.quoting_changed(statement);
-            match self.role {
-                Role::Verify => self.only_a_query(statement),
-                _ if transactional => self.no_transaction_control(statement),
-                _ => {}
+            let words = statement.words(self.text);
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            self.copy_from_stdin(statement, &words);
+            self.quoting_changed(statement, &words);
+            match (self.role, transaction_control(&words)) {
+                (Role::Verify, _) => self.only_a_query(statement),
+                (_, Some(verb)) if transactional => self.no_transaction_control(statement, &verb),
+                (_, Some(verb)) => open = verb.opens.then_some(statement),
+                (_, None) => {}
             }
+        }
+        if let Some(statement) = open {
+            self.no_transaction_left_open(statement);
         }
         if self.role == Role::Verify && statements.is_empty() {
             self.problem(
@@ -366,19 +373,13 @@ impl Check<'_> {
                 "write `SELECT '…' AS check, … AS ok;`, or remove the file",
             );
         }
-        if !transactional {
-            self.no_transaction_left_open(&statements);
-        }
         statements
     }
 
     /// psql would read the following lines as rows; sqlx cannot run it at all.
-    fn copy_from_stdin(&mut self, statement: &Statement) {
-        let words = statement.words(self.text);
-        let from_stdin = words
-            .windows(2)
-            .any(|pair| pair[0] == "from" && pair[1] == "stdin");
-        if words.first().is_some_and(|word| word == "copy") && from_stdin {
+    fn copy_from_stdin(&mut self, statement: &Statement, words: &[&str]) {
+        let from_stdin = words.windows(2).any(|pair| pair == ["from", "stdin"]);
+        if words.first() == Some(&"copy") && from_stdin {
             self.problem(
                 statement.range.start,
                 "`COPY … FROM STDIN` needs rows from outside the file",
@@ -388,13 +389,9 @@ impl Check<'_> {
     }
 
     /// Without `standard_conforming_strings` a backslash quotes, and the file means something else.
-    fn quoting_changed(&mut self, statement: &Statement) {
-        let words = statement.words(self.text);
-        let sets = words.first().is_some_and(|word| word == "set")
-            && words
-                .iter()
-                .any(|word| word == "standard_conforming_strings");
-        if sets && !words.iter().any(|word| word == "on") {
+    fn quoting_changed(&mut self, statement: &Statement, words: &[&str]) {
+        let sets = words.first() == Some(&"set") && words.contains(&"standard_conforming_strings");
+        if sets && !words.contains(&"on") {
             self.problem(
                 statement.range.start,
                 "changes how quotes are read in the rest of the run",
@@ -426,38 +423,27 @@ impl Check<'_> {
     }
 
     /// A migration and its history row are one transaction, which the file must not end.
-    fn no_transaction_control(&mut self, statement: &Statement) {
-        if let Some(verb) = transaction_control(self.text, statement) {
-            self.problem(
-                statement.range.start,
-                format!(
-                    "`{}` in a file that runs inside one transaction with its history row",
-                    verb.words
-                ),
-                format!(
-                    "remove it, or make the first line `{NO_TRANSACTION}` and the file safe to \
-                     repeat"
-                ),
-            );
-        }
+    fn no_transaction_control(&mut self, statement: &Statement, verb: &TransactionControl) {
+        self.problem(
+            statement.range.start,
+            format!(
+                "`{}` in a file that runs inside one transaction with its history row",
+                verb.words
+            ),
+            format!(
+                "remove it, or make the first line `{NO_TRANSACTION}` and the file safe to repeat"
+            ),
+        );
     }
 
     /// The history row of a no-transaction file is written in the same session: in a transaction
     /// that the file left open, it would vanish with the connection.
-    fn no_transaction_left_open(&mut self, statements: &[Statement]) {
-        let mut open = None;
-        for statement in statements {
-            if let Some(verb) = transaction_control(self.text, statement) {
-                open = verb.opens.then_some(statement.range.start);
-            }
-        }
-        if let Some(at) = open {
-            self.problem(
-                at,
-                "the transaction begun here is never committed",
-                "add the missing `COMMIT;`",
-            );
-        }
+    fn no_transaction_left_open(&mut self, statement: &Statement) {
+        self.problem(
+            statement.range.start,
+            "the transaction begun here is never committed",
+            "add the missing `COMMIT;`",
+        );
     }
 }
 
@@ -470,17 +456,15 @@ struct TransactionControl {
 
 /// The commands of `TransactionStmt` in PostgreSQL's grammar, but for savepoints, which neither
 /// begin nor end a transaction.
-fn transaction_control(text: &str, statement: &Statement) -> Option<TransactionControl> {
-    let words = statement.words(text);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let (spelled, opens) = match words[..] {
+fn transaction_control(words: &[&str]) -> Option<TransactionControl> {
+    let (spelled, opens) = match *words {
         ["begin", ..] => ("BEGIN", true),
         ["start", "transaction", ..] => ("START TRANSACTION", true),
         ["rollback", "to", ..] | ["rollback", "work" | "transaction", "to", ..] => return None,
-        ["commit", ..] => ("COMMIT", chains(&words)),
-        ["end", ..] => ("END", chains(&words)),
-        ["rollback", ..] => ("ROLLBACK", chains(&words)),
-        ["abort", ..] => ("ABORT", chains(&words)),
+        ["commit", ..] => ("COMMIT", chains(words)),
+        ["end", ..] => ("END", chains(words)),
+        ["rollback", ..] => ("ROLLBACK", chains(words)),
+        ["abort", ..] => ("ABORT", chains(words)),
         ["prepare", "transaction", ..] => ("PREPARE TRANSACTION", false),
         _ => return None,
     };

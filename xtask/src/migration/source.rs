@@ -104,8 +104,7 @@ fn list(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        let is_folder = fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir());
-        if !is_folder {
+        if !entry.path().is_dir() {
             names.push(entry.file_name().to_string_lossy().into_owned());
         }
     }

@@ -79,6 +79,8 @@ pub(crate) struct Runner<'a> {
     session: Option<Session>,
     /// Whether the session has run a migration that may have left something behind in it.
     used: bool,
+    /// Whether the session has the prepared statement that records a migration.
+    prepared: bool,
     /// Versions of the migrations that psql has been fed and not come to.
     ahead: VecDeque<i64>,
     /// After an interrupt: what runs now mends, and is not to be cancelled.
@@ -104,6 +106,7 @@ impl<'a> Runner<'a> {
             installed_on,
             session: None,
             used: false,
+            prepared: false,
             ahead: VecDeque::new(),
             cleaning: false,
         }
@@ -253,7 +256,7 @@ impl<'a> Runner<'a> {
             }
             interrupt::check()?;
             let chunk = Chunk {
-                before: self.commit(migration, direction),
+                before: self.commit(migration, script, direction),
                 ..Chunk::default()
             };
             self.feed(&chunk, &mut |_, _, _| {})?
@@ -320,14 +323,19 @@ impl<'a> Runner<'a> {
         if let Err(error) = self.connect()? {
             return Ok(Err(error));
         }
+        let mut before = self.fresh();
+        if is_prepared(script, direction) && !std::mem::replace(&mut self.prepared, true) {
+            let table = history::table(self.db);
+            before.push_str(&history::prepare_sql(&table, self.installed_on));
+        }
         let chunk = Chunk {
-            before: self.fresh(),
+            before,
             lead: format!("BEGIN \\; {lock_timeout} \\;"),
             body: Some(&text),
             after: match &checks {
                 // Checks see what db-verify sees later: none of the migration's own settings.
                 Some(checks) => format!("{CLEAN} \\; {lock_timeout};\n{}", checks.sql),
-                None => self.commit(migration, direction),
+                None => self.commit(migration, script, direction),
             },
             value: checks.as_ref().map(|_| "checks"),
         };
@@ -547,10 +555,11 @@ impl<'a> Runner<'a> {
     }
 
     /// The history row and the end of the transaction that the migration ran in.
-    fn commit(&self, migration: &Migration, direction: Direction) -> String {
-        // date_part, because extract computes in numeric, which takes longer than the INSERT.
-        let since_begin = "(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - pg_catalog.now()) * 1000000000)::bigint";
-        let record = self.record(migration, direction, since_begin);
+    fn commit(&self, migration: &Migration, script: &Script, direction: Direction) -> String {
+        let record = match is_prepared(script, direction) {
+            true => format!("{CLEAN} \\; {} \\; ", history::execute_sql(migration)),
+            false => self.record(migration, direction, history::SINCE_BEGIN),
+        };
         format!("{record}COMMIT;\n")
     }
 
@@ -613,7 +622,7 @@ impl<'a> Runner<'a> {
         let mut session = match self.session.take() {
             Some(session) => session,
             None => {
-                self.used = false;
+                (self.used, self.prepared) = (false, false);
                 start_psql(self.tools, self.db, self.application_name)?
             }
         };
@@ -633,7 +642,9 @@ impl<'a> Runner<'a> {
     /// Ends settings, temporary tables and roles that an earlier migration may have left, as
     /// `DISCARD ALL` does, which must stand alone (PostgreSQL manual, DISCARD).
     fn fresh(&mut self) -> String {
-        let discard = match std::mem::take(&mut self.used) {
+        let used = std::mem::take(&mut self.used);
+        self.prepared &= !used;
+        let discard = match used {
             true => format!(
                 "{CLEAN} \\; CLOSE ALL \\; DEALLOCATE ALL \\; UNLISTEN * \\; \
                  SELECT pg_catalog.pg_advisory_unlock_all() \\; \
@@ -701,6 +712,12 @@ fn checks(migration: &Migration, direction: Direction) -> Option<Checks<'_>> {
         Direction::Up => migration.verify.as_ref().map(Checks::of),
         Direction::Down => None,
     }
+}
+
+/// Whether the session's prepared statement records it: a script that may change its session may
+/// have removed that statement.
+fn is_prepared(script: &Script, direction: Direction) -> bool {
+    direction == Direction::Up && !script.may_change_session()
 }
 
 fn not_as_it_should_be(migration: &Migration) -> String {

@@ -367,6 +367,28 @@ fn a_migrations_session_settings_end_with_it() {
 }
 
 #[test]
+fn a_migration_that_ends_prepared_statements_is_recorded_and_so_is_the_next() {
+    let project = Project::empty();
+    let files = [
+        ("1_one", "CREATE TABLE t1 (id int);\n"),
+        ("2_two", "CREATE TABLE t2 (id int);\n"),
+        ("3_ends", "DEALLOCATE ALL;\n"),
+        ("4_it's", "CREATE TABLE t4 (id int);\n"),
+        ("5_ends", "-- no-transaction\nDISCARD ALL;\n"),
+        ("6_six", "CREATE TABLE t6 (id int);\n"),
+    ];
+    for (stem, text) in files {
+        project.write(&format!("migrations/{stem}.up.sql"), text);
+    }
+    project.xtask(&["db-migrate"]).succeeds();
+    assert_eq!(
+        project.value("SELECT string_agg(version || description, ',' ORDER BY version) FROM _sqlx_migrations WHERE success AND execution_time > 0"),
+        "1one,2two,3ends,4it's,5ends,6six"
+    );
+    project.xtask(&["db-status", "--check"]).succeeds();
+}
+
+#[test]
 fn a_roles_own_timeouts_end_nothing() {
     let project = Project::seeded();
     let role = format!("{}_hasty", project.database);
