@@ -4,11 +4,11 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::common::{Project, Run, path_variable, server, url_as};
+use crate::common::{Project, Run, Running, path_variable, server, until, url_as};
 
 /// The backups in a folder, oldest name first.
 pub(crate) fn backups(project: &Project) -> Vec<PathBuf> {
@@ -378,6 +378,31 @@ fn a_backup_goes_through_no_symbolic_link() {
         .says("is a symbolic link");
 }
 
+/// TRUNCATE takes rows away from a snapshot that was taken before it.
+#[test]
+fn between_the_dump_and_its_proof_nobody_empties_the_table() {
+    let project = Project::seeded();
+    let folder = fake_pg_dump(
+        &project,
+        "\"$REAL\" \"$@\"; touch dumped; while [ ! -e go ]; do sleep 0.05; done",
+    );
+    let backup = Running::of(
+        project
+            .command(&["db-backup", "users"])
+            .env("PG_BIN_DIR", &folder),
+    );
+    until("pg_dump has ended", || project.path("dumped").exists());
+    until("the table is locked all the same", || {
+        project.value("SELECT count(*) FROM pg_locks WHERE relation = 'users'::regclass") != "0"
+    });
+    let truncate = "SET lock_timeout = '500ms'; TRUNCATE users CASCADE";
+    let refused = project.client().batch_execute(truncate);
+    project.write("go", "");
+    let refused = refused.expect_err("it does not get its lock");
+    assert_eq!(refused.code().map(|code| code.code()), Some("55P03"));
+    backup.ends().succeeds().says("1,200 rows");
+}
+
 #[test]
 fn what_a_killed_backup_has_left_is_cleaned() {
     let project = Project::seeded();
@@ -402,14 +427,14 @@ fn what_a_killed_backup_has_left_is_cleaned() {
         .stderr(Stdio::null())
         .spawn()
         .expect("starts");
-    wait_for("the dump to be half way", || project.path("half").exists());
+    until("the dump is half way", || project.path("half").exists());
     // While it lives, what it writes is nobody else's.
     project.xtask(&["db-backup"]).succeeds();
     assert_eq!(partials(&project), 1);
     child.kill().expect("kills");
     child.wait().expect("waits");
     assert_eq!(partials(&project), 1);
-    wait_for("the server to notice", || {
+    until("the server has noticed", || {
         project.value(&format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{role}' AND datname = '{database}' AND application_name LIKE 'xtask%'")) == "0"
     });
     assert_ne!(scratch_databases(&project), "0");
@@ -432,17 +457,6 @@ fn partials(project: &Project) -> usize {
         .iter()
         .filter(|path| path.to_string_lossy().ends_with(".partial"))
         .count()
-}
-
-fn wait_for(what: &str, is_there: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !is_there() {
-        assert!(
-            started.elapsed() < Duration::from_secs(20),
-            "waiting for {what}"
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// A small file system at a folder, until it is dropped.
