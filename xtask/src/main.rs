@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     interrupt::install();
     let result = Context::new(&cli, ui).and_then(|ctx| {
         let mut ctx = ctx;
-        let result = dispatch(&mut ctx, &cli.command);
+        let result = dispatch(&mut ctx, &cli.command).and_then(|()| ctx.ui.all_said());
         result.map_err(|error| {
             let failure = failures::to_show(&error);
             ctx.ui.failure(&failure);

@@ -2,9 +2,9 @@
 //! Everything reads the same without colour.
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Display;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ pub(crate) struct Ui {
     live: bool,
     /// Whether the one JSON document has been printed.
     answered: Cell<bool>,
+    /// Why stdout did not take everything.
+    unsaid: RefCell<Option<io::Error>>,
 }
 
 impl Ui {
@@ -55,6 +57,7 @@ impl Ui {
             format,
             live: live && !quiet,
             answered: Cell::new(false),
+            unsaid: RefCell::new(None),
         }
     }
 
@@ -117,7 +120,32 @@ impl Ui {
     /// Data for people, on stdout; nothing with `--format json`, where [`Ui::json`] prints it.
     pub(crate) fn data(&self, text: impl Display) {
         if !self.json_wanted() {
-            let _ = writeln!(anstream::stdout(), "{text}");
+            self.out(text);
+        }
+    }
+
+    fn out(&self, text: impl Display) {
+        match writeln!(anstream::stdout(), "{text}") {
+            // Whoever reads no further has what they wanted.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                self.unsaid.replace(Some(error));
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether stdout took all that was said.
+    ///
+    /// # Errors
+    /// If it did not, as on a full disk: what a script finds there is not what was found.
+    pub(crate) fn all_said(&self) -> Result {
+        match self.unsaid.take() {
+            Some(error) => Err(Failure::failed("cannot write to stdout")
+                .cause(error.to_string())
+                .state("the command itself has ended well")
+                .hint("cargo xtask db-status")
+                .into()),
+            None => Ok(()),
         }
     }
 
@@ -125,7 +153,7 @@ impl Ui {
     pub(crate) fn json(&self, document: &impl Serialize) -> Result {
         if self.json_wanted() {
             let text = serde_json::to_string(document)?;
-            let _ = writeln!(anstream::stdout(), "{text}");
+            self.out(text);
             self.answered.set(true);
         }
         Ok(())

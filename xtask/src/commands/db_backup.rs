@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::Context;
+use crate::database::catalog::Relation;
 use crate::database::{Database, history};
 use crate::error::Result;
 use crate::flags::Backup;
@@ -27,10 +28,13 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
         (ctx.connect()?, flags.tables.clone())
     };
     // All are looked up before the first is dumped.
-    let relations = names
-        .iter()
-        .map(|name| backup::table(&mut db, name))
-        .collect::<Result<Vec<_>>>()?;
+    let mut relations: Vec<Relation> = Vec::new();
+    for name in &names {
+        let relation = backup::table(&mut db, name)?;
+        if relations.iter().all(|other| other.oid != relation.oid) {
+            relations.push(relation);
+        }
+    }
     let mut report = Report {
         backups: Vec::new(),
     };
@@ -60,7 +64,10 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
 fn named_by_pending(db: &mut Database, folder: &Folder) -> Result<Vec<String>> {
     let applied = history::read_known(db)?;
     let pending = plan::up(folder, &applied, None, true)?;
-    let touched = Touched::by(pending.iter().map(|migration| &migration.up));
+    let touched = Touched::by(
+        pending.iter().map(|migration| &migration.up),
+        db.server.schema.as_deref(),
+    );
     if touched.backup.is_empty() {
         return Ok(vec![backup::DEFAULT_TABLE.to_owned()]);
     }

@@ -46,7 +46,9 @@ pub(crate) fn run(ctx: &Context, flags: &Backups) -> Result {
 
 fn list(ctx: &Context, check: bool) -> Result {
     let mut found = backup::list(&ctx.config.backups, &ctx.ui)?;
+    let mut strays = Vec::new();
     if check {
+        strays = backup::strays(&ctx.config.backups, &found)?;
         let progress = ctx.ui.progress("Checking");
         for backup in &mut found {
             progress.update(backup.file.display());
@@ -90,12 +92,16 @@ fn list(ctx: &Context, check: bool) -> Result {
         .iter()
         .filter(|entry| entry.state != State::Good)
         .collect();
-    if !check || bad.is_empty() {
+    if !check || (bad.is_empty() && strays.is_empty()) {
         return Ok(());
     }
     let mut failure = Failure::finding("not every backup is what was written");
     for entry in bad {
         failure = failure.cause(format!("{}: {}", entry.file.display(), entry.state.name()));
+    }
+    for stray in strays {
+        let file = ctx.config.shown(&stray);
+        failure = failure.cause(format!("{}: without a manifest", file.display()));
     }
     Err(failure.hint("cargo xtask db-backup").into())
 }

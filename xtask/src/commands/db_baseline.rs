@@ -18,7 +18,7 @@ pub(crate) fn run(ctx: &Context, flags: &Baseline) -> Result {
     preflight::server(&db)?;
     preflight::history_rights(&mut db)?;
     if !flags.dry_run {
-        lock::acquire(&mut db, flags.locks, &ctx.ui)?;
+        lock::acquire(&mut db, flags.locks, &ctx.ui, "cargo xtask db-baseline")?;
     }
     let recorded = history::read(&mut db)?;
     let wanted: Vec<&Migration> = chosen

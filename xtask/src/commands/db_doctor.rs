@@ -185,7 +185,10 @@ fn migrations(
     let Some((pending, has_history)) = pending else {
         return;
     };
-    let touched = Touched::by(pending.iter().map(|migration| &migration.up));
+    let touched = Touched::by(
+        pending.iter().map(|migration| &migration.up),
+        db.server.schema.as_deref(),
+    );
     checks.take(
         "new tables",
         preflight::not_adopted(db, &touched, has_history),
@@ -286,7 +289,7 @@ fn invalid_indexes(db: &mut Database, checks: &mut Checks) {
                 Status::Fail,
                 format!("INVALID: {}", names.join(", ")),
                 Some(format!(
-                    "if a pending migration builds it: cargo xtask db-migrate; else: cargo xtask db-psql -- -c 'DROP INDEX CONCURRENTLY {}'",
+                    "if a pending migration builds it: cargo xtask db-migrate; else: cargo xtask db-psql -- -c 'REINDEX INDEX CONCURRENTLY {}'",
                     names[0]
                 )),
             );

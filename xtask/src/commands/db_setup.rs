@@ -33,7 +33,7 @@ pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
     if let Some(version) = newest_baseline(&folder) {
         let mut db = ctx.connect()?;
         // Another db-setup of this workspace may be at it, and go further while this one waits.
-        lock::acquire(&mut db, options.locks, &ctx.ui)?;
+        lock::acquire(&mut db, options.locks, &ctx.ui, "cargo xtask db-migrate")?;
         let applied = history::read(&mut db)?;
         if applied.iter().all(|row| row.version < version) {
             runbook::migrate(ctx, &folder, db, Some(version), false, &options)?;
@@ -118,7 +118,7 @@ fn newest_baseline(folder: &Folder) -> Option<i64> {
 fn seed_if_empty(ctx: &Context, users: u64) -> Result {
     let mut db = ctx.connect()?;
     // Another db-setup of this workspace may have found no users either.
-    lock::acquire(&mut db, Locks::default(), &ctx.ui)?;
+    lock::acquire(&mut db, Locks::default(), &ctx.ui, "cargo xtask db-migrate")?;
     let table = ObjectName {
         schema: None,
         name: "users".to_owned(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::Context;
-use crate::database::catalog;
+use crate::database::catalog::{self, InvalidIndex};
 use crate::database::standby::{self, Standby};
 use crate::database::{Database, history};
 use crate::error::{Failure, Result};
@@ -53,7 +53,8 @@ pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
             ok: false,
         });
     }
-    for index in catalog::invalid_indexes(&mut db)? {
+    let invalid = catalog::invalid_indexes(&mut db)?;
+    for index in &invalid {
         checks.push(Checked {
             version: 0,
             check: format!("index {} on {} is valid", index.name, index.table),
@@ -99,16 +100,28 @@ pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
         ));
     }
     ctx.ui.json(&report)?;
-    finding(&report).map_or(Ok(()), |failure| Err(failure.into()))
+    finding(&report, &invalid).map_or(Ok(()), |failure| Err(failure.into()))
 }
 
-fn finding(report: &Report) -> Option<Failure> {
+fn finding(report: &Report, invalid: &[InvalidIndex]) -> Option<Failure> {
     if let Some(failure) = verify::failed("verification failed", &report.checks) {
-        return Some(
-            failure
-                .hint("cargo xtask db-status")
-                .hint("to make it anew, with a backup first: cargo xtask db-rollback, then: cargo xtask db-migrate"),
-        );
+        let mut failure = failure.hint("cargo xtask db-status");
+        for index in invalid {
+            failure = failure.hint(format!(
+                "build it again beside its table's users: cargo xtask db-psql -- -c 'REINDEX INDEX CONCURRENTLY {}'",
+                index.name
+            ));
+        }
+        if report
+            .checks
+            .iter()
+            .any(|check| !check.ok && check.version != 0)
+        {
+            failure = failure
+                .hint("where a later migration means it so, correct the verify file: it is not part of the history")
+                .hint("to make it anew, with a backup first: cargo xtask db-rollback, then: cargo xtask db-migrate");
+        }
+        return Some(failure);
     }
     let lagging = report.standbys.iter().find(|standby| !standby.replayed)?;
     Some(

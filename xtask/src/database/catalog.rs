@@ -101,6 +101,34 @@ pub(crate) fn existing<'a>(
     Ok(rows.iter().map(relation).collect())
 }
 
+/// Tables that inherit from one of these, near or far, and are none of them: with its name, qualified.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn heirs_outside(db: &mut Database, oids: &[u32]) -> Result<Vec<(String, String)>> {
+    if oids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = db.client.query_typed(
+        "WITH RECURSIVE heirs AS (
+             SELECT inhparent AS ancestor, inhrelid AS heir
+             FROM pg_catalog.pg_inherits WHERE inhparent = ANY ($1)
+             UNION
+             SELECT h.ancestor, i.inhrelid
+             FROM heirs AS h JOIN pg_catalog.pg_inherits AS i ON i.inhparent = h.heir)
+         SELECT pg_catalog.format('%I.%I', na.nspname, a.relname),
+                pg_catalog.format('%I.%I', nh.nspname, h.relname)
+         FROM heirs
+         JOIN pg_catalog.pg_class AS a ON a.oid = heirs.ancestor
+         JOIN pg_catalog.pg_namespace AS na ON na.oid = a.relnamespace
+         JOIN pg_catalog.pg_class AS h ON h.oid = heirs.heir
+         JOIN pg_catalog.pg_namespace AS nh ON nh.oid = h.relnamespace
+         WHERE heirs.heir <> ALL ($1) ORDER BY 1, 2",
+        &[(&oids, Type::OID_ARRAY)],
+    )?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
 /// The schemas, other than the system's, that hold a relation of this name.
 ///
 /// # Errors

@@ -27,15 +27,15 @@ pub(crate) fn psql_name(application_name: &str) -> String {
     format!("{application_name}{PSQL}")
 }
 
-/// Takes the lock of this database, which is held until the connection ends, and waits until what a
+/// Takes the lock of this database for the command `again`, which is held until the connection ends, and waits until what a
 /// killed run has left on the server has ended.
 ///
 /// # Errors
 /// [`crate::error::Kind::Busy`] with the holder's or the orphan's name at the deadline; a failure where
 /// a pooler is in between.
-pub(crate) fn acquire(db: &mut Database, locks: Locks, ui: &Ui) -> Result {
+pub(crate) fn acquire(db: &mut Database, locks: Locks, ui: &Ui, again: &str) -> Result {
     db.settle().context("cannot prepare the session")?;
-    let mut wait = Wait::new(locks.lock_deadline, ui);
+    let mut wait = Wait::new(locks.lock_deadline, ui, again);
     take(db, &mut wait)?;
     pooler::refuse(db)?;
     outlive_orphans(db, locks, &mut wait)
@@ -60,13 +60,13 @@ fn take(db: &mut Database, wait: &mut Wait<'_>) -> Result {
         wait.pause(
             "another run holds the migration lock",
             holder.as_ref(),
-            || {
+            |again| {
                 Failure::busy(format!(
                     "another run holds the migration lock of `{}`",
                     db.server.name
                 ))
                 .hint("cargo xtask db-status")
-                .hint("wait longer: cargo xtask db-migrate --lock-deadline 1h")
+                .hint(format!("wait longer: {again} --lock-deadline 1h"))
             },
         )?;
     }
@@ -82,9 +82,9 @@ fn outlive_orphans(db: &mut Database, locks: Locks, wait: &mut Wait<'_>) -> Resu
         wait.pause(
             "a killed run is still at work on the server",
             Some(&orphan),
-            || {
+            |again| {
                 Failure::busy("what a killed run has left is still at work on the server")
-                    .hint("end it: cargo xtask db-migrate --end-orphans")
+                    .hint(format!("end it: {again} --end-orphans"))
             },
         )?;
     }
@@ -124,15 +124,18 @@ struct Wait<'a> {
     started: Instant,
     deadline: Duration,
     ui: &'a Ui,
+    /// The command that waits: `cargo xtask db-migrate`.
+    again: &'a str,
     told: Option<i32>,
 }
 
-impl Wait<'_> {
-    fn new(deadline: Duration, ui: &Ui) -> Wait<'_> {
+impl<'a> Wait<'a> {
+    fn new(deadline: Duration, ui: &'a Ui, again: &'a str) -> Wait<'a> {
         Wait {
             started: Instant::now(),
             deadline,
             ui,
+            again,
             told: None,
         }
     }
@@ -142,7 +145,7 @@ impl Wait<'_> {
         &mut self,
         why: &str,
         whom: Option<&Session>,
-        failure: impl FnOnce() -> Failure,
+        failure: impl FnOnce(&str) -> Failure,
     ) -> Result {
         if let Some(session) = whom
             && self.told != Some(session.pid)
@@ -152,7 +155,7 @@ impl Wait<'_> {
         }
         if self.started.elapsed() >= self.deadline {
             let whom = whom.map_or("somebody".to_owned(), ToString::to_string);
-            return Err(failure()
+            return Err(failure(self.again)
                 .cause(whom)
                 .cause(format!("waited {}", ui::time(self.started.elapsed())))
                 .state("nothing was changed")

@@ -45,6 +45,11 @@ pub(crate) enum Effect {
         table: ObjectName,
         column: String,
     },
+    /// `ALTER TABLE … RENAME TO`.
+    RenameTable {
+        table: ObjectName,
+        to: ObjectName,
+    },
     /// A foreign key that points to this table and locks it against writes.
     References {
         table: ObjectName,
@@ -354,6 +359,17 @@ fn alter_table_action(mut cursor: Cursor<'_>, table: &ObjectName) -> Option<Vec<
                 return Some(Vec::new());
             }
             Effect::AlterColumnType { table, column }
+        }
+        Some("rename") => {
+            cursor.skip();
+            if !cursor.eat("to") {
+                return Some(Vec::new());
+            }
+            let to = ObjectName {
+                schema: table.schema.clone(),
+                name: cursor.identifier()?,
+            };
+            Effect::RenameTable { table, to }
         }
         _ => return Some(Vec::new()),
     };
@@ -719,6 +735,7 @@ mod tests {
                 )
             }
             Effect::AlterColumnType { table, column } => format!("type {table} {column}"),
+            Effect::RenameTable { table, to } => format!("rename {table} to {to}"),
             Effect::References { table } => format!("references {table}"),
             Effect::DropTable { table, if_exists } => {
                 format!("drop {table}{}", flags(&[(*if_exists, "ie")]))

@@ -241,8 +241,8 @@ impl<'a> Runner<'a> {
             }
         };
         self.tell(&reply);
-        if checks.is_some() {
-            let checked = parse_checks(migration.version, reply.value.as_deref())?;
+        if let Some(checks) = &checks {
+            let checked = checks.outcome(migration.version, reply.value.as_deref())?;
             if let Some(failure) = verify::failed(&not_as_it_should_be(migration), &checked) {
                 // Dropping the session rolls the transaction back.
                 self.session = None;
@@ -770,7 +770,7 @@ impl<'a> Checks<'a> {
         let (mut sql, mut all, mut ends) = (String::new(), String::new(), Vec::new());
         for (index, statement) in verify.statements.iter().enumerate() {
             let text = statement.text(&verify.text);
-            let text = sql::for_psql(text, std::slice::from_ref(statement));
+            let text = sql::for_psql(text, &[]);
             // The empty half of the union says which columns a check has.
             sql.push_str(&format!(
                 "SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(\"check\", ok)), '[]') AS check_{index} FROM (SELECT '' AS \"check\", true AS ok WHERE false UNION ALL (\n\
@@ -783,6 +783,27 @@ impl<'a> Checks<'a> {
         }
         sql.push_str(&format!("\\set checks '['{all} ']'\n"));
         Checks { verify, sql, ends }
+    }
+
+    /// What the variable `checks` holds.
+    ///
+    /// # Errors
+    /// If it is not what [`Checks::of`] makes psql put there.
+    fn outcome(&self, version: i64, json: Option<&str>) -> Result<Vec<Checked>> {
+        let queries: Vec<Vec<(Option<String>, Option<bool>)>> =
+            serde_json::from_str(json.unwrap_or("[]")).context("cannot read the checks' result")?;
+        let mut checked = Vec::new();
+        for (statement, rows) in self.verify.statements.iter().zip(queries) {
+            if rows.is_empty() {
+                checked.push(verify::no_row(version, self.verify, statement));
+            }
+            checked.extend(rows.into_iter().map(|(check, ok)| Checked {
+                version,
+                check: check.unwrap_or_default(),
+                ok: ok.unwrap_or(false),
+            }));
+        }
+        Ok(checked)
     }
 
     /// The failure of a check that cannot be run, if it is one.
@@ -825,20 +846,6 @@ impl<'a> Checks<'a> {
         }
         Some(failure.hint("mend the check, then: cargo xtask db-migrate"))
     }
-}
-
-fn parse_checks(version: i64, json: Option<&str>) -> Result<Vec<Checked>> {
-    let rows: Vec<Vec<(Option<String>, Option<bool>)>> =
-        serde_json::from_str(json.unwrap_or("[]")).context("cannot read the checks' result")?;
-    Ok(rows
-        .into_iter()
-        .flatten()
-        .map(|(check, ok)| Checked {
-            version,
-            check: check.unwrap_or_default(),
-            ok: ok.unwrap_or(false),
-        })
-        .collect())
 }
 
 /// A message of the server as a failure.
@@ -893,6 +900,6 @@ fn script_failure(script: &Script, direction: Direction, error: &SessionError) -
             .hint("look whether server and tools are well: cargo xtask db-doctor")
             .hint("then go on: cargo xtask db-migrate");
     }
-    let touched = Touched::by([script]);
+    let touched = Touched::by([script], None);
     failures::explain_about(failure, touched.tables().next())
 }

@@ -760,6 +760,24 @@ pub(crate) fn list(folder: &Path, ui: &Ui) -> Result<Vec<Found>> {
     Ok(found)
 }
 
+/// Files that are named as backups and are none of those found: without a manifest that can be read,
+/// nothing tells what they should hold.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub(crate) fn strays(folder: &Path, found: &[Found]) -> Result<Vec<PathBuf>> {
+    let mut strays = files(folder)?;
+    strays.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.contains("_backup_")
+            && !name.starts_with('.')
+            && name.ends_with(".sql")
+            && found.iter().all(|found| found.file != *path)
+    });
+    strays.sort();
+    Ok(strays)
+}
+
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,

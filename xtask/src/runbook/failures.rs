@@ -212,7 +212,10 @@ fn from_chain(error: &anyhow::Error) -> Failure {
             // The crate's own message is only "db error"; what the server said is worth more.
             failure.causes.retain(|cause| *cause != error.to_string());
             if let Some(db) = error.as_db_error() {
-                failure.causes.push(db.message().to_owned());
+                match failure.message == error.to_string() {
+                    true => failure.message = db.message().to_owned(),
+                    false => failure.causes.push(db.message().to_owned()),
+                }
                 failure
                     .causes
                     .extend(db.detail().map(|detail| format!("DETAIL: {detail}")));

@@ -26,49 +26,61 @@ pub(crate) struct Touched {
     pub(crate) indexed: BTreeSet<(ObjectName, bool)>,
     /// Tables that the scripts create, which must not be there.
     pub(crate) created: BTreeSet<ObjectName>,
-    /// Tables whose `CREATE` says that they may be there.
-    maybe_created: BTreeSet<ObjectName>,
 }
 
 impl Touched {
     /// Reads the scripts in the order in which they are going to run. What an earlier one creates
-    /// need not be there; after a statement that may do anything (`DO`, `CALL`), nothing can be
-    /// said of later ones but what they back up.
-    pub(crate) fn by<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Touched {
+    /// need not be there, what an earlier one drops may be; after a statement that may do anything
+    /// (`DO`, `CALL`), nothing can be said of later ones but what they create and back up.
+    /// `schema` is where names without one lead.
+    pub(crate) fn by<'a>(
+        scripts: impl IntoIterator<Item = &'a Script>,
+        schema: Option<&str>,
+    ) -> Touched {
+        // `public.users` and `users` are one table.
+        let same = |name: &ObjectName| ObjectName {
+            schema: name.schema.clone().filter(|name| Some(&**name) != schema),
+            name: name.name.clone(),
+        };
         let mut touched = Touched::default();
+        let (mut made, mut gone) = (BTreeSet::new(), BTreeSet::new());
         let mut opaque = false;
         for script in scripts {
-            for name in &script.directives.backup {
-                touched
-                    .backup
-                    .extend(ObjectName::parse(name).filter(|name| !touched.makes(name)));
-            }
+            let named = script.directives.backup.iter();
+            let named = named.filter_map(|name| ObjectName::parse(name));
+            touched
+                .backup
+                .extend(named.filter(|name| !made.contains(&same(name))));
             for (_, effects) in script.effects() {
                 for effect in effects {
                     match effect {
                         Effect::CreateTable {
                             table,
-                            if_not_exists: true,
+                            if_not_exists,
                         } => {
-                            touched.maybe_created.insert(table);
+                            made.insert(same(&table));
+                            if !if_not_exists && !gone.contains(&same(&table)) {
+                                touched.created.insert(table);
+                            }
                         }
-                        Effect::CreateTable {
-                            table,
-                            if_not_exists: false,
-                        } => {
-                            touched.created.insert(table);
+                        Effect::DropTable { table, .. } => {
+                            gone.insert(same(&table));
+                        }
+                        Effect::RenameTable { table, to } => {
+                            gone.insert(same(&table));
+                            made.insert(same(&to));
                         }
                         Effect::AlterTable {
                             table,
                             if_exists: false,
-                        } if !opaque && !touched.makes(&table) => {
+                        } if !opaque && !made.contains(&same(&table)) => {
                             touched.altered.insert(table);
                         }
                         Effect::CreateIndex {
                             table,
                             concurrently,
                             ..
-                        } if !opaque && !touched.makes(&table) => {
+                        } if !opaque && !made.contains(&same(&table)) => {
                             touched.indexed.insert((table, concurrently));
                         }
                         Effect::Opaque => opaque = true,
@@ -84,10 +96,6 @@ impl Touched {
     pub(crate) fn tables(&self) -> impl Iterator<Item = &ObjectName> {
         let indexed = self.indexed.iter().map(|(table, _)| table);
         self.altered.iter().chain(indexed).chain(&self.backup)
-    }
-
-    fn makes(&self, table: &ObjectName) -> bool {
-        self.created.contains(table) || self.maybe_created.contains(table)
     }
 }
 
@@ -182,16 +190,47 @@ pub(crate) fn tables(db: &mut Database, touched: &Touched) -> Result {
                 .into());
         }
     }
+    let mut backed_up = Vec::new();
     for name in &touched.backup {
         match catalog::find(db, name)? {
-            Some(relation) => can_be_backed_up(db, &relation)?,
+            Some(relation) => {
+                can_be_backed_up(db, &relation)?;
+                backed_up.push(relation.oid);
+            }
             None => {
                 let elsewhere = catalog::schemas_with(db, &name.name)?;
-                return Err(missing_table(db, name, &elsewhere).into());
+                return Err(missing_table(db, name, &elsewhere)
+                    .hint("if an earlier pending migration makes it, apply that first: cargo xtask db-migrate --to VERSION")
+                    .into());
             }
         }
     }
-    Ok(())
+    with_heirs(db, &backed_up)
+}
+
+/// A change of a table is one of all tables that inherit from it, whose rows are their own.
+///
+/// # Errors
+/// If one of them is not backed up with it.
+fn with_heirs(db: &mut Database, backed_up: &[u32]) -> Result {
+    let heirs = catalog::heirs_outside(db, backed_up)?;
+    let Some((table, _)) = heirs.first() else {
+        return Ok(());
+    };
+    let names: Vec<&str> = heirs
+        .iter()
+        .filter(|(parent, _)| parent == table)
+        .map(|(_, heir)| heir.as_str())
+        .collect();
+    Err(Failure::failed(format!("tables inherit from `{table}` and are not backed up with it"))
+        .sqlstate("0A000")
+        .cause(format!("their rows change with it: {}", names.join(", ")))
+        .state("nothing was changed")
+        .hint(format!(
+            "add to the head of the file: `-- xtask: backup {}`; then: cargo xtask db-migrate --dry-run",
+            names.join(", ")
+        ))
+        .into())
 }
 
 /// The tables that a run is going to create are not there. If they are, the database is one that

@@ -71,12 +71,13 @@ pub(crate) fn run(ctx: &Context, flags: &Restore) -> Result<Merged> {
     preflight::server(&db)?;
     db.wait_for_locks(flags.locks.lock_deadline)?;
     let table = backup::table(&mut db, &manifest.table)?;
-    same_database(&mut db, &manifest, flags.force_other_database)?;
+    same_database(&mut db, &manifest, flags)?;
     if !flags.dry_run {
-        lock::acquire(&mut db, flags.locks, &ctx.ui)?;
+        let again = format!("cargo xtask db-restore {}", flags.file.display());
+        lock::acquire(&mut db, flags.locks, &ctx.ui, &again)?;
     }
     let mut session = Session::open(ctx, &mut db)?;
-    let plan = Plan::of(&mut session.client, &table, &manifest, &flags.columns)?;
+    let plan = Plan::of(&mut session.client, &table, &manifest, flags)?;
     if !plan.skipped.is_empty() {
         ctx.ui.info(
             "Skipping",
@@ -89,7 +90,9 @@ pub(crate) fn run(ctx: &Context, flags: &Restore) -> Result<Merged> {
     }
 
     stage(ctx, &mut session.client, &file, &manifest, &plan)?;
-    let (mut merged, replaced) = plan.compare(&mut session.client, manifest.rows)?;
+    let (mut merged, replaced) = plan
+        .compare(&mut session.client, manifest.rows)
+        .with_context(|| format!("cannot compare `{}` with the backup", plan.table))?;
     merged.dry_run = flags.dry_run;
     ctx.ui.info("Compared", plan.tell(&merged, replaced));
     if flags.dry_run {
@@ -209,13 +212,13 @@ fn not_what_was_written(file: &Path, state: State) -> Failure {
 }
 
 /// The backup is of this very database.
-fn same_database(db: &mut Database, manifest: &Manifest, forced: bool) -> Result {
+fn same_database(db: &mut Database, manifest: &Manifest, flags: &Restore) -> Result {
     let (here, there) = (catalog::identity(&mut db.client)?, manifest.identity());
     let same = match (&here.system_identifier, &there.system_identifier) {
         (Some(_), Some(_)) => here == there,
         _ => here.oid == there.oid && db.server.name == manifest.database,
     };
-    if same || forced {
+    if same || flags.force_other_database {
         return Ok(());
     }
     Err(Failure::failed("the backup is of another database")
@@ -226,7 +229,7 @@ fn same_database(db: &mut Database, manifest: &Manifest, forced: bool) -> Result
         .state("nothing was restored")
         .hint(format!(
             "if it is meant for this one: cargo xtask db-restore {} --force-other-database",
-            manifest.file
+            flags.file.display()
         ))
         .into())
 }
@@ -284,8 +287,9 @@ impl Plan {
         client: &mut Client,
         table: &Relation,
         manifest: &Manifest,
-        only: &[String],
+        flags: &Restore,
     ) -> Result<Plan> {
+        let (file, only) = (flags.file.display(), &flags.columns[..]);
         let live = catalog::columns(client, table.oid)?;
         let key = catalog::primary_key(client, table.oid)?;
         let saved = |name: &String| manifest.columns.iter().any(|column| column.name == *name);
@@ -297,8 +301,8 @@ impl Plan {
                 })
                 .state("nothing was restored")
                 .hint(format!(
-                    "load the backup into a database of its own and look: createdb look && pg_dump \"$DATABASE_URL\" --schema-only --table={} | psql look && psql look -f {}",
-                    manifest.table, manifest.file
+                    "load the backup into a database of its own and look: createdb look && pg_dump \"$DATABASE_URL\" --schema-only --table={} | psql look && psql look -f {file}",
+                    manifest.table
                 ))
                 .into());
         }
@@ -352,10 +356,7 @@ impl Plan {
             return Err(
                 Failure::usage(format!("column `{name}` cannot be taken from the backup"))
                     .cause("it is not in both the backup and the table, or it is the primary key")
-                    .hint(format!(
-                        "cargo xtask db-restore {} --dry-run",
-                        manifest.file
-                    ))
+                    .hint(format!("cargo xtask db-restore {file} --dry-run"))
                     .into(),
             );
         }

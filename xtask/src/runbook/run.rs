@@ -15,7 +15,7 @@ use super::{failures, report};
 use crate::Context;
 use crate::database::catalog::{self, Relation};
 use crate::database::{Database, history, lock};
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Kind, Result};
 use crate::flags::{BackupFlags, Locks};
 use crate::interrupt;
 use crate::migration::history::Applied;
@@ -91,7 +91,7 @@ pub(crate) fn migrate(
     let mut applied = history::read_known(db)?;
     let mut pending = plan::up(folder, &applied, to, allow_out_of_order)?;
     if !pending.is_empty() && !options.dry_run {
-        lock::acquire(db, options.locks, &ctx.ui)?;
+        lock::acquire(db, options.locks, &ctx.ui, MIGRATE)?;
         // Another run may have been at it while this one waited.
         applied = history::read(db)?;
         pending = plan::up(folder, &applied, to, allow_out_of_order)?;
@@ -106,7 +106,7 @@ pub(crate) fn migrate(
         false => Some(start_psql(ctx.tools(), db, &ctx.application_name).map_err(unchanged)?),
     };
     let scripts = pending.iter().map(|migration| &migration.up);
-    let mut touched = Touched::by(scripts);
+    let mut touched = Touched::by(scripts, db.server.schema.as_deref());
     if options.backup.no_backup {
         touched.backup.clear();
     }
@@ -161,7 +161,7 @@ pub(crate) fn rollback(
     let mut applied = history::read_known(db)?;
     let mut undone = plan::down(folder, &applied, selection)?;
     if !undone.is_empty() && !options.dry_run {
-        lock::acquire(db, options.locks, &ctx.ui)?;
+        lock::acquire(db, options.locks, &ctx.ui, ROLLBACK)?;
         applied = history::read(db)?;
         undone = plan::down(folder, &applied, selection)?;
     }
@@ -174,7 +174,7 @@ pub(crate) fn rollback(
         .iter()
         .map(|migration| script(migration, Direction::Down))
         .collect::<Result<_>>()?;
-    let mut touched = Touched::by(scripts.iter().copied());
+    let mut touched = Touched::by(scripts.iter().copied(), db.server.schema.as_deref());
     // What is gone already needs no backup: a rollback that was interrupted goes on.
     let mut present = std::collections::BTreeSet::new();
     for name in touched.backup {
@@ -374,6 +374,13 @@ fn tables_to_back_up(
     let mut waiting = Vec::new();
     for name in &touched.backup {
         let table = backup::table(db, &name.to_string())?;
+        // `users` and `public.users` are one table.
+        if waiting
+            .iter()
+            .any(|(other, _): &(Relation, _)| other.oid == table.oid)
+        {
+            continue;
+        }
         let referenced = catalog::referenced_tables(db, table.oid)?;
         waiting.push((table, referenced));
     }
@@ -505,7 +512,11 @@ fn half_way(
         Direction::Down => ROLLBACK,
     };
     if !failure.hints.iter().any(|hint| hint.contains(command)) {
-        failure = failure.hint(format!("mend the file, then: {command}"));
+        let hint = match failure.kind {
+            Kind::Interrupted | Kind::Busy => command.to_owned(),
+            _ => format!("mend the file, then: {command}"),
+        };
+        failure = failure.hint(hint);
     }
     failure
 }

@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use crate::database::Database;
 use crate::error::{Failure, Result};
+use crate::migration::script::Script;
 use crate::migration::source::Migration;
-use crate::migration::sql::position;
+use crate::migration::sql::{Statement, position};
 
 /// How a check is written.
 pub(crate) const SHAPE: &str = "a check returns two columns, `check` (text) and `ok` (boolean): SELECT 'what must be true' AS check, … AS ok; then: cargo xtask db-migrate";
@@ -42,6 +43,9 @@ pub(crate) fn run<'a>(
             let rows = transaction
                 .query_typed(text, &[])
                 .with_context(|| format!("cannot run the check at {}", place()))?;
+            if rows.is_empty() {
+                checked.push(no_row(migration.version, script, statement));
+            }
             for row in rows {
                 let types: Vec<&Type> = row.columns().iter().map(|column| column.type_()).collect();
                 if !matches!(types[..], [check, &Type::BOOL] if String::accepts(check)) {
@@ -59,6 +63,19 @@ pub(crate) fn run<'a>(
         }
     }
     Ok(checked)
+}
+
+/// A check that found nothing to judge, such as an index that is not there, does not hold.
+pub(crate) fn no_row(version: i64, script: &Script, statement: &Statement) -> Checked {
+    let (line, column) = position(&script.text, statement.range.start);
+    Checked {
+        version,
+        check: format!(
+            "the check at {}:{line}:{column} returns a row",
+            script.path.display()
+        ),
+        ok: false,
+    }
 }
 
 /// The failure that a check does not hold, if one does not.

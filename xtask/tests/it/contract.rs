@@ -367,6 +367,23 @@ fn one_signal_ends_a_connection_that_nobody_answers() {
     );
 }
 
+/// A script that reads an empty file must not take it for the answer.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_stdout_that_is_full_is_an_error() {
+    let project = Project::seeded();
+    for arguments in [&["db-status", "--format", "json"][..], &["db-verify"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let out = project
+            .command(arguments)
+            .stdout(full.expect("a device of Linux"))
+            .output()
+            .expect("runs");
+        assert_eq!(out.status.code(), Some(1), "{arguments:?}");
+        assert!(String::from_utf8_lossy(&out.stderr).contains("cannot write to stdout"));
+    }
+}
+
 #[test]
 fn stdout_holds_data_and_nothing_else() {
     let project = Project::seeded();

@@ -501,6 +501,93 @@ fn a_migration_whose_checks_fail_is_rolled_back() {
 }
 
 #[test]
+fn a_check_that_returns_no_row_does_not_hold() {
+    for head in ["", "-- no-transaction\n"] {
+        let project = Project::empty();
+        project.write(
+            "migrations/1_t.up.sql",
+            format!("{head}CREATE TABLE IF NOT EXISTS t (id int);\n"),
+        );
+        let check = "SELECT 'is there', true FROM pg_class WHERE relname = ";
+        let verify = "migrations/verify/1_t.sql";
+        project.write(verify, format!("SELECT 'one', true;\n{check}'misspelt'"));
+        let said = "1: the check at migrations/verify/1_t.sql:2:1 returns a row";
+        project.xtask(&["db-migrate"]).exits(3).says(said);
+        // The last statement of a file needs no semicolon.
+        project.write(
+            verify,
+            format!("SELECT 'one', true;\n{check}'t' -- the table"),
+        );
+        project
+            .xtask(&["db-migrate"])
+            .succeeds()
+            .says("2 checks hold");
+        project.write(verify, format!("{check}'misspelt'"));
+        project.xtask(&["db-verify"]).exits(3).says("returns a row");
+    }
+}
+
+#[test]
+fn what_an_earlier_migration_of_the_run_makes_renames_or_drops_is_known() {
+    let project = Project::empty();
+    project.sql("CREATE TABLE swapped (id int)");
+    let files = [
+        ("1_make", "CREATE TABLE public.a (id int);\n"),
+        ("2_change", "-- xtask: backup a\nALTER TABLE a ADD x int;\n"),
+        ("3_rename", "ALTER TABLE a RENAME TO b;\n"),
+        (
+            "4_change",
+            "-- xtask: backup public.b\nALTER TABLE b ADD y int;\nCREATE TABLE a (id int);\n",
+        ),
+        (
+            "5_swap",
+            "DROP TABLE swapped;\nCREATE TABLE public.swapped (n int);\n",
+        ),
+    ];
+    for (stem, text) in files {
+        project.write(&format!("migrations/{stem}.up.sql"), text);
+    }
+    project.xtask(&["db-doctor"]).succeeds();
+    project.xtask(&["db-migrate"]).succeeds();
+    assert_eq!(
+        project.value("SELECT string_agg(attrelid::regclass || '.' || attname, ' ' ORDER BY attrelid::regclass::text, attnum) FROM pg_attribute WHERE attnum > 0 AND attrelid IN ('a'::regclass, 'b'::regclass, 'swapped'::regclass)"),
+        "a.id b.id b.x b.y swapped.n"
+    );
+}
+
+#[test]
+fn tables_that_inherit_are_backed_up_with_the_one_that_changes() {
+    let project = Project::empty();
+    project.sql("CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child () INHERITS (parent); CREATE TABLE grandchild () INHERITS (child)");
+    let write = |tables: &str| {
+        let head = format!("-- xtask: backup {tables}\n");
+        project.write(
+            "migrations/1_x.up.sql",
+            format!("{head}ALTER TABLE parent ADD x int;\n"),
+        );
+        project.write(
+            "migrations/1_x.down.sql",
+            format!("{head}ALTER TABLE parent DROP x;\n"),
+        );
+    };
+    write("parent, child");
+    project
+        .xtask(&["db-migrate"])
+        .exits(1)
+        .says("`-- xtask: backup public.grandchild`");
+    assert!(!project.path("backups").exists());
+    write("parent, child, grandchild, public.parent");
+    let run = project.xtask(&["db-migrate"]).succeeds();
+    assert_eq!(run.stderr.matches("Backed up").count(), 3);
+    let down = "-- xtask: backup parent\nALTER TABLE parent DROP x;\n";
+    project.write("migrations/1_x.down.sql", down);
+    project
+        .xtask(&["db-rollback", "--yes"])
+        .exits(1)
+        .says("not backed up with it");
+}
+
+#[test]
 fn a_check_that_is_none_is_told_with_its_place() {
     for check in [
         "SELECT 1;",

@@ -550,6 +550,21 @@ fn a_changed_a_cut_and_a_missing_backup_are_told_apart() {
 }
 
 #[test]
+fn a_backup_without_a_readable_manifest_is_found_by_the_check() {
+    let project = Project::seeded();
+    let files: Vec<String> = (0..3).map(|_| back_up(&project, "users")).collect();
+    project.xtask(&["db-backups", "--check"]).succeeds();
+    let manifest = |index: usize| project.path(&format!("{}.json", files[index]));
+    std::fs::remove_file(manifest(0)).expect("removes");
+    std::fs::write(manifest(1), "{").expect("writes");
+    project
+        .xtask(&["db-backups", "--check"])
+        .exits(3)
+        .says(&format!("{}: without a manifest", files[0]))
+        .says(&format!("{}: without a manifest", files[1]));
+}
+
+#[test]
 fn pruning_keeps_the_newest_proven_backup_of_each_table() {
     let project = Project::seeded();
     let age = |file: &str, days: i64, proof: &str| {
