@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::error::Failure;
+
 /// Change the schema of a busy PostgreSQL table, and take it back, without fear.
 ///
 /// A migration is plain SQL in `migrations/`, in sqlx's format. `db-migrate` checks first, backs up
@@ -58,6 +60,27 @@ pub(crate) struct Global {
     /// Answer yes to every question
     #[arg(short, long, global = true)]
     pub(crate) yes: bool,
+}
+
+impl Global {
+    /// A failure whose hints name commands: they mean this database and these folders. The address
+    /// itself may hold a password, so it is not repeated.
+    pub(crate) fn recalled_by(&self, failure: Failure) -> Failure {
+        let flags = [
+            ("--database-url", self.database_url.is_some()),
+            ("--migrations", self.migrations.is_some()),
+            ("--backups", self.backups.is_some()),
+        ];
+        let names = |what: &str| failure.hints.iter().any(|hint| hint.contains(what));
+        let given: Vec<&str> = flags
+            .into_iter()
+            .filter_map(|(flag, given)| (given && !names(flag)).then_some(flag))
+            .collect();
+        match given.is_empty() || !names("cargo xtask") {
+            true => failure,
+            false => failure.hint(format!("each with your {} too", given.join(" and "))),
+        }
+    }
 }
 
 /// When to colour.

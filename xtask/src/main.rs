@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         let mut ctx = ctx;
         let result = dispatch(&mut ctx, &cli.command).and_then(|()| ctx.ui.all_said());
         result.map_err(|error| {
-            let failure = failures::to_show(&error);
+            let failure = cli.global.recalled_by(failures::to_show(&error));
             ctx.ui.failure(&failure);
             Reported(failure.kind).into()
         })

@@ -17,7 +17,8 @@ pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
     let folder = ctx.folder()?;
     let private = is_private_wanted(ctx)?;
     let target = if private {
-        server::provide(ctx)?
+        let server = server::provide(ctx)?;
+        server.with_dbname(ctx.target()?.0.dbname())
     } else {
         ctx.target()?.0
     };

@@ -21,6 +21,7 @@ pub(crate) struct Relation {
     pub(crate) owner: String,
     /// Whether this role may alter it: PostgreSQL lets members of the owner and superusers.
     pub(crate) owned: bool,
+    /// Whether this role may read its rows and its sequences, as pg_dump does.
     pub(crate) readable: bool,
     /// Bytes on disk, with TOAST and without indexes.
     pub(crate) bytes: u64,
@@ -76,7 +77,13 @@ pub(crate) fn existing<'a>(
         "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind,
                 pg_catalog.pg_get_userbyid(c.relowner)::text,
                 pg_catalog.pg_has_role(c.relowner, 'USAGE'),
-                pg_catalog.has_table_privilege(c.oid, 'SELECT'),
+                pg_catalog.has_table_privilege(c.oid, 'SELECT') AND NOT EXISTS (
+                    SELECT FROM pg_catalog.pg_depend AS d
+                    JOIN pg_catalog.pg_class AS s ON s.oid = d.objid AND s.relkind = 'S'
+                    WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                      AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                      AND d.refobjid = c.oid AND d.deptype IN ('a', 'i')
+                      AND NOT pg_catalog.has_table_privilege(s.oid, 'SELECT')),
                 CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_locks AS l
                                   WHERE l.relation = c.oid AND l.mode = 'AccessExclusiveLock')
                      THEN c.relpages * pg_catalog.current_setting('block_size')::bigint

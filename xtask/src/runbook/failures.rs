@@ -268,7 +268,7 @@ pub(crate) fn connect_failure(error: &ConnectError) -> Failure {
                 Some(start) => failure.hint(format!("start PostgreSQL: {start}")),
                 None => failure,
             };
-            failure.hint("or use a private server for development: cargo xtask db-setup")
+            failure.hint("or use a private server for development, with no DATABASE_URL here and in `.env`: cargo xtask db-setup")
         }
         ConnectProblem::NoSuchDatabase => {
             failure.hint("create it: cargo xtask db-setup, or name another with --database-url")

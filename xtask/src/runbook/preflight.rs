@@ -309,7 +309,7 @@ fn must_be_table(relation: &Relation) -> Result {
 
 /// # Errors
 /// If it is no table, has its rows elsewhere, or may not be read.
-pub(crate) fn can_be_backed_up(db: &Database, relation: &Relation) -> Result {
+pub(crate) fn can_be_backed_up(db: &mut Database, relation: &Relation) -> Result {
     must_be_table(relation)?;
     if relation.kind == 'p' {
         let table = relation.qualified();
@@ -323,23 +323,27 @@ pub(crate) fn can_be_backed_up(db: &Database, relation: &Relation) -> Result {
             .into());
     }
     if !relation.readable {
-        return Err(not_readable(db, relation).into());
+        return Err(not_readable(db, relation)?.into());
     }
     Ok(())
 }
 
-fn not_readable(db: &Database, relation: &Relation) -> Failure {
-    let user = &db.server.user;
+fn not_readable(db: &mut Database, relation: &Relation) -> Result<Failure> {
     let table = relation.qualified();
-    Failure::failed(format!("role `{user}` may not read `{table}`"))
+    let mut read = vec![table.clone()];
+    let sequences = catalog::owned_sequences(&mut db.client, relation.oid)?;
+    read.extend(sequences.into_iter().map(|sequence| sequence.name));
+    let user = &db.server.user;
+    Ok(Failure::failed(format!("role `{user}` may not read `{table}`"))
         .sqlstate("42501")
-        .cause("a backup reads every row")
+        .cause("a backup reads every row, and its sequences")
         .cause(format!("it belongs to `{}`", relation.owner))
         .hint(format!(
-            "let it, as a superuser: cargo xtask db-psql --database-url {} -- -c 'GRANT SELECT ON {table} TO {}'",
+            "let it, as a superuser: cargo xtask db-psql --database-url {} -- -c 'GRANT SELECT ON {} TO {}'",
             db.server.address("postgres"),
+            read.join(", "),
             effects::quote(user)
-        ))
+        )))
 }
 
 pub(crate) fn missing_table(db: &Database, name: &ObjectName, elsewhere: &[String]) -> Failure {

@@ -98,6 +98,7 @@ fn a_malformed_address_is_wrong_usage_and_not_repeated() {
         hint: in a URL these characters of a user name or password are written as codes: `@` `%40`, `:` `%3A`, `/` `%2F`, `?` `%3F`, `#` `%23`, `%` `%25`, space `%20`
         hint: quote the value in `.env`: there a `#` or a space can cut it short
         hint: then look whether it works: cargo xtask db-doctor
+        hint: each with your --database-url too
     "#]]);
 }
 
@@ -219,6 +220,7 @@ fn a_role_that_does_not_exist_is_told_like_a_wrong_password() {
         caused by: the password came from the connection string
 
         hint: check user and password in DATABASE_URL or `~/.pgpass`, then: cargo xtask db-doctor
+        hint: each with your --database-url too
     "#]]);
 }
 
@@ -677,12 +679,12 @@ fn a_backups_folder_below_a_file_is_told() {
     failed.reads(
         "",
         expect![[r#"
-        error: cannot make the backup folder `[WORKSPACE]/file/backups`
-        caused by: Not a directory (os error 20)
-        state: no migration has run; nothing was changed
+            error: cannot make the backup folder `[WORKSPACE]/file/backups`
+            caused by: Not a directory (os error 20)
+            state: no migration has run; nothing was changed
 
-        hint: choose a folder that you may write: cargo xtask db-migrate --backups DIR
-    "#]],
+            hint: choose a folder that you may write: cargo xtask db-migrate --backups DIR
+        "#]],
     );
     let failed = no_place_for_backups(&project, || {
         project.command(&["db-migrate", "--backups", "file"])
@@ -690,12 +692,12 @@ fn a_backups_folder_below_a_file_is_told() {
     failed.reads(
         "",
         expect![[r#"
-        error: cannot make the backup folder `[WORKSPACE]/file`
-        caused by: it is a file
-        state: no migration has run; nothing was changed
+            error: cannot make the backup folder `[WORKSPACE]/file`
+            caused by: it is a file
+            state: no migration has run; nothing was changed
 
-        hint: choose a folder that you may write: cargo xtask db-migrate --backups DIR
-    "#]],
+            hint: choose a folder that you may write: cargo xtask db-migrate --backups DIR
+        "#]],
     );
 }
 

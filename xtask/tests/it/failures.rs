@@ -69,7 +69,7 @@ fn a_refused_connection_names_the_command_that_starts_the_server() {
         caused by: Connection refused (os error 111)
 
         hint: start PostgreSQL: [START]
-        hint: or use a private server for development: cargo xtask db-setup
+        hint: or use a private server for development, with no DATABASE_URL here and in `.env`: cargo xtask db-setup
     "#]]
     .assert_eq(&report);
 }
@@ -85,7 +85,7 @@ fn a_role_that_may_not_read_the_table_is_told_before_the_backup() {
     let failed = project.fails(&["db-migrate", "--database-url", &url], 1);
     failed.reads("42501", expect![[r#"
         error: role `[DATABASE]_app` may not read `public.users` (SQLSTATE 42501)
-        caused by: a backup reads every row
+        caused by: a backup reads every row, and its sequences
         caused by: it belongs to `[DATABASE]_app`
 
         hint: let it, as a superuser: cargo xtask db-psql --database-url postgres://postgres@127.0.0.1:[PORT]/[DATABASE] -- -c 'GRANT SELECT ON public.users TO [DATABASE]_app'
