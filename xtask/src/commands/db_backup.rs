@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use crate::Context;
-use crate::database::catalog::Relation;
 use crate::database::{Database, history};
 use crate::error::Result;
 use crate::flags::Backup;
@@ -28,13 +27,7 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
         (ctx.connect()?, flags.tables.clone())
     };
     // All are looked up before the first is dumped.
-    let mut relations: Vec<Relation> = Vec::new();
-    for name in &names {
-        let relation = backup::table(&mut db, name)?;
-        if relations.iter().all(|other| other.oid != relation.oid) {
-            relations.push(relation);
-        }
-    }
+    let relations = backup::tables(&mut db, &names)?;
     let mut report = Report {
         backups: Vec::new(),
     };

@@ -27,8 +27,8 @@ pub(crate) fn psql_name(application_name: &str) -> String {
     format!("{application_name}{PSQL}")
 }
 
-/// Takes the lock of this database for the command `again`, which is held until the connection ends, and waits until what a
-/// killed run has left on the server has ended.
+/// Takes the lock of this database, which is held until the connection ends, and waits until what a
+/// killed run has left on the server has ended. `again` is the command that does so, for hints.
 ///
 /// # Errors
 /// [`crate::error::Kind::Busy`] with the holder's or the orphan's name at the deadline; a failure where

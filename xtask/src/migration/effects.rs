@@ -845,6 +845,11 @@ mod tests {
                 &["alter t", "type t a", "type t b"],
             ),
             ("ALTER TABLE t RENAME COLUMN a TO b", &["alter t"]),
+            ("ALTER TABLE t RENAME a TO b", &["alter t"]),
+            (
+                "ALTER TABLE IF EXISTS app.t RENAME TO \"T 2\"",
+                &["alter app.t ie", "rename app.t to app.\"T 2\""],
+            ),
             (
                 "ALTER TABLE ALL IN TABLESPACE x SET TABLESPACE y",
                 &["opaque"],

@@ -165,7 +165,7 @@ impl<'a> Runner<'a> {
     pub(crate) fn record_unrun(&mut self, migrations: &[&Migration]) -> Result {
         let rows: String = migrations
             .iter()
-            .map(|migration| self.record(migration, Direction::Up, "0"))
+            .map(|migration| format!("{} \\; ", self.row(migration, Direction::Up, "0")))
             .collect();
         let chunk = Chunk {
             before: format!("BEGIN \\; {rows}COMMIT;\n"),
@@ -414,10 +414,10 @@ impl<'a> Runner<'a> {
             }
         }
         let nanoseconds = started.elapsed().as_nanos();
-        let record = self.record(migration, direction, &nanoseconds.to_string());
+        let row = self.row(migration, direction, &nanoseconds.to_string());
         let chunk = Chunk {
             // Also the setting that makes transactions read-only.
-            before: format!("{CLEAN} \\; BEGIN;\n{record}COMMIT;\n"),
+            before: format!("{CLEAN} \\; BEGIN;\n{row} \\; COMMIT;\n"),
             ..Chunk::default()
         };
         self.feed(&chunk, &mut |_, _, _| {})?
@@ -556,23 +556,23 @@ impl<'a> Runner<'a> {
 
     /// The history row and the end of the transaction that the migration ran in.
     fn commit(&self, migration: &Migration, script: &Script, direction: Direction) -> String {
-        let record = match is_prepared(script, direction) {
-            true => format!("{CLEAN} \\; {} \\; ", history::execute_sql(migration)),
-            false => self.record(migration, direction, history::SINCE_BEGIN),
+        let row = match is_prepared(script, direction) {
+            true => history::execute_sql(migration),
+            false => self.row(migration, direction, history::SINCE_BEGIN),
         };
-        format!("{record}COMMIT;\n")
+        // A migration may have left another role or search path behind.
+        format!("{CLEAN} \\; {row} \\; COMMIT;\n")
     }
 
-    /// The history row. A migration may have left another role or search path behind.
-    fn record(&self, migration: &Migration, direction: Direction, execution_time: &str) -> String {
+    /// The statement that writes the history row, or on the way down removes it.
+    fn row(&self, migration: &Migration, direction: Direction, execution_time: &str) -> String {
         let table = history::table(self.db);
-        let row = match direction {
+        match direction {
             Direction::Up => {
                 history::insert_sql(&table, migration, self.installed_on, execution_time)
             }
             Direction::Down => history::delete_sql(&table, migration.version),
-        };
-        format!("{CLEAN} \\; {row} \\; ")
+        }
     }
 
     /// Drops what a build has left, saying whom that waits for. After an interrupt it may take

@@ -855,6 +855,21 @@ pub(crate) fn delete(backup: &Found) -> Result {
     Ok(())
 }
 
+/// The tables of these names, each once: `users` and `public.users` are one.
+///
+/// # Errors
+/// As [`table`], for the first that is none.
+pub(crate) fn tables(db: &mut Database, names: &[String]) -> Result<Vec<Relation>> {
+    let mut tables: Vec<Relation> = Vec::new();
+    for name in names {
+        let table = table(db, name)?;
+        if tables.iter().all(|other| other.oid != table.oid) {
+            tables.push(table);
+        }
+    }
+    Ok(tables)
+}
+
 /// Finds a table that can be backed up.
 ///
 /// # Errors

@@ -371,16 +371,9 @@ fn tables_to_back_up(
     if options.backup.no_backup {
         return Ok(Vec::new());
     }
+    let names: Vec<String> = touched.backup.iter().map(ToString::to_string).collect();
     let mut waiting = Vec::new();
-    for name in &touched.backup {
-        let table = backup::table(db, &name.to_string())?;
-        // `users` and `public.users` are one table.
-        if waiting
-            .iter()
-            .any(|(other, _): &(Relation, _)| other.oid == table.oid)
-        {
-            continue;
-        }
+    for table in backup::tables(db, &names)? {
         let referenced = catalog::referenced_tables(db, table.oid)?;
         waiting.push((table, referenced));
     }
