@@ -249,6 +249,10 @@ pub(crate) struct Locks {
     /// How long to go on trying, for table locks and for another run to end
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub(crate) lock_deadline: Duration,
+    /// How long readers and writers may wait for locks that a statement holds, before it is
+    /// cancelled and rolled back; `off` lets them wait
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = stall_budget)]
+    pub(crate) stall_budget: StallBudget,
     /// Show the query of whoever is in the way (it may hold personal data)
     #[arg(long)]
     pub(crate) show_queries: bool,
@@ -257,11 +261,16 @@ pub(crate) struct Locks {
     pub(crate) end_orphans: bool,
 }
 
+/// How long others may wait for a lock that we hold; `None` for as long as it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StallBudget(pub(crate) Option<Duration>);
+
 impl Default for Locks {
     fn default() -> Locks {
         Locks {
             lock_timeout: Duration::from_millis(100),
             lock_deadline: Duration::from_secs(600),
+            stall_budget: StallBudget(Some(Duration::from_secs(1))),
             show_queries: false,
             end_orphans: false,
         }
@@ -579,6 +588,17 @@ fn duration(text: &str) -> Result<Duration, String> {
         .checked_mul(milliseconds)
         .map(Duration::from_millis)
         .ok_or_else(|| "that is too long".to_owned())
+}
+
+/// Reads a duration, or `off`.
+fn stall_budget(text: &str) -> Result<StallBudget, String> {
+    match text {
+        "off" => Ok(StallBudget(None)),
+        _ => match duration(text)? {
+            Duration::ZERO => Err("nothing could hold a lock for so long; to wait: off".to_owned()),
+            budget => Ok(StallBudget(Some(budget))),
+        },
+    }
 }
 
 /// Reads `500MB`, `1GiB` or `0B`; a bare number has no unit and is refused.

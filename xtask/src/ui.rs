@@ -65,6 +65,11 @@ impl Ui {
         self.format == Format::Json
     }
 
+    /// Whether every question is answered with yes.
+    pub(crate) fn assumes_yes(&self) -> bool {
+        self.assume_yes
+    }
+
     /// One line of progress: a right-justified verb and what it was done to.
     pub(crate) fn status(&self, verb: &str, what: impl Display) {
         self.line(GOOD, verb, what);

@@ -4,10 +4,11 @@ use crate::Context;
 use crate::database::baseline::{self, Differences};
 use crate::database::{Database, history, lock};
 use crate::error::{Failure, Result};
-use crate::flags::Baseline;
+use crate::flags::{BackupFlags, Baseline};
 use crate::migration::script::Script;
 use crate::migration::source::{Folder, Migration};
 use crate::runbook::apply::Runner;
+use crate::runbook::guard::Guard;
 use crate::runbook::{preflight, verify};
 use crate::ui;
 
@@ -37,13 +38,8 @@ pub(crate) fn run(ctx: &Context, flags: &Baseline) -> Result {
             .status("Finished", "the live schema agrees; nothing was recorded");
         return Ok(());
     }
-    let mut runner = Runner::new(
-        &mut db,
-        ctx.tools(),
-        &ctx.ui,
-        flags.locks,
-        &ctx.application_name,
-    );
+    let guard = Guard::new(BackupFlags::default());
+    let mut runner = Runner::new(ctx, &mut db, flags.locks, guard);
     runner.ensure_history()?;
     runner.record_unrun(&wanted)?;
     runner.finish();

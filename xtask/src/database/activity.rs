@@ -202,6 +202,71 @@ pub(crate) fn holders(
     Ok(rows.iter().map(Session::from_row).collect())
 }
 
+/// Somebody who reads or writes, and waits for a lock that a session of ours holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Stalled {
+    pub(crate) session: Session,
+    /// The table that the lock is on, qualified; of a row's lock where it can be told.
+    pub(crate) table: Option<String>,
+    /// The lock that it wants: `AccessShareLock` to read, `RowExclusiveLock` to write.
+    pub(crate) mode: String,
+    pub(crate) waited: Duration,
+    /// How many others wait for as long.
+    pub(crate) others: u64,
+}
+
+/// Whether the session `pid` waits for a lock itself, and who has waited `at_least` so long for one
+/// that it holds, the longest if there are several. Those count who read or write: they ask for a
+/// table's lock up to ROW EXCLUSIVE, or wait for the transaction that has changed their row.
+///
+/// `pg_blocking_pids` is asked about them alone: it stops the whole lock table for a moment.
+pub(crate) fn stalled(
+    client: &mut Client,
+    pid: i32,
+    at_least: Duration,
+) -> Result<(bool, Option<Stalled>)> {
+    let row = client.query_typed_one(
+        &format!(
+            "WITH waits AS MATERIALIZED (
+                 SELECT l.pid, l.locktype, l.relation, l.mode,
+                        pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - l.waitstart)
+                            AS waited
+                 FROM pg_catalog.pg_locks AS l
+                 WHERE NOT l.granted),
+             patient AS MATERIALIZED (
+                 SELECT * FROM waits
+                 WHERE waited >= $2
+                   AND (locktype = 'transactionid'
+                        OR mode IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock'))),
+             stalled AS (
+                 SELECT p.pid, p.relation, p.mode, p.waited,
+                        pg_catalog.count(*) OVER () - 1 AS others
+                 FROM patient AS p
+                 WHERE $1 = ANY (pg_catalog.pg_blocking_pids(p.pid))
+                 ORDER BY p.waited DESC LIMIT 1)
+             SELECT {COLUMNS}, NULL::text,
+                    (SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+                     FROM pg_catalog.pg_class AS c
+                     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                     WHERE c.oid = coalesce(s.relation,
+                                            (SELECT t.relation FROM pg_catalog.pg_locks AS t
+                                             WHERE t.pid = s.pid AND t.locktype = 'tuple' LIMIT 1))),
+                    s.mode, s.waited, s.others, queues.so
+             FROM (SELECT EXISTS (SELECT FROM waits WHERE pid = $1) AS so) AS queues
+             LEFT JOIN (stalled AS s JOIN pg_catalog.pg_stat_activity AS a ON a.pid = s.pid) ON true"
+        ),
+        &[(&pid, Type::INT4), (&at_least.as_secs_f64(), Type::FLOAT8)],
+    )?;
+    let stalled = row.get::<_, Option<i32>>(0).map(|_| Stalled {
+        session: Session::from_row(&row),
+        table: row.get(9),
+        mode: row.get(10),
+        waited: Duration::from_secs_f64(row.get::<_, f64>(11).max(0.0)),
+        others: row.get::<_, i64>(12).max(0) as u64,
+    });
+    Ok((row.get(13), stalled))
+}
+
 /// Sessions of this database in a transaction older than `age`, oldest first, ourselves left out.
 pub(crate) fn old_transactions(client: &mut Client, age: Duration) -> Result<Vec<Session>> {
     let rows = client.query_typed(

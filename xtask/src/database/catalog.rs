@@ -108,6 +108,27 @@ pub(crate) fn existing<'a>(
     Ok(rows.iter().map(relation).collect())
 }
 
+/// The tables of a schema that hold rows of their own.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn tables_of(db: &mut Database, schema: &str) -> Result<Vec<Relation>> {
+    let rows = db.client.query_typed(
+        "SELECT c.relname::text FROM pg_catalog.pg_class AS c
+         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE n.nspname = $1::text AND c.relkind = 'r' ORDER BY c.relname",
+        &[(&schema, Type::TEXT)],
+    )?;
+    let names: Vec<ObjectName> = rows
+        .iter()
+        .map(|row| ObjectName {
+            schema: Some(schema.to_owned()),
+            name: row.get(0),
+        })
+        .collect();
+    existing(db, &names)
+}
+
 /// Tables that inherit from one of these, near or far, and are none of them: with its name, qualified.
 ///
 /// # Errors
@@ -531,17 +552,17 @@ pub(crate) fn identity(client: &mut impl GenericClient) -> Result<Identity> {
     })
 }
 
-/// Whether a table has this column.
+/// The number of a table's column, which it keeps when it is renamed.
 ///
 /// # Errors
 /// If the query fails.
-pub(crate) fn has_column(db: &mut Database, table: u32, column: &str) -> Result<bool> {
-    let row = db.client.query_typed_one(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute
-                        WHERE attrelid = $1 AND attname = $2::text AND NOT attisdropped)",
+pub(crate) fn column_number(db: &mut Database, table: u32, column: &str) -> Result<Option<i16>> {
+    let row = db.client.query_typed_opt(
+        "SELECT attnum FROM pg_catalog.pg_attribute
+         WHERE attrelid = $1 AND attname = $2::text AND NOT attisdropped",
         &[(&table, Type::OID), (&column, Type::TEXT)],
     )?;
-    Ok(row.get(0))
+    Ok(row.map(|row| row.get(0)))
 }
 
 /// Whether this role may create a table in a schema.

@@ -100,6 +100,18 @@ pub(crate) const SINCE_BEGIN: &str = "(pg_catalog.date_part('epoch', pg_catalog.
 /// The prepared statement by which a session records the migration whose transaction it is in.
 const RECORD: &str = "\"xtask: record\"";
 
+/// What the statements that write the history fail with where they did not write exactly one row: a
+/// policy, a trigger or a row that is there twice made them. 22012 is division_by_zero; one statement
+/// that fails by itself costs no round trip, and the migration is rolled back with it.
+pub(crate) const NOT_ONE_ROW: &str = "22012";
+
+/// One row written, or an error, see [`NOT_ONE_ROW`].
+fn exactly_one(write: &str) -> String {
+    format!(
+        "WITH written AS ({write} RETURNING 1) SELECT 1 OPERATOR(pg_catalog./) CASE WHEN pg_catalog.count(*) OPERATOR(pg_catalog.=) 1 THEN 1 ELSE 0 END FROM written"
+    )
+}
+
 /// The statement that records a migration. `execution_time` is an SQL expression, in nanoseconds.
 pub(crate) fn insert_sql(
     table: &str,
@@ -124,10 +136,10 @@ pub(crate) fn execute_sql(migration: &Migration) -> String {
 }
 
 fn insert(table: &str, installed_on: Timestamp, key: &str, execution_time: &str) -> String {
-    format!(
+    exactly_one(&format!(
         "INSERT INTO {table} (version, description, checksum, installed_on, success, execution_time) \
          VALUES ({key}, '{installed_on}', true, {execution_time})"
-    )
+    ))
 }
 
 /// Version, description and checksum.
@@ -146,7 +158,9 @@ fn key(migration: &Migration) -> String {
 
 /// The statement that forgets a migration.
 pub(crate) fn delete_sql(table: &str, version: i64) -> String {
-    format!("DELETE FROM {table} WHERE version = {version}")
+    exactly_one(&format!(
+        "DELETE FROM {table} WHERE version OPERATOR(pg_catalog.=) {version}"
+    ))
 }
 
 /// `"Weird ""name"""`, always quoted.

@@ -71,7 +71,7 @@ pub(crate) fn run(db: &mut Database, ui: &Ui, seeding: &Seeding<'_>) -> Result {
             .hint("cargo xtask db-migrate")
             .into());
     };
-    if seeding.logins && !catalog::has_column(db, users.oid, "last_login_at")? {
+    if seeding.logins && catalog::column_number(db, users.oid, "last_login_at")?.is_none() {
         return Err(Failure::failed("`users` has no column `last_login_at` yet")
             .sqlstate("42703")
             .hint("cargo xtask db-migrate, then: cargo xtask db-seed --logins")

@@ -92,6 +92,11 @@ pub(crate) enum Effect {
     Update {
         table: ObjectName,
     },
+    /// `DROP` of anything that is neither table, index nor schema: `view`, `type`, `function`, ….
+    DropObject {
+        kind: String,
+        name: ObjectName,
+    },
     /// Code runs that cannot be seen from here (`DO`, `CALL`, a function in a `SELECT`,
     /// `CREATE EXTENSION`, a cascade), or the statement was not understood: may do anything.
     Opaque,
@@ -108,6 +113,15 @@ pub(crate) enum ReindexTarget {
 }
 
 impl ObjectName {
+    /// Without its schema where that is the one to which names without one lead: `public.users` and
+    /// `users` are one table.
+    pub(crate) fn within(&self, schema: Option<&str>) -> ObjectName {
+        ObjectName {
+            schema: self.schema.clone().filter(|own| Some(&**own) != schema),
+            name: self.name.clone(),
+        }
+    }
+
     /// Reads a name as it would be written in SQL; `None` if it is not one name.
     pub(crate) fn parse(written: &str) -> Option<ObjectName> {
         let tokens = significant(written);
@@ -171,6 +185,69 @@ pub(crate) fn of(text: &str, statement: &Statement) -> Vec<Effect> {
         Some(effects) => effects,
         None => vec![Effect::Opaque],
     }
+}
+
+/// Whether a statement destroys nothing, whatever it meets: it makes things, or changes rules without
+/// touching a value, and runs no code. Whatever is not known to be like that may destroy something.
+pub(crate) fn destroys_nothing(text: &str, statement: &Statement) -> bool {
+    let mut cursor = Cursor::new(text, &statement.tokens);
+    let runs_code = cursor.calls_function();
+    match cursor.next_word().as_deref() {
+        Some("comment" | "grant" | "revoke" | "analyze" | "lock" | "savepoint" | "release") => true,
+        Some("set") => !cursor.contains("track_counts"),
+        Some("create") => {
+            cursor.eat_all(&["or", "replace"]);
+            match cursor.next_word().as_deref() {
+                // A default is computed when a row comes; rows come with AS.
+                Some("table" | "unlogged") => {
+                    !["select", "execute", "values", "with"]
+                        .iter()
+                        .any(|word| cursor.contains(word))
+                        && !cursor.contains_all(&["as", "table"])
+                }
+                Some("index") => !runs_code,
+                Some("unique") => !runs_code,
+                Some("schema") => !cursor.contains("create"),
+                Some("view" | "function" | "procedure" | "type" | "domain" | "sequence") => true,
+                _ => false,
+            }
+        }
+        Some("alter") => {
+            cursor.eat("table") && !runs_code && alters_without_loss(cursor).unwrap_or(false)
+        }
+        _ => false,
+    }
+}
+
+/// Whether every action of an `ALTER TABLE` is one that keeps every value, and runs no code.
+fn alters_without_loss(mut cursor: Cursor<'_>) -> Option<bool> {
+    cursor.eat_all(&["if", "exists"]);
+    cursor.relation()?;
+    while !cursor.at_end() {
+        let mut action = cursor.take_list_item();
+        let harmless = match action.next_word()?.as_str() {
+            "add" => {
+                let column = action.eat("column");
+                action.eat_all(&["if", "not", "exists"]);
+                (column || !action.at_constraint()) && !action.contains("check")
+            }
+            "rename" | "owner" | "validate" | "enable" | "disable" => true,
+            "drop" => action.eat("constraint") && !action.contains("cascade"),
+            "alter" => {
+                action.eat("column");
+                action.identifier()?;
+                action.eat_all(&["set", "not", "null"])
+                    || action.eat_all(&["drop", "not", "null"])
+                    || action.eat_all(&["set", "default"])
+                    || action.eat_all(&["drop", "default"])
+            }
+            _ => false,
+        };
+        if !harmless {
+            return Some(false);
+        }
+    }
+    Some(true)
 }
 
 /// What follows the table's name in a `CREATE INDEX`: `USING btree (…) WHERE …`.
@@ -403,6 +480,20 @@ fn drop_objects(mut cursor: Cursor<'_>) -> Option<Vec<Effect>> {
         "owned" | "database" => None,
         // Columns of a dropped type, a sequence's defaults: only the catalog knows.
         _ if cascade => None,
+        "view" | "type" | "domain" | "sequence" | "extension" | "function" | "procedure"
+        | "routine" | "aggregate" => {
+            let name = cursor.name()?;
+            Some(vec![Effect::DropObject { kind, name }])
+        }
+        "materialized" | "foreign" => {
+            let what = cursor.next_word()?;
+            cursor.eat_all(&["if", "exists"]);
+            let kind = format!("{kind} {what}");
+            Some(vec![Effect::DropObject {
+                kind,
+                name: cursor.name()?,
+            }])
+        }
         _ => Some(Vec::new()),
     }
 }
@@ -558,6 +649,18 @@ impl<'a> Cursor<'a> {
     fn contains(&self, word: &str) -> bool {
         let mut words = self.tokens.iter().filter_map(|token| token.word(self.text));
         words.any(|found| found == word)
+    }
+
+    /// Whether these unquoted words come anywhere, one after the other.
+    fn contains_all(&self, words: &[&str]) -> bool {
+        let mut ahead = self.clone();
+        while !ahead.at_end() {
+            if ahead.eat_all(words) {
+                return true;
+            }
+            ahead.skip();
+        }
+        false
     }
 
     /// Whether a constraint of a table comes next, where a column could.
@@ -777,6 +880,7 @@ mod tests {
             Effect::Truncate { table } => format!("truncate {table}"),
             Effect::Delete { table } => format!("delete {table}"),
             Effect::Update { table } => format!("update {table}"),
+            Effect::DropObject { kind, name } => format!("drop {kind} {name}"),
             Effect::Opaque => "opaque".to_owned(),
             Effect::Other => "other".to_owned(),
         }
@@ -864,7 +968,11 @@ mod tests {
                 "DROP SCHEMA IF EXISTS a, b CASCADE",
                 &["drop schema a cascade", "drop schema b cascade"],
             ),
-            ("DROP VIEW v", &["other"]),
+            ("DROP VIEW v", &["drop view v"]),
+            (
+                "DROP MATERIALIZED VIEW IF EXISTS a.v; DROP FUNCTION f(int); DROP ROLE r",
+                &["drop materialized view a.v", "drop function f", "other"],
+            ),
             ("DROP TYPE t CASCADE", &["opaque"]),
             ("DROP OWNED BY x", &["opaque"]),
             (
@@ -941,6 +1049,54 @@ mod tests {
         ];
         for (text, expected) in table {
             assert_eq!(effects(text), *expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_called_harmless_makes_things_and_runs_no_code() {
+        let harmless = [
+            "CREATE TABLE t (id int PRIMARY KEY, at timestamptz DEFAULT now(), CHECK (id > 0))",
+            "CREATE UNLOGGED TABLE t (a int GENERATED ALWAYS AS IDENTITY)",
+            "ALTER TABLE t ADD COLUMN IF NOT EXISTS a int DEFAULT 3, ADD b text",
+            "ALTER TABLE t ALTER a SET NOT NULL, ALTER COLUMN b DROP DEFAULT, DROP CONSTRAINT c",
+            "ALTER TABLE t RENAME TO u",
+            "CREATE UNIQUE INDEX ON t (a)",
+            "COMMENT ON TABLE t IS 'x'",
+            "SET LOCAL lock_timeout = 100",
+            "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'DELETE FROM t'",
+        ];
+        let doubtful = [
+            "CREATE TABLE t AS SELECT f()",
+            "CREATE TABLE t AS TABLE u",
+            "CREATE TABLE t AS EXECUTE p",
+            "ALTER TABLE t ADD COLUMN a uuid DEFAULT gen_random_uuid()",
+            "ALTER TABLE t ADD CONSTRAINT c CHECK (a > 0)",
+            "ALTER TABLE t ADD COLUMN a int, DROP COLUMN b",
+            "ALTER TABLE t ALTER a TYPE int",
+            "ALTER TABLE t DROP CONSTRAINT c CASCADE",
+            "ALTER TABLE t SET UNLOGGED",
+            "ALTER TYPE t DROP ATTRIBUTE a CASCADE",
+            "CREATE INDEX ON t (f(a))",
+            "CREATE SCHEMA s CREATE TABLE t ()",
+            "CREATE EXTENSION e",
+            "SET track_counts = off",
+            "INSERT INTO t VALUES (1)",
+            "UPDATE t SET a = 1",
+            "DELETE FROM t",
+            "TRUNCATE t",
+            "DROP TABLE t",
+            "DROP VIEW v",
+            "SELECT 1",
+            "DO $$ $$",
+            "REFRESH MATERIALIZED VIEW v",
+            "COPY t FROM '/file'",
+            "nonsense",
+        ];
+        for (texts, expected) in [(&harmless[..], true), (&doubtful[..], false)] {
+            for text in texts {
+                let statements = sql::split(text).unwrap();
+                assert_eq!(destroys_nothing(text, &statements[0]), expected, "{text}");
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod effects;
 pub(crate) mod history;
+pub(crate) mod names;
 pub(crate) mod plan;
 pub(crate) mod script;
 pub(crate) mod source;

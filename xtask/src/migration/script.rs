@@ -14,7 +14,7 @@ use super::sql::{self, Statement, Token};
 const NO_TRANSACTION: &str = "-- no-transaction";
 
 /// What a directive may say.
-const DIRECTIVES: [&str; 3] = ["backup", "baseline", "next"];
+const DIRECTIVES: [&str; 4] = ["backup", "baseline", "lossless", "next"];
 
 /// A file that can be run.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub(crate) struct Directives {
     pub(crate) backup: Vec<String>,
     /// `baseline`: this is the schema as it stood when the tool was adopted.
     pub(crate) baseline: bool,
+    /// `lossless`: outside a transaction, what cannot be read from the file destroys nothing.
+    pub(crate) lossless: bool,
     /// `next deploy the application`: what is left for a person after this, in their words.
     pub(crate) next: Vec<String>,
 }
@@ -79,7 +81,7 @@ impl Script {
             problems: Vec::new(),
         };
         let transactional = check.first_line();
-        let directives = check.comments();
+        let directives = check.comments(transactional);
         let statements = check.statements(transactional);
         if check.problems.is_empty() {
             Ok(Script {
@@ -122,6 +124,20 @@ impl Script {
                     .iter()
                     .any(|effect| matches!(effect, Effect::Opaque | Effect::Other))
         })
+    }
+
+    /// Whether every statement is known to destroy nothing, see [`effects::destroys_nothing`].
+    pub(crate) fn destroys_nothing(&self) -> bool {
+        let mut statements = self.statements.iter();
+        statements.all(|statement| effects::destroys_nothing(&self.text, statement))
+    }
+
+    /// The first statement of which the text does not say what it does.
+    pub(crate) fn unreadable(&self) -> Option<&Statement> {
+        let unreadable = |(statement, effects): (_, Vec<Effect>)| {
+            effects.contains(&Effect::Opaque).then_some(statement)
+        };
+        self.effects().find_map(unreadable)
     }
 
     /// Each statement with what it does.
@@ -200,7 +216,7 @@ impl Check<'_> {
     }
 
     /// Reads the directives, and finds the comments that were meant to be one and are not.
-    fn comments(&mut self) -> Directives {
+    fn comments(&mut self, transactional: bool) -> Directives {
         let mut directives = Directives::default();
         let mut in_head = true;
         for token in sql::lex(self.text) {
@@ -226,7 +242,7 @@ impl Check<'_> {
             self.misplaced_no_transaction(&token, comment);
             if let Some(content) = self.directive(&token, comment) {
                 if in_head {
-                    self.read_directive(&token, content, &mut directives);
+                    self.read_directive(&token, content, transactional, &mut directives);
                 } else {
                     self.problem(
                         token.range.start,
@@ -292,7 +308,13 @@ impl Check<'_> {
         None
     }
 
-    fn read_directive(&mut self, token: &Token, content: &str, directives: &mut Directives) {
+    fn read_directive(
+        &mut self,
+        token: &Token,
+        content: &str,
+        transactional: bool,
+        directives: &mut Directives,
+    ) {
         let (name, argument) = match content.split_once(char::is_whitespace) {
             Some((name, argument)) => (name, argument.trim()),
             None => (content, ""),
@@ -326,6 +348,17 @@ impl Check<'_> {
                 "say what is left for a person to do, `-- xtask: next deploy the application`",
             ),
             ("next", _) => directives.next.push(argument.to_owned()),
+            ("lossless", _) if transactional => self.problem(
+                at,
+                "the directive `lossless` has no effect in a file that runs in a transaction",
+                "remove it: before its transaction commits, the server is asked what it has destroyed",
+            ),
+            ("lossless", _) if argument.is_empty() => directives.lossless = true,
+            ("lossless", _) => self.problem(
+                at,
+                format!("the directive `lossless` takes nothing after it, and this has `{argument}`"),
+                "write `-- xtask: lossless`, and remarks on a line of their own",
+            ),
             (_, Role::Down) => self.problem(
                 at,
                 "a down file cannot be a baseline",
@@ -492,8 +525,8 @@ fn suggestion(name: &str) -> String {
         .filter(|&(distance, _)| distance <= 3);
     match nearest {
         Some((_, known)) => format!("did you mean `-- xtask: {known}`?"),
-        None => "the directives are `-- xtask: backup TABLE, …`, `-- xtask: baseline` and \
-             `-- xtask: next WHAT IS LEFT TO DO`"
+        None => "the directives are `-- xtask: backup TABLE, …`, `-- xtask: baseline`, \
+             `-- xtask: lossless` and `-- xtask: next WHAT IS LEFT TO DO`"
             .to_owned(),
     }
 }
@@ -601,6 +634,8 @@ mod tests {
             ["users", "App.\"E v\"", "sessions"]
         );
         assert!(script.directives.baseline);
+        let lossless = "-- no-transaction\n-- xtask: lossless\nCALL p();";
+        assert!(parse(lossless, Role::Down).unwrap().directives.lossless);
         let down = parse("-- xtask: backup users\n", Role::Down).unwrap();
         assert_eq!(down.directives.backup, ["users"]);
         let prose = parse("-- xtask makes a backup first\nSELECT 1;", Role::Up).unwrap();
@@ -640,6 +675,16 @@ mod tests {
                 Role::Up,
                 "-- xtask: baseline now\n",
                 "1:1: the directive `baseline` takes nothing",
+            ),
+            (
+                Role::Down,
+                "-- xtask: lossless\nDO $$ $$;",
+                "1:1: the directive `lossless` has no effect",
+            ),
+            (
+                Role::Up,
+                "-- no-transaction\n-- xtask: lossless, really\nCALL p();",
+                "2:1: unknown directive `lossless,`",
             ),
             (
                 Role::Down,

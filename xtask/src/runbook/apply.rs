@@ -8,22 +8,30 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use jiff::Timestamp;
 
+use serde::Deserialize;
+
+use super::backup::Taken;
 use super::build_watch::BuildWatch;
+use super::checks::{self, Checks};
+use super::guard::{self, Changes, Guard};
 use super::lock_wait::{Waiter, locked_by};
-use super::preflight::Touched;
-use super::verify::{self, Checked};
+use super::losses;
+use super::preflight::{self, Touched};
+use super::stall::{self, StallWatch};
+use super::verify;
 use super::{excerpt, failures, indexes};
-use crate::database::activity::{self, Waiting};
-use crate::database::{Database, catalog, history, lock, pooler};
+use crate::Context;
+use crate::database::activity::{self, Stalled, Waiting};
+use crate::database::catalog::{self, Relation};
+use crate::database::{Database, history, lock, pooler};
 use crate::error::{Failure, Kind, Result};
 use crate::flags::Locks;
 use crate::interrupt;
-use crate::migration::effects::{self, Effect};
+use crate::migration::effects::{self, Effect, ObjectName};
 use crate::migration::history::lock_id;
 use crate::migration::script::Script;
 use crate::migration::source::Migration;
 use crate::migration::sql::{self, Statement};
-use crate::tools::Tools;
 use crate::tools::psql::{Chunk, Reply, Session, SessionError};
 use crate::tools::sql_error::ServerMessage;
 use crate::ui::Ui;
@@ -67,11 +75,12 @@ pub(crate) struct Effort {
 
 /// Runs migrations through one psql session, which is opened when it is first needed.
 pub(crate) struct Runner<'a> {
+    ctx: &'a Context,
     pub(crate) db: &'a mut Database,
-    pub(crate) tools: &'a Tools,
     pub(crate) ui: &'a Ui,
     pub(crate) locks: Locks,
-    pub(crate) application_name: &'a str,
+    /// What is kept of what the run destroys.
+    pub(crate) guard: Guard,
     /// The command to run again: `cargo xtask db-migrate`.
     again: String,
     /// When this run started, by the server's clock: every migration of a run has the same.
@@ -83,31 +92,53 @@ pub(crate) struct Runner<'a> {
     prepared: bool,
     /// Versions of the migrations that psql has been fed and not come to.
     ahead: VecDeque<i64>,
+    /// Whether the session has run a transaction whose rows were counted.
+    counted: bool,
+    /// Who waited too long for the last statement, which was cancelled for it.
+    stalled: Option<Stalled>,
     /// After an interrupt: what runs now mends, and is not to be cancelled.
     cleaning: bool,
 }
 
+/// What one try of a migration's transaction came to.
+enum Try {
+    Committed,
+    /// It was rolled back: a lock was not to be had.
+    Locked(Box<SessionError>),
+    /// It was rolled back; what it destroys is kept now.
+    Kept,
+}
+
+/// What psql is asked before a transaction commits.
+#[derive(Deserialize)]
+struct Answer {
+    checks: Vec<checks::Rows>,
+    /// None where the transaction is known to destroy nothing.
+    changes: Option<Changes>,
+}
+
 impl<'a> Runner<'a> {
     pub(crate) fn new(
+        ctx: &'a Context,
         db: &'a mut Database,
-        tools: &'a Tools,
-        ui: &'a Ui,
         locks: Locks,
-        application_name: &'a str,
+        guard: Guard,
     ) -> Runner<'a> {
         let installed_on = db.server.clock;
         Runner {
+            ctx,
             db,
-            tools,
-            ui,
+            ui: &ctx.ui,
             locks,
-            application_name,
-            again: format!("cargo {application_name}"),
+            guard,
+            again: format!("cargo {}", ctx.application_name),
             installed_on,
             session: None,
             used: false,
             prepared: false,
             ahead: VecDeque::new(),
+            counted: false,
+            stalled: None,
             cleaning: false,
         }
     }
@@ -131,11 +162,20 @@ impl<'a> Runner<'a> {
         })
     }
 
-    /// Ends the psql session in order.
-    pub(crate) fn finish(self) {
+    /// Ends the psql session in order; returns what was kept.
+    pub(crate) fn finish(self) -> Guard {
         if let Some(session) = self.session {
             session.close();
         }
+        self.guard
+    }
+
+    /// Backs up a table on the native connection.
+    ///
+    /// # Errors
+    /// If it cannot be backed up, or the backup cannot be proven.
+    pub(crate) fn back_up(&mut self, table: &Relation) -> Result<&Taken> {
+        self.guard.back_up(self.ctx, self.db, table)
     }
 
     /// Makes the history table if it is not there.
@@ -148,7 +188,7 @@ impl<'a> Runner<'a> {
         }
         let table = history::table(self.db);
         let chunk = Chunk {
-            before: history::create_sql(&table),
+            before: format!("{}{}", self.patient(), history::create_sql(&table)),
             ..Chunk::default()
         };
         self.feed(&chunk, &mut |_, _, _| {})?
@@ -168,7 +208,7 @@ impl<'a> Runner<'a> {
             .map(|migration| format!("{} \\; ", self.row(migration, Direction::Up, "0")))
             .collect();
         let chunk = Chunk {
-            before: format!("BEGIN \\; {rows}COMMIT;\n"),
+            before: format!("{}BEGIN \\; {rows}COMMIT;\n", self.patient()),
             ..Chunk::default()
         };
         self.feed(&chunk, &mut |_, _, _| {})?
@@ -193,6 +233,7 @@ impl<'a> Runner<'a> {
     ) -> Result<Effort> {
         let script = script(migration, direction)?;
         let started = Instant::now();
+        self.prepare(script, direction)?;
         let mut effort = if script.transactional {
             self.in_transaction(migration, script, upcoming, direction)
         } else {
@@ -200,6 +241,36 @@ impl<'a> Runner<'a> {
         }?;
         effort.duration = started.elapsed();
         Ok(effort)
+    }
+
+    /// What a file asks to be backed up, at the moment when it runs; and what it destroys by its own
+    /// words, where nobody can be asked before it takes effect.
+    fn prepare(&mut self, script: &Script, direction: Direction) -> Result {
+        let mut tables = Vec::new();
+        for written in &script.directives.backup {
+            let Some(name) = ObjectName::parse(written) else {
+                continue;
+            };
+            match catalog::find(self.db, &name)? {
+                Some(table) if self.guard.has_backed_up(&table) => {}
+                Some(table) => tables.push(table),
+                None if preflight::may_have_dropped(script, &name) => {}
+                None => return Err(preflight::names_no_table(self.db, script, &name)?.into()),
+            }
+        }
+        if !script.transactional && !script.destroys_nothing() {
+            let forecast = losses::forecast(self.db, [script], direction)?;
+            let lost = forecast.tables.into_iter();
+            tables.extend(lost.filter(|table| !self.guard.has_kept(table)));
+        }
+        for table in tables {
+            if !self.guard.has_kept(&table) {
+                preflight::can_be_backed_up(self.db, &table)?;
+                let backup = self.back_up(&table)?.clone();
+                announce(self.ui, &backup);
+            }
+        }
+        Ok(())
     }
 
     /// `BEGIN`, the file, its history row, `COMMIT`: tried as a whole until it gets its locks.
@@ -210,42 +281,67 @@ impl<'a> Runner<'a> {
         upcoming: &[&Migration],
         direction: Direction,
     ) -> Result<Effort> {
-        let checks = checks(migration, direction);
         let again = self.again.clone();
         let mut waiter = Waiter::new(self.locks, locked_by(script), &again);
-        let reply = loop {
-            if self.ahead.pop_front() != Some(migration.version) {
-                interrupt::check()?;
-                if indexes::accepts_any(script) {
-                    indexes::before(self, script)?;
-                }
-                if let Err(error) = self.send_transaction(migration, script, direction)? {
-                    return Err(self.failed(migration, script, direction, &error).into());
-                }
-            }
-            if checks.is_none() {
-                self.feed_ahead(upcoming, direction)?;
-            }
+        loop {
             let mut seen = Waiting::default();
-            match self.receive(&mut |client, pid, _| seen.update(client, pid)) {
-                Ok(reply) => break reply,
-                Err(error) if is_lock_failure(&error.message) && !interrupt::requested() => {
+            match self.try_transaction(migration, script, upcoming, direction, &mut seen)? {
+                Try::Committed => return Ok(waiter.effort()),
+                Try::Kept => {}
+                Try::Locked(error) => {
                     waiter.watch(self.db, self.ui, &seen, || excerpt::of(script, &error))?;
                 }
-                Err(error) => {
-                    let of_check = checks.as_ref().and_then(|checks| checks.failure(&error));
-                    return Err(of_check
-                        .unwrap_or_else(|| self.failed(migration, script, direction, &error))
-                        .into());
-                }
+            }
+        }
+    }
+
+    fn try_transaction(
+        &mut self,
+        migration: &Migration,
+        script: &Script,
+        upcoming: &[&Migration],
+        direction: Direction,
+        seen: &mut Waiting,
+    ) -> Result<Try> {
+        if self.ahead.pop_front() != Some(migration.version) {
+            interrupt::check()?;
+            if indexes::accepts_any(script) {
+                indexes::before(self, script)?;
+            }
+            if let Err(error) = self.send_transaction(migration, script, direction)? {
+                return Err(self.failed(migration, script, direction, &error).into());
+            }
+        }
+        let commits_by_itself = self.commits_by_itself(migration, script, direction);
+        if commits_by_itself {
+            self.feed_ahead(upcoming, direction)?;
+        }
+        let checks = checks(migration, direction);
+        let reply = match self.receive(&mut |client, pid, _| seen.update(client, pid)) {
+            Ok(reply) => reply,
+            Err(error) if self.is_lock_failure(&error.message) => return Ok(Try::Locked(error)),
+            Err(error) => {
+                let of_check = checks.as_ref().and_then(|checks| checks.failure(&error));
+                return Err(of_check
+                    .unwrap_or_else(|| self.failed(migration, script, direction, &error))
+                    .into());
             }
         };
         self.tell(&reply);
+        if commits_by_itself {
+            return Ok(Try::Committed);
+        }
+
+        // Whatever ends this here drops the session, and that rolls the transaction back.
+        let Some(session) = self.session.take() else {
+            return Err(anyhow::anyhow!("psql is gone"));
+        };
+        let answer = reply.value.as_deref().unwrap_or_default();
+        let answer: Answer =
+            serde_json::from_str(answer).context("cannot read what psql answers")?;
         if let Some(checks) = &checks {
-            let checked = checks.outcome(migration.version, reply.value.as_deref())?;
+            let checked = checks.outcome(migration.version, answer.checks);
             if let Some(failure) = verify::failed(&not_as_it_should_be(migration), &checked) {
-                // Dropping the session rolls the transaction back.
-                self.session = None;
                 return Err(failure
                     .state(format!("`{}` was rolled back", migration.stem))
                     .hint(format!(
@@ -254,15 +350,110 @@ impl<'a> Runner<'a> {
                     ))
                     .into());
             }
-            interrupt::check()?;
-            let chunk = Chunk {
-                before: self.commit(migration, script, direction),
-                ..Chunk::default()
-            };
-            self.feed(&chunk, &mut |_, _, _| {})?
-                .map_err(|error| self.failed(migration, script, direction, &error))?;
         }
-        Ok(waiter.effort())
+        let verdict = match &answer.changes {
+            Some(changes) => Some(self.guard.judge(self.db, changes, direction)?),
+            None => None,
+        };
+        interrupt::check()?;
+        self.session = Some(session);
+        if let Some(verdict) = &verdict
+            && !self.settles(migration, &verdict.destroyed)?
+        {
+            return Ok(Try::Kept);
+        }
+        let chunk = Chunk {
+            before: self.commit(migration, script, direction),
+            ..Chunk::default()
+        };
+        if let Err(error) = self.feed(&chunk, &mut |client, pid, _| seen.update(client, pid))? {
+            return match self.is_lock_failure(&error.message) {
+                true => Ok(Try::Locked(error)),
+                false => Err(self.failed(migration, script, direction, &error).into()),
+            };
+        }
+        if let Some(verdict) = &verdict {
+            for updated in &verdict.updated {
+                self.ui.info("Updated", updated);
+            }
+            self.guard.committed(verdict);
+        }
+        Ok(Try::Committed)
+    }
+
+    /// Whether all that a transaction has destroyed is kept, or not to be. If not, it was rolled back,
+    /// what it destroys was backed up, and it may be tried again.
+    ///
+    /// # Errors
+    /// If something cannot be backed up, or a person does not want to lose it.
+    fn settles(&mut self, migration: &Migration, destroyed: &[guard::Destroyed]) -> Result<bool> {
+        let unkept = self.guard.unkept(destroyed);
+        if unkept.is_empty() {
+            return Ok(true);
+        }
+        let stem = &migration.stem;
+        if self.guard.no_backup() && self.ui.assumes_yes() {
+            for destroyed in &unkept {
+                self.ui.warn(format_args!(
+                    "`{stem}` destroys what is in no backup: {destroyed}"
+                ));
+            }
+            self.guard.give_up(&unkept);
+            return Ok(true);
+        }
+        // Nobody waits for our locks while a backup is taken, or a person thinks.
+        let chunk = Chunk {
+            before: "ROLLBACK;\n".to_owned(),
+            ..Chunk::default()
+        };
+        self.feed(&chunk, &mut |_, _, _| {})?
+            .map_err(|error| server_failure(&error.message))
+            .context("cannot roll back")?;
+        let rolled_back = format!("`{stem}` was rolled back: it has changed nothing");
+        for destroyed in &unkept {
+            self.ui
+                .info("Guard", format_args!("`{stem}` destroys {destroyed}"));
+        }
+        if self.guard.no_backup() {
+            let question = format!("Apply `{stem}`, and lose that for good?");
+            let hint = format!("{} --no-backup --yes", self.again);
+            let agreed = self
+                .ui
+                .confirm(&question, &hint)
+                .map_err(|error| failures::from_error(&error).state(&rolled_back))?;
+            if !agreed {
+                return Err(Failure::failed(format!("`{stem}` was not run"))
+                    .cause("the answer was no")
+                    .state(rolled_back)
+                    .hint(format!("with a backup: {}", self.again))
+                    .into());
+            }
+            self.guard.give_up(&unkept);
+            return Ok(false);
+        }
+        self.ui.more("it was rolled back, to back that up first");
+        let taken = self
+            .guard
+            .keep(self.ctx, self.db, &unkept)
+            .map_err(|error| {
+                failures::from_error(&error.context(format!("cannot keep what `{stem}` destroys")))
+                    .state(rolled_back)
+                    .hint(format!("or lose it: {} --no-backup", self.again))
+            })?;
+        for backup in &taken {
+            announce(self.ui, backup);
+        }
+        Ok(false)
+    }
+
+    /// Whether a transaction needs no look at it before it commits.
+    fn commits_by_itself(
+        &self,
+        migration: &Migration,
+        script: &Script,
+        direction: Direction,
+    ) -> bool {
+        checks(migration, direction).is_none() && !self.guard.must_ask(script)
     }
 
     /// A failed transaction. Where the session was lost, it may have been committed all the same.
@@ -273,12 +464,12 @@ impl<'a> Runner<'a> {
         direction: Direction,
         error: &SessionError,
     ) -> Failure {
-        let failure = script_failure(script, direction, error);
+        let failure = self.explain(script, direction, error);
         let sqlstate = failure.sqlstate.as_deref().unwrap_or("08006");
         let is_lost = ["08", "57P"]
             .iter()
             .any(|class| sqlstate.starts_with(class));
-        if !is_lost || failure.kind == Kind::Interrupted {
+        if !is_lost || matches!(failure.kind, Kind::Interrupted | Kind::Busy) {
             return failure;
         }
         let stem = &migration.stem;
@@ -314,11 +505,7 @@ impl<'a> Runner<'a> {
         script: &Script,
         direction: Direction,
     ) -> Result<Result<(), Box<SessionError>>> {
-        let lock_timeout = format!(
-            "SET LOCAL lock_timeout = {}",
-            self.locks.lock_timeout.as_millis()
-        );
-        let checks = checks(migration, direction);
+        let lock_timeout = self.lock_timeout();
         let text = script.for_psql();
         if let Err(error) = self.connect()? {
             return Ok(Err(error));
@@ -328,17 +515,35 @@ impl<'a> Runner<'a> {
             let table = history::table(self.db);
             before.push_str(&history::prepare_sql(&table, self.installed_on));
         }
-        let chunk = Chunk {
-            before,
-            lead: format!("BEGIN \\; {lock_timeout} \\;"),
+        let begin = format!("BEGIN \\; {lock_timeout}");
+        let mut chunk = Chunk {
             body: Some(&text),
-            after: match &checks {
-                // Checks see what db-verify sees later: none of the migration's own settings.
-                Some(checks) => format!("{CLEAN} \\; {lock_timeout};\n{}", checks.sql),
-                None => self.commit(migration, script, direction),
-            },
-            value: checks.as_ref().map(|_| "checks"),
+            ..Chunk::default()
         };
+        if self.commits_by_itself(migration, script, direction) {
+            chunk.lead = format!("{begin} \\;");
+            chunk.after = self.commit(migration, script, direction);
+        } else {
+            let asks = self.guard.must_ask(script);
+            let checks = checks(migration, direction);
+            if asks && self.counted {
+                before.push_str(&format!("{begin};\n{}", guard::BASELINE));
+            } else {
+                before.push_str(guard::NO_BASELINE);
+                chunk.lead = format!("{begin} \\;");
+            }
+            self.counted |= asks;
+            // Checks see what db-verify sees later: none of the migration's own settings.
+            chunk.after = format!(
+                "{CLEAN} \\; {lock_timeout};\n{}{}\\set answer '{{\"checks\":' {} ',\"changes\":' {} '}}'\n",
+                checks.as_ref().map_or("", |checks| &checks.sql),
+                if asks { guard::QUESTION } else { "" },
+                if checks.is_some() { ":checks" } else { "'[]'" },
+                if asks { ":changes" } else { "null" },
+            );
+            chunk.value = Some("answer");
+        }
+        chunk.before = before;
         self.used = script.may_change_session();
         if let Some(session) = &mut self.session {
             session.send(&chunk);
@@ -347,7 +552,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Feeds psql small migrations that come next, so that it need not wait for us between them. Not
-    /// those with checks, or with an index to look at first: they are decided here.
+    /// those that are to be looked at first: they are decided here.
     fn feed_ahead(&mut self, upcoming: &[&Migration], direction: Direction) -> Result {
         while self.ahead.len() < AHEAD && !interrupt::requested() {
             let Some(next) = upcoming.get(self.ahead.len()) else {
@@ -355,7 +560,9 @@ impl<'a> Runner<'a> {
             };
             let script = script(next, direction)?;
             let small = script.text.len() <= AHEAD_BYTES;
-            let looks = indexes::accepts_any(script) || checks(next, direction).is_some();
+            let looks = indexes::accepts_any(script)
+                || !script.directives.backup.is_empty()
+                || !self.commits_by_itself(next, script, direction);
             if !script.transactional || !small || looks {
                 break;
             }
@@ -417,11 +624,14 @@ impl<'a> Runner<'a> {
         let row = self.row(migration, direction, &nanoseconds.to_string());
         let chunk = Chunk {
             // Also the setting that makes transactions read-only.
-            before: format!("{CLEAN} \\; BEGIN;\n{row} \\; COMMIT;\n"),
+            before: format!("{CLEAN};\n{}BEGIN;\n{row} \\; COMMIT;\n", self.patient()),
             ..Chunk::default()
         };
         self.feed(&chunk, &mut |_, _, _| {})?
-            .map_err(|error| script_failure(script, direction, &error))?;
+            .map_err(|error| self.explain(script, direction, &error))?;
+        if !script.destroys_nothing() {
+            self.guard.ran_unasked();
+        }
         Ok(waiter.effort())
     }
 
@@ -475,7 +685,7 @@ impl<'a> Runner<'a> {
             })?;
             let gave_up = watch.and_then(|watch| watch.gave_up);
             let mut reply = outcome.map_err(|error| {
-                let failure = script_failure(script, direction, &error);
+                let failure = self.explain(script, direction, &error);
                 match failure.sqlstate {
                     None if failure.kind != Kind::Interrupted => failure.cause(GOES_ON),
                     _ => failure,
@@ -496,15 +706,15 @@ impl<'a> Runner<'a> {
             if let Some(session) = gave_up {
                 return Err(waiter.gave_up(&session).into());
             }
-            if !is_lock_failure(&error.message) || interrupt::requested() {
-                return Err(script_failure(script, direction, &error).into());
+            if !self.is_lock_failure(&error.message) {
+                return Err(self.explain(script, direction, &error).into());
             }
             if concurrent {
                 // Of two sessions that waited for each other the server ended this one's build: what
                 // that has left goes, and it begins anew.
                 deadlocks += 1;
                 if deadlocks > DEADLOCKS {
-                    return Err(script_failure(script, direction, &error).into());
+                    return Err(self.explain(script, direction, &error).into());
                 }
                 indexes::before(self, script)?;
                 continue;
@@ -560,8 +770,23 @@ impl<'a> Runner<'a> {
             true => history::execute_sql(migration),
             false => self.row(migration, direction, history::SINCE_BEGIN),
         };
-        // A migration may have left another role or search path behind.
-        format!("{CLEAN} \\; {row} \\; COMMIT;\n")
+        // A migration may have left another role or search path behind. What RESET goes back to would
+        // wait for the history without end, and with the migration's locks.
+        format!(
+            "{CLEAN} \\; {} \\; {row} \\; COMMIT;\n",
+            self.lock_timeout()
+        )
+    }
+
+    /// Within a transaction: nothing is waited for longer than a try takes.
+    fn lock_timeout(&self) -> String {
+        let milliseconds = self.locks.lock_timeout.as_millis();
+        format!("SET LOCAL lock_timeout = {milliseconds}")
+    }
+
+    /// Where no strong lock is held: a wait that still ends.
+    fn patient(&self) -> String {
+        format!("SET lock_timeout = {};\n", self.db.lock_wait.as_millis())
     }
 
     /// The statement that writes the history row, or on the way down removes it.
@@ -622,8 +847,8 @@ impl<'a> Runner<'a> {
         let mut session = match self.session.take() {
             Some(session) => session,
             None => {
-                (self.used, self.prepared) = (false, false);
-                start_psql(self.tools, self.db, self.application_name)?
+                (self.used, self.prepared, self.counted) = (false, false, false);
+                start_psql(self.ctx, self.db)?
             }
         };
         if session.backend_pid() == 0 {
@@ -676,6 +901,7 @@ impl<'a> Runner<'a> {
         let client = &mut self.db.client;
         let cleaning = self.cleaning;
         let mut cancelled: Option<Duration> = None;
+        let mut stall = StallWatch::new(self.locks);
         let outcome = session.receive(&mut |elapsed| {
             // Again and again: the first may have met the moment between two statements.
             let due = cancelled.is_none_or(|last| elapsed >= last + CANCEL_EVERY);
@@ -683,14 +909,56 @@ impl<'a> Runner<'a> {
                 cancelled = Some(elapsed);
                 let _ = activity::cancel(client, pid);
             }
+            if !cleaning {
+                stall.look(client, pid, elapsed);
+            }
             look(client, pid, elapsed);
         });
+        self.stalled = stall.stalled();
         match outcome {
             Ok(_) => self.session = Some(session),
             // psql ends at the first error: what was fed behind it never runs.
             Err(_) => self.ahead.clear(),
         }
         outcome
+    }
+
+    /// Whether a try may be repeated: 55P03 is lock_not_available, 40P01 deadlock_detected.
+    fn is_lock_failure(&self, message: &ServerMessage) -> bool {
+        matches!(message.sqlstate.as_deref(), Some("55P03" | "40P01"))
+            && self.stalled.is_none()
+            && !interrupt::requested()
+    }
+
+    /// A failed statement of a migration: what was attempted, where in the file, and why.
+    fn explain(&self, script: &Script, direction: Direction, error: &SessionError) -> Failure {
+        let path = script.path.display();
+        if interrupt::requested() {
+            return Failure::interrupted(format!("`{path}` was cancelled on the server"));
+        }
+        if let Some(stalled) = &self.stalled {
+            let statement = excerpt::statement_of(script, error);
+            let safe_form = statement.and_then(|statement| stall::safe_form(script, statement));
+            let mut failure = stall::failure(
+                &format!("`{path}` was cancelled"),
+                stalled,
+                safe_form,
+                &self.again,
+            );
+            failure.excerpt = excerpt::of(script, error);
+            return failure;
+        }
+        let of_history = error.after_line.is_some() || error.body_line.is_none();
+        if of_history && error.message.sqlstate.as_deref() == Some(history::NOT_ONE_ROW) {
+            let table = history::table(self.db);
+            return Failure::failed(format!(
+                "cannot write `{}` into the history table `{table}`",
+                path
+            ))
+            .cause("not exactly one row was written: a trigger, a policy or another session has changed what there is")
+            .hint(format!("look at it: cargo xtask db-psql -- -c '\\d {table}', then: {}", self.again));
+        }
+        script_failure(script, direction, error)
     }
 
     /// What the server had to say: that something was there already is worth knowing.
@@ -720,6 +988,15 @@ fn is_prepared(script: &Script, direction: Direction) -> bool {
     direction == Direction::Up && !script.may_change_session()
 }
 
+/// Says that a backup was taken in the midst of a run.
+pub(crate) fn announce(ui: &Ui, taken: &Taken) {
+    ui.status("Backed up", taken.summary());
+    ui.command(&super::backup::command(
+        &taken.table,
+        &taken.file.display().to_string(),
+    ));
+}
+
 fn not_as_it_should_be(migration: &Migration) -> String {
     format!("`{}` is not as it should be", migration.stem)
 }
@@ -728,9 +1005,9 @@ fn not_as_it_should_be(migration: &Migration) -> String {
 ///
 /// # Errors
 /// If there is no psql.
-pub(crate) fn start_psql(tools: &Tools, db: &Database, application_name: &str) -> Result<Session> {
-    let name = lock::psql_name(application_name);
-    Session::start(&tools.psql()?, &db.target, &name, &db.session_options)
+pub(crate) fn start_psql(ctx: &Context, db: &Database) -> Result<Session> {
+    let name = lock::psql_name(&ctx.application_name);
+    Session::start(&ctx.tools().psql()?, &db.target, &name, &db.session_options)
 }
 
 /// The script of this direction.
@@ -748,105 +1025,8 @@ pub(crate) fn script(migration: &Migration, direction: Direction) -> Result<&Scr
     }
 }
 
-/// 55P03 lock_not_available, and 40P01 deadlock_detected, after which a transaction may be tried again.
-fn is_lock_failure(message: &ServerMessage) -> bool {
-    matches!(message.sqlstate.as_deref(), Some("55P03" | "40P01"))
-}
-
 /// Undoes what a migration may have left behind for the rest of its session.
 const CLEAN: &str = "RESET SESSION AUTHORIZATION \\; RESET ROLE \\; RESET ALL";
-
-/// The checks of a verify file for psql: one query each, whose rows, as JSON, end up together in the
-/// variable `checks`.
-struct Checks<'a> {
-    verify: &'a Script,
-    sql: String,
-    /// The line of `sql` on which each query ends.
-    ends: Vec<usize>,
-}
-
-impl<'a> Checks<'a> {
-    fn of(verify: &'a Script) -> Checks<'a> {
-        let (mut sql, mut all, mut ends) = (String::new(), String::new(), Vec::new());
-        for (index, statement) in verify.statements.iter().enumerate() {
-            let text = statement.text(&verify.text);
-            let text = sql::for_psql(text, &[]);
-            // The empty half of the union says which columns a check has.
-            sql.push_str(&format!(
-                "SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(\"check\", ok)), '[]') AS check_{index} FROM (SELECT '' AS \"check\", true AS ok WHERE false UNION ALL (\n\
-                 {text}\n\
-                 )) AS checks \\gset\n"
-            ));
-            ends.push(sql.matches('\n').count());
-            let comma = if index > 0 { "','" } else { "" };
-            all.push_str(&format!(" {comma} :check_{index}"));
-        }
-        sql.push_str(&format!("\\set checks '['{all} ']'\n"));
-        Checks { verify, sql, ends }
-    }
-
-    /// What the variable `checks` holds.
-    ///
-    /// # Errors
-    /// If it is not what [`Checks::of`] makes psql put there.
-    fn outcome(&self, version: i64, json: Option<&str>) -> Result<Vec<Checked>> {
-        let queries: Vec<Vec<(Option<String>, Option<bool>)>> =
-            serde_json::from_str(json.unwrap_or("[]")).context("cannot read the checks' result")?;
-        let mut checked = Vec::new();
-        for (statement, rows) in self.verify.statements.iter().zip(queries) {
-            if rows.is_empty() {
-                checked.push(verify::no_row(version, self.verify, statement));
-            }
-            checked.extend(rows.into_iter().map(|(check, ok)| Checked {
-                version,
-                check: check.unwrap_or_default(),
-                ok: ok.unwrap_or(false),
-            }));
-        }
-        Ok(checked)
-    }
-
-    /// The failure of a check that cannot be run, if it is one.
-    fn failure(&self, error: &SessionError) -> Option<Failure> {
-        // The first line of `after` is ours.
-        let line = error.after_line?.checked_sub(1)?;
-        let index = self.ends.iter().position(|&end| line <= end)?;
-        let statement = &self.verify.statements[index];
-        let mut message = error.message.clone();
-        message.position = message.position.and_then(|mut position| {
-            position.line = position.line.checked_sub(1).filter(|&line| line > 0)?;
-            Some(position)
-        });
-        let server = server_failure(&message);
-        let mut failure = Failure {
-            message: format!("cannot run a check of `{}`", self.verify.path.display()),
-            sqlstate: server.sqlstate,
-            causes: [vec![server.message], server.causes].concat(),
-            ..Failure::default()
-        };
-        failure.excerpt = excerpt::of(
-            self.verify,
-            &SessionError {
-                message,
-                body_line: None,
-                after_line: None,
-                led: false,
-                statement: Some(statement.range.start),
-            },
-        );
-        // syntax_error, datatype_mismatch and invalid_column_reference come of other columns.
-        let misshapen = ["42601", "42804", "42P10"];
-        let is_misshapen = failure
-            .sqlstate
-            .as_deref()
-            .is_some_and(|code| misshapen.contains(&code));
-        if is_misshapen {
-            failure.kind = Kind::Usage;
-            return Some(failure.hint(verify::SHAPE));
-        }
-        Some(failure.hint("mend the check, then: cargo xtask db-migrate"))
-    }
-}
 
 /// A message of the server as a failure.
 pub(crate) fn server_failure(message: &ServerMessage) -> Failure {
@@ -872,15 +1052,6 @@ pub(crate) fn server_failure(message: &ServerMessage) -> Failure {
 
 /// A failed statement of a migration: what was attempted, where in the file, and why.
 fn script_failure(script: &Script, direction: Direction, error: &SessionError) -> Failure {
-    if interrupt::requested() {
-        return Failure {
-            kind: Kind::Interrupted,
-            ..Failure::interrupted(format!(
-                "`{}` was cancelled on the server",
-                script.path.display()
-            ))
-        };
-    }
     let verb = match direction {
         Direction::Up => "apply",
         Direction::Down => "undo",

@@ -52,6 +52,18 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
+    /// What it holds, where it is and how it was proven, for people.
+    pub(crate) fn summary(&self) -> String {
+        format!(
+            "{}: {}, {} in {} ({})",
+            self.table,
+            ui::plural(self.rows, "row"),
+            ui::bytes(self.bytes),
+            self.file.display(),
+            self.proven()
+        )
+    }
+
     /// How it was proven, for people.
     pub(crate) fn proven(&self) -> &'static str {
         match self.proof {

@@ -16,16 +16,7 @@ const SHOWN_EACH_SIDE: usize = 60;
 /// psql says at which line of its input the statement ended, the server at which line of the
 /// statement the fault is. Both lines are the file's own, because files are fed as they are.
 pub(crate) fn of(script: &Script, error: &SessionError) -> Option<String> {
-    let (statements, ended_at) = match (error.statement, error.body_line) {
-        (Some(start), _) => {
-            let alone = script
-                .statements
-                .iter()
-                .find(|one| one.range.start == start)?;
-            (vec![alone], end_line(script, alone))
-        }
-        (None, line) => (ending_on(script, line?), line?),
-    };
+    let (statements, ended_at) = failed_of(script, error)?;
     let (&last, before) = statements.split_last()?;
     let message = &error.message;
     let byte = match (&message.position, &message.query) {
@@ -48,6 +39,26 @@ pub(crate) fn of(script: &Script, error: &SessionError) -> Option<String> {
         None if before.is_empty() => pointer(script, last.range.start),
         // Without a position nothing tells the statements of one line apart.
         None => line_of(script, ended_at, statements.len()),
+    })
+}
+
+/// The statement that failed, if it is the only one that may have.
+pub(crate) fn statement_of<'s>(script: &'s Script, error: &SessionError) -> Option<&'s Statement> {
+    match failed_of(script, error)?.0[..] {
+        [statement] => Some(statement),
+        _ => None,
+    }
+}
+
+/// Those of which one has failed, and the line on which they end.
+fn failed_of<'s>(script: &'s Script, error: &SessionError) -> Option<(Vec<&'s Statement>, usize)> {
+    Some(match (error.statement, error.body_line) {
+        (Some(start), _) => {
+            let mut statements = script.statements.iter();
+            let alone = statements.find(|one| one.range.start == start)?;
+            (vec![alone], end_line(script, alone))
+        }
+        (None, line) => (ending_on(script, line?), line?),
     })
 }
 

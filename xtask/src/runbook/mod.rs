@@ -4,15 +4,19 @@
 pub(crate) mod apply;
 pub(crate) mod backup;
 mod build_watch;
+mod checks;
 mod excerpt;
 pub(crate) mod failures;
+pub(crate) mod guard;
 pub(crate) mod indexes;
 mod lock_wait;
+mod losses;
 pub(crate) mod preflight;
 mod proof;
 pub(crate) mod report;
 pub(crate) mod restore;
 mod run;
+mod stall;
 pub(crate) mod steps;
 pub(crate) mod verify;
 

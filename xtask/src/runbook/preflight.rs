@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::losses;
 use crate::database::catalog::{self, Relation};
 use crate::database::{Database, OLDEST_SERVER, Server, activity, history};
 use crate::error::{Failure, Result};
 use crate::migration::effects::{self, Effect, ObjectName};
+use crate::migration::names::Names;
 use crate::migration::script::Script;
 use crate::ui;
 
@@ -18,8 +20,11 @@ pub(crate) const LONG_TRANSACTION: Duration = Duration::from_secs(5);
 /// What the scripts of a run touch that is there before the run.
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
-    /// Tables to back up, as the directives name them.
+    /// Tables to back up, as the directives name them, under the names that they have now.
     pub(crate) backup: BTreeSet<ObjectName>,
+    /// Likewise, where they need not be there: an interrupted run may have dropped them, or an earlier
+    /// statement that cannot be read may make them.
+    pub(crate) backup_if_there: BTreeSet<ObjectName>,
     /// Tables that are altered.
     pub(crate) altered: BTreeSet<ObjectName>,
     /// Tables that get an index, and whether concurrently.
@@ -30,66 +35,64 @@ pub(crate) struct Touched {
 
 impl Touched {
     /// Reads the scripts in the order in which they are going to run. What an earlier one creates
-    /// need not be there, what an earlier one drops may be; after a statement that may do anything
+    /// need not be there, what an earlier one drops may be, what it renames has its old name; after a statement that may do anything
     /// (`DO`, `CALL`), nothing can be said of later ones but what they create and back up.
     /// `schema` is where names without one lead.
     pub(crate) fn by<'a>(
         scripts: impl IntoIterator<Item = &'a Script>,
         schema: Option<&str>,
     ) -> Touched {
-        // `public.users` and `users` are one table.
-        let same = |name: &ObjectName| ObjectName {
-            schema: name.schema.clone().filter(|name| Some(&**name) != schema),
-            name: name.name.clone(),
-        };
         let mut touched = Touched::default();
-        let (mut made, mut gone) = (BTreeSet::new(), BTreeSet::new());
-        let mut opaque = false;
+        let mut names = Names::new(schema);
         for script in scripts {
-            let named = script.directives.backup.iter();
-            let named = named.filter_map(|name| ObjectName::parse(name));
-            touched
-                .backup
-                .extend(named.filter(|name| !made.contains(&same(name))));
+            touched.backs_up(script, &names);
             for (_, effects) in script.effects() {
                 for effect in effects {
-                    match effect {
+                    match &effect {
                         Effect::CreateTable {
                             table,
-                            if_not_exists,
-                        } => {
-                            made.insert(same(&table));
-                            if !if_not_exists && !gone.contains(&same(&table)) {
-                                touched.created.insert(table);
-                            }
-                        }
-                        Effect::DropTable { table, .. } => {
-                            gone.insert(same(&table));
-                        }
-                        Effect::RenameTable { table, to } => {
-                            gone.insert(same(&table));
-                            made.insert(same(&to));
+                            if_not_exists: false,
+                        } if !names.is_gone(table) => {
+                            touched.created.insert(table.clone());
                         }
                         Effect::AlterTable {
                             table,
                             if_exists: false,
-                        } if !opaque && !made.contains(&same(&table)) => {
-                            touched.altered.insert(table);
+                        } if !names.may_be_made(table) => {
+                            touched.altered.extend(names.before(table))
                         }
                         Effect::CreateIndex {
                             table,
                             concurrently,
                             ..
-                        } if !opaque && !made.contains(&same(&table)) => {
-                            touched.indexed.insert((table, concurrently));
+                        } if !names.may_be_made(table) => {
+                            let table = names.before(table);
+                            let indexed = table.map(|table| (table, *concurrently));
+                            touched.indexed.extend(indexed);
                         }
-                        Effect::Opaque => opaque = true,
                         _ => {}
                     }
+                    names.follow(&effect);
                 }
             }
         }
         touched
+    }
+
+    fn backs_up(&mut self, script: &Script, names: &Names<'_>) {
+        for written in &script.directives.backup {
+            let Some(table) = ObjectName::parse(written) else {
+                continue;
+            };
+            let Some(before) = names.before(&table) else {
+                continue;
+            };
+            if names.may_be_made(&table) || may_have_dropped(script, &table) {
+                self.backup_if_there.insert(before);
+            } else {
+                self.backup.insert(before);
+            }
+        }
     }
 
     /// The tables that are there before the scripts run.
@@ -97,6 +100,44 @@ impl Touched {
         let indexed = self.indexed.iter().map(|(table, _)| table);
         self.altered.iter().chain(indexed).chain(&self.backup)
     }
+}
+
+/// Whether an earlier, interrupted run of the same script may have dropped or renamed a table: in a
+/// transaction it has not.
+pub(super) fn may_have_dropped(script: &Script, table: &ObjectName) -> bool {
+    let mut effects = script.effects().flat_map(|(_, effects)| effects);
+    !script.transactional
+        && effects.any(|effect| match effect {
+            Effect::DropTable { table: dropped, .. }
+            | Effect::RenameTable { table: dropped, .. } => dropped == *table,
+            Effect::DropSchema { schema, .. } => table.schema.as_ref() == Some(&schema),
+            Effect::Opaque => true,
+            _ => false,
+        })
+}
+
+/// A script that runs outside a transaction says by its text alone what it destroys: there is no moment
+/// before it takes effect at which the server could be asked.
+///
+/// # Errors
+/// If it has a statement that cannot be read, and does not say what to back up for it.
+pub(crate) fn readable(script: &Script) -> Result {
+    let Some(statement) = script.unreadable() else {
+        return Ok(());
+    };
+    if script.transactional || script.directives.lossless || !script.directives.backup.is_empty() {
+        return Ok(());
+    }
+    let path = script.path.display();
+    Err(Failure::usage(format!("`{path}` may destroy what is in no backup"))
+        .cause(format!(
+            "it runs outside a transaction, and what {} does cannot be read from it",
+            losses::place(script, statement)
+        ))
+        .state("nothing was changed")
+        .hint(format!("let {path} run in a transaction, where the server is asked what it destroys: remove its first line; then: cargo xtask db-migrate --dry-run"))
+        .hint("or say in its head what to back up, `-- xtask: backup TABLE`, or that it destroys nothing, `-- xtask: lossless`; then: cargo xtask db-migrate --dry-run")
+        .into())
 }
 
 /// The server is one that this works with, and may be written to.
@@ -344,6 +385,22 @@ fn not_readable(db: &mut Database, relation: &Relation) -> Result<Failure> {
             read.join(", "),
             effects::quote(user)
         )))
+}
+
+/// A directive of this script names no table at the moment when it runs.
+pub(super) fn names_no_table(
+    db: &mut Database,
+    script: &Script,
+    name: &ObjectName,
+) -> Result<Failure> {
+    let elsewhere = catalog::schemas_with(db, &name.name)?;
+    let mut failure = missing_table(db, name, &elsewhere);
+    failure.causes.insert(0, failure.message);
+    failure.message = format!(
+        "cannot back up `{name}`, as {} asks for",
+        script.path.display()
+    );
+    Ok(failure.state("this migration has changed nothing"))
 }
 
 pub(crate) fn missing_table(db: &Database, name: &ObjectName, elsewhere: &[String]) -> Failure {

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::apply::{Direction, Effort, Runner, script, start_psql};
-use super::backup::{self, Taken};
+use super::apply::{Direction, Effort, Runner, announce, script, start_psql};
+use super::backup::Taken;
+use super::guard::{self, Guard};
+use super::losses::{self, Forecast};
 use super::preflight::{self, Touched};
-use super::steps::{self, Action, Loss, Step};
+use super::steps::{self, Action, Step};
 use super::verify::{self, Checked};
 use super::{failures, report};
 use crate::Context;
@@ -20,6 +22,7 @@ use crate::flags::{BackupFlags, Locks};
 use crate::interrupt;
 use crate::migration::history::Applied;
 use crate::migration::plan::{self, Down};
+use crate::migration::script::Script;
 use crate::migration::source::{Folder, Migration};
 use crate::tools::psql::Session;
 use crate::ui;
@@ -103,13 +106,10 @@ pub(crate) fn migrate(
 
     let psql = match options.dry_run {
         true => None,
-        false => Some(start_psql(ctx.tools(), db, &ctx.application_name).map_err(unchanged)?),
+        false => Some(start_psql(ctx, db).map_err(unchanged)?),
     };
-    let scripts = pending.iter().map(|migration| &migration.up);
-    let mut touched = Touched::by(scripts, db.server.schema.as_deref());
-    if options.backup.no_backup {
-        touched.backup.clear();
-    }
+    let scripts: Vec<_> = pending.iter().map(|migration| &migration.up).collect();
+    let touched = Touched::by(scripts.iter().copied(), db.server.schema.as_deref());
     preflight::history_rights(db)?;
     preflight::not_adopted(db, &touched, !applied.is_empty())?;
     preflight::tables(db, &touched)?;
@@ -125,7 +125,9 @@ pub(crate) fn migrate(
         ctx.ui.info("Notice", line);
     }
 
-    let backups = tables_to_back_up(ctx, db, options, &touched)?;
+    let mut guard = Guard::new(options.backup);
+    let forecast = show_losses(ctx, db, &scripts, Direction::Up, options)?;
+    let backups = tables_to_back_up(ctx, db, options, &touched, forecast, &mut guard)?;
     let steps = steps::of_run(Direction::Up, backups, &pending, pending.clone())?;
     let Some(psql) = psql else {
         print_plan(ctx, db, &steps);
@@ -137,7 +139,7 @@ pub(crate) fn migrate(
             options,
         ));
     };
-    let outcome = run_steps(ctx, db, Direction::Up, steps, psql, options, started)?;
+    let outcome = run_steps(ctx, db, Direction::Up, steps, psql, guard, options, started)?;
     report::finish(ctx, &pending, db, &outcome, options.reports)?;
     Ok(outcome)
 }
@@ -174,15 +176,7 @@ pub(crate) fn rollback(
         .iter()
         .map(|migration| script(migration, Direction::Down))
         .collect::<Result<_>>()?;
-    let mut touched = Touched::by(scripts.iter().copied(), db.server.schema.as_deref());
-    // What is gone already needs no backup: a rollback that was interrupted goes on.
-    let mut present = std::collections::BTreeSet::new();
-    for name in touched.backup {
-        if !options.backup.no_backup && catalog::find(db, &name)?.is_some() {
-            present.insert(name);
-        }
-    }
-    touched.backup = present;
+    let touched = Touched::by(scripts.iter().copied(), db.server.schema.as_deref());
     preflight::history_rights(db)?;
     preflight::tables(db, &touched)?;
     ctx.ui.status(
@@ -193,13 +187,9 @@ pub(crate) fn rollback(
             preflight::summary(&touched)
         ),
     );
-    let losses: Vec<Loss> = scripts
-        .iter()
-        .flat_map(|script| steps::losses(script))
-        .collect();
-    show_losses(ctx, db, &losses)?;
-
-    let backups = tables_to_back_up(ctx, db, options, &touched)?;
+    let mut guard = Guard::new(options.backup);
+    let forecast = show_losses(ctx, db, &scripts, Direction::Down, options)?;
+    let backups = tables_to_back_up(ctx, db, options, &touched, forecast, &mut guard)?;
     let remaining = remaining(folder, &applied, &undone);
     let steps = steps::of_run(Direction::Down, backups, &undone, remaining)?;
     if options.dry_run {
@@ -224,8 +214,17 @@ pub(crate) fn rollback(
             .hint("cargo xtask db-rollback --dry-run")
             .into());
     }
-    let psql = start_psql(ctx.tools(), db, &ctx.application_name).map_err(unchanged)?;
-    let outcome = run_steps(ctx, db, Direction::Down, steps, psql, options, started)?;
+    let psql = start_psql(ctx, db).map_err(unchanged)?;
+    let outcome = run_steps(
+        ctx,
+        db,
+        Direction::Down,
+        steps,
+        psql,
+        guard,
+        options,
+        started,
+    )?;
     report::finish_rollback(ctx, db, &outcome, options.reports)?;
     Ok(outcome)
 }
@@ -237,11 +236,11 @@ fn run_steps(
     direction: Direction,
     steps: Vec<Step<'_>>,
     psql: Session,
+    guard: Guard,
     options: &Options<'_>,
     started: Instant,
 ) -> Result<Outcome> {
     let mut outcome = Outcome::of(db, direction, started, options);
-    let tools = ctx.tools();
     let (verb_done, verb_now) = match direction {
         Direction::Up => ("Applied", "applied"),
         Direction::Down => ("Undid", "undone"),
@@ -255,8 +254,7 @@ fn run_steps(
         .collect();
     // psql connects before anything is written: where a proxy makes a session lock worthless, that
     // is found out now.
-    let mut runner =
-        Runner::new(db, tools, &ctx.ui, options.locks, &ctx.application_name).with_psql(psql);
+    let mut runner = Runner::new(ctx, db, options.locks, guard).with_psql(psql);
     runner.open().map_err(unchanged)?;
     // The backups come first, on the native connection; then psql takes over.
     let (before, rest): (Vec<_>, Vec<_>) = steps
@@ -268,29 +266,12 @@ fn run_steps(
             continue;
         };
         let at = Instant::now();
-        let taken =
-            backup::take(ctx, runner.db, relation, options.backup.proof).map_err(unchanged)?;
-        let what = format!(
-            "{}: {}, {} in {} ({})",
-            taken.table,
-            ui::plural(taken.rows, "row"),
-            ui::bytes(taken.bytes),
-            taken.file.display(),
-            taken.proven()
-        );
-        ctx.ui.status(
-            "Backed up",
-            format_args!("{what}  {}", ui::time(at.elapsed())),
-        );
-        ctx.ui.command(&backup::command(
-            &taken.table,
-            &taken.file.display().to_string(),
-        ));
-        outcome
-            .summary
-            .push(report::Line::new(format!("Backed up {what}"), at.elapsed()));
-        outcome.backups.push(taken);
+        let taken = runner.back_up(relation).map_err(unchanged)?;
+        announce(&ctx.ui, taken);
+        let what = format!("Backed up {}", taken.summary());
+        outcome.summary.push(report::Line::new(what, at.elapsed()));
     }
+    runner.guard.look(runner.db).map_err(unchanged)?;
 
     if direction == Direction::Up {
         runner.ensure_history()?;
@@ -300,7 +281,15 @@ fn run_steps(
             continue;
         };
         let upcoming = &changes[outcome.steps.len() + 1..];
+        let known = runner.guard.backups.len();
         let result = runner.run(migration, upcoming, direction);
+        for taken in &runner.guard.backups[known..] {
+            let what = format!("Backed up {}", taken.summary());
+            // Its time is part of the migration's.
+            outcome
+                .summary
+                .push(report::Line::new(what, Duration::ZERO));
+        }
         let effort = result.map_err(|error| {
             let failure = failures::from_error(&error);
             half_way(failure, verb_now, &changes, outcome.steps.len(), direction)
@@ -318,7 +307,7 @@ fn run_steps(
         ctx.ui.command(&step.command);
         outcome.add(migration, effort, verb_done);
     }
-    runner.finish();
+    outcome.backups = runner.finish().backups;
 
     for step in &rest {
         let Action::Verify(migrations) = &step.action else {
@@ -357,36 +346,33 @@ fn run_steps(
     Ok(outcome)
 }
 
-/// Which tables a run backs up: those that the directives name, and that are there; what a foreign
-/// key refers to comes first, as it must when they are restored.
+/// Which tables a run backs up before it changes anything: those that the directives name, and those
+/// that hold what the scripts say they destroy.
 ///
 /// # Errors
-/// If one is no table, or there is no room for them.
+/// If one cannot be backed up, or there is no room for them.
 fn tables_to_back_up(
     ctx: &Context,
     db: &mut Database,
     options: &Options<'_>,
     touched: &Touched,
+    forecast: Forecast,
+    guard: &mut Guard,
 ) -> Result<Vec<Relation>> {
+    for (table, column) in forecast.empty {
+        guard.found_empty(table, column);
+    }
     if options.backup.no_backup {
         return Ok(Vec::new());
     }
-    let names: Vec<String> = touched.backup.iter().map(ToString::to_string).collect();
-    let mut waiting = Vec::new();
-    for table in backup::tables(db, &names)? {
-        let referenced = catalog::referenced_tables(db, table.oid)?;
-        waiting.push((table, referenced));
+    let mut names: Vec<String> = touched.backup.iter().map(ToString::to_string).collect();
+    for table in catalog::existing(db, &touched.backup_if_there)? {
+        names.push(table.qualified());
     }
-    let mut tables: Vec<Relation> = Vec::new();
-    while !waiting.is_empty() {
-        let is_waiting = |oid: &u32| waiting.iter().any(|(table, _)| table.oid == *oid);
-        // In a circle any may be the first.
-        let next = waiting
-            .iter()
-            .position(|(_, referenced)| !referenced.iter().any(is_waiting))
-            .unwrap_or(0);
-        tables.push(waiting.remove(next).0);
-    }
+    // The rows of a partitioned table are its partitions': the guard finds which.
+    let tables = forecast.tables.iter().filter(|table| table.kind == 'r');
+    names.extend(tables.map(Relation::qualified));
+    let tables = guard::in_order_of_references(db, &names)?;
     if !tables.is_empty() {
         preflight::room(&ctx.config.backups, &tables)?;
     }
@@ -407,39 +393,47 @@ fn remaining<'f>(
         .collect()
 }
 
-/// Says what will be dropped, and how many values that is.
-fn show_losses(ctx: &Context, db: &mut Database, losses: &[Loss]) -> Result {
-    for loss in losses {
-        let text = match loss {
-            Loss::Index(name) => format!("index `{name}`"),
-            Loss::Rows(table) => format!("rows of `{table}`, as the down file says"),
-            Loss::Table(table) => match catalog::find(db, table)? {
-                Some(relation) => {
-                    let (rows, _) = catalog::count_values(db, &relation.qualified(), None)?;
-                    format!(
-                        "table `{}` with {}",
-                        relation.qualified(),
-                        ui::plural(rows, "row")
-                    )
-                }
-                None => format!("table `{table}`, which is gone already"),
-            },
-            Loss::Column(table, column) => match catalog::find(db, table)? {
-                Some(relation) if catalog::has_column(db, relation.oid, column)? => {
-                    let table = relation.qualified();
-                    let (rows, values) = catalog::count_values(db, &table, Some(column))?;
-                    format!(
-                        "column `{table}.{column}`: {} of {} values",
-                        ui::count(values),
-                        ui::count(rows)
-                    )
-                }
-                _ => format!("column `{table}.{column}`, which is gone already"),
-            },
-        };
-        ctx.ui.info("Will drop", text);
+/// Says what will be destroyed, and how many values that is. Where nothing of it is to be kept, a
+/// person has to agree.
+fn show_losses(
+    ctx: &Context,
+    db: &mut Database,
+    scripts: &[&Script],
+    direction: Direction,
+    options: &Options<'_>,
+) -> Result<Forecast> {
+    let no_backup = options.backup.no_backup;
+    if !no_backup {
+        for script in scripts {
+            preflight::readable(script)?;
+        }
     }
-    Ok(())
+    let forecast = losses::forecast(db, scripts.iter().copied(), direction)?;
+    let verb = if no_backup { "Will lose" } else { "Will drop" };
+    for line in &forecast.lines {
+        ctx.ui.info(verb, line);
+    }
+    // A rollback asks anyway.
+    if !no_backup || forecast.tables.is_empty() || options.dry_run || direction == Direction::Down {
+        return Ok(forecast);
+    }
+    let names: Vec<String> = forecast.tables.iter().map(Relation::qualified).collect();
+    let question = format!(
+        "Destroy that in {}, and keep no backup of {}?",
+        db.server,
+        names.join(", ")
+    );
+    if !ctx
+        .ui
+        .confirm(&question, "cargo xtask db-migrate --no-backup --yes")?
+    {
+        return Err(Failure::failed("not migrated")
+            .cause("the answer was no")
+            .state("nothing was changed")
+            .hint("with a backup: cargo xtask db-migrate")
+            .into());
+    }
+    Ok(forecast)
 }
 
 fn print_plan(ctx: &Context, db: &Database, steps: &[Step<'_>]) {

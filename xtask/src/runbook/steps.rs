@@ -5,7 +5,6 @@ use super::apply::{Direction, script};
 use super::backup;
 use crate::database::catalog::Relation;
 use crate::error::Result;
-use crate::migration::effects::Effect;
 use crate::migration::script::Script;
 use crate::migration::source::Migration;
 
@@ -114,28 +113,4 @@ fn head_comment(script: &Script) -> Option<String> {
         .filter(|line| !line.is_empty() && *line != "no-transaction" && !line.starts_with("xtask:"))
         .collect();
     (!lines.is_empty()).then(|| lines.join(" "))
-}
-
-/// What undoing drops, so that it can be counted before it is lost.
-pub(crate) enum Loss {
-    Table(crate::migration::effects::ObjectName),
-    Column(crate::migration::effects::ObjectName, String),
-    Index(crate::migration::effects::ObjectName),
-    /// `DELETE`, `TRUNCATE` and the like: how much they take cannot be told before.
-    Rows(crate::migration::effects::ObjectName),
-}
-
-/// What a script drops, in its order.
-pub(crate) fn losses(script: &Script) -> Vec<Loss> {
-    script
-        .effects()
-        .flat_map(|(_, effects)| effects)
-        .filter_map(|effect| match effect {
-            Effect::DropTable { table, .. } => Some(Loss::Table(table)),
-            Effect::DropColumn { table, column, .. } => Some(Loss::Column(table, column)),
-            Effect::DropIndex { name, .. } => Some(Loss::Index(name)),
-            Effect::Truncate { table } | Effect::Delete { table } => Some(Loss::Rows(table)),
-            _ => None,
-        })
-        .collect()
 }

@@ -1,0 +1,134 @@
+//! What tables were called before the statements of a run that make, drop and rename them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::effects::{Effect, ObjectName};
+
+/// Follows statements in the order in which they run.
+pub(crate) struct Names<'s> {
+    /// Where names without a schema lead.
+    schema: Option<&'s str>,
+    made: BTreeSet<ObjectName>,
+    /// Made, unless they were there.
+    made_if_missing: BTreeSet<ObjectName>,
+    gone: BTreeSet<ObjectName>,
+    renamed: BTreeMap<ObjectName, ObjectName>,
+    /// Whether a statement may have done anything.
+    pub(crate) unsure: bool,
+}
+
+impl<'s> Names<'s> {
+    pub(crate) fn new(schema: Option<&'s str>) -> Names<'s> {
+        Names {
+            schema,
+            made: BTreeSet::new(),
+            made_if_missing: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            renamed: BTreeMap::new(),
+            unsure: false,
+        }
+    }
+
+    /// After this effect names mean something else.
+    pub(crate) fn follow(&mut self, effect: &Effect) {
+        match effect {
+            Effect::CreateTable {
+                table,
+                if_not_exists: true,
+            } => {
+                self.made_if_missing.insert(table.within(self.schema));
+            }
+            Effect::CreateTable {
+                table,
+                if_not_exists: false,
+            } => {
+                let table = table.within(self.schema);
+                self.renamed.remove(&table);
+                self.made.insert(table);
+            }
+            Effect::DropTable { table, .. } => {
+                self.gone.insert(table.within(self.schema));
+            }
+            Effect::RenameTable { table, to } => {
+                let (from, to) = (table.within(self.schema), to.within(self.schema));
+                self.gone.insert(from.clone());
+                if self.made.remove(&from) {
+                    self.made.insert(to);
+                } else {
+                    let before = self.renamed.remove(&from).unwrap_or(from);
+                    self.made.remove(&to);
+                    self.renamed.insert(to, before);
+                }
+            }
+            Effect::Opaque => self.unsure = true,
+            _ => {}
+        }
+    }
+
+    /// What this table was called before the run; none where the run has made it.
+    pub(crate) fn before(&self, table: &ObjectName) -> Option<ObjectName> {
+        let name = table.within(self.schema);
+        match self.renamed.get(&name) {
+            Some(before) => Some(before.clone()),
+            None => (!self.made.contains(&name)).then(|| table.clone()),
+        }
+    }
+
+    /// Whether this table need not have been there before the run.
+    pub(crate) fn may_be_made(&self, table: &ObjectName) -> bool {
+        self.unsure || self.made_if_missing.contains(&table.within(self.schema))
+    }
+
+    /// Whether the run has dropped or renamed what had this name.
+    pub(crate) fn is_gone(&self, table: &ObjectName) -> bool {
+        self.gone.contains(&table.within(self.schema))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{effects, sql};
+    use super::*;
+
+    #[test]
+    fn a_table_is_followed_through_its_names() {
+        let before = |text: &str, name: &str| {
+            let statements = sql::split(text).unwrap();
+            let mut names = Names::new(Some("public"));
+            for effect in statements.iter().flat_map(|one| effects::of(text, one)) {
+                names.follow(&effect);
+            }
+            let before = names.before(&ObjectName::parse(name).unwrap());
+            before.map(|name| name.to_string())
+        };
+        for (text, name, expected) in [
+            ("", "users", Some("users")),
+            ("CREATE TABLE t ()", "public.t", None),
+            ("CREATE TABLE IF NOT EXISTS t ()", "t", Some("t")),
+            (
+                "ALTER TABLE users RENAME TO accounts",
+                "accounts",
+                Some("users"),
+            ),
+            (
+                "ALTER TABLE a RENAME TO b; ALTER TABLE public.b RENAME TO c",
+                "c",
+                Some("a"),
+            ),
+            ("CREATE TABLE a (); ALTER TABLE a RENAME TO b", "b", None),
+            (
+                "ALTER TABLE a RENAME TO b; CREATE TABLE a ()",
+                "b",
+                Some("a"),
+            ),
+            ("ALTER TABLE a RENAME TO b; CREATE TABLE a ()", "a", None),
+            (
+                "CREATE TABLE n (); ALTER TABLE a RENAME TO old; ALTER TABLE n RENAME TO a",
+                "a",
+                None,
+            ),
+        ] {
+            assert_eq!(before(text, name).as_deref(), expected, "{text}: {name}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! What scripts are going to destroy, as far as their statements say: counted, so that it is known
+//! before it happens. A forecast: it saves a second try, and is never the judge (see `guard`).
+
+use crate::database::Database;
+use crate::database::catalog::{self, Relation};
+use crate::error::Result;
+use crate::migration::effects::{Effect, ObjectName};
+use crate::migration::names::Names;
+use crate::migration::script::Script;
+use crate::migration::sql::{Statement, position};
+use crate::runbook::apply::Direction;
+use crate::ui;
+
+/// Something that a script destroys.
+struct Loss {
+    what: Lost,
+    /// Whether it is of a script that is not asked before it takes effect.
+    unasked: bool,
+}
+
+enum Lost {
+    Table(ObjectName),
+    Column(ObjectName, String),
+    /// `ALTER COLUMN … TYPE`: its values are converted.
+    ColumnType(ObjectName, String),
+    Index(ObjectName),
+    /// `DELETE` and `TRUNCATE`: some or all rows.
+    Rows(ObjectName),
+    /// `UPDATE` in a down file.
+    Values(ObjectName),
+    Schema(String),
+    Object(String, ObjectName),
+    /// Where it stands and how it begins.
+    Unknown(String),
+}
+
+/// What is known of it.
+#[derive(Default)]
+pub(super) struct Forecast {
+    /// For people, in the order of the statements.
+    pub(super) lines: Vec<String>,
+    /// The tables that hold what is destroyed.
+    pub(super) tables: Vec<Relation>,
+    /// Tables, or columns of them by their numbers, that hold nothing.
+    pub(super) empty: Vec<(u32, Option<i16>)>,
+}
+
+/// Counts what these scripts, in the order in which they run, destroy of what is there now.
+///
+/// # Errors
+/// If the server cannot be asked.
+pub(super) fn forecast<'a>(
+    db: &mut Database,
+    scripts: impl IntoIterator<Item = &'a Script>,
+    direction: Direction,
+) -> Result<Forecast> {
+    let losses = losses(scripts, direction, db.server.schema.as_deref());
+    let mut forecast = Forecast::default();
+    for loss in losses {
+        forecast.count(db, loss)?;
+    }
+    Ok(forecast)
+}
+
+fn losses<'a>(
+    scripts: impl IntoIterator<Item = &'a Script>,
+    direction: Direction,
+    schema: Option<&str>,
+) -> Vec<Loss> {
+    let mut names = Names::new(schema);
+    let mut losses = Vec::new();
+    for script in scripts {
+        for (statement, effects) in script.effects() {
+            for effect in effects {
+                let lost = lost(&names, script, statement, &effect, direction);
+                losses.extend(lost.map(|what| Loss {
+                    what,
+                    unasked: !script.transactional,
+                }));
+                names.follow(&effect);
+            }
+        }
+    }
+    losses
+}
+
+fn lost(
+    names: &Names<'_>,
+    script: &Script,
+    statement: &Statement,
+    effect: &Effect,
+    direction: Direction,
+) -> Option<Lost> {
+    Some(match effect {
+        Effect::DropTable { table, .. } => Lost::Table(names.before(table)?),
+        Effect::DropColumn { table, column, .. } => {
+            Lost::Column(names.before(table)?, column.clone())
+        }
+        Effect::AlterColumnType { table, column } => {
+            Lost::ColumnType(names.before(table)?, column.clone())
+        }
+        Effect::DropIndex { name, .. } => Lost::Index(name.clone()),
+        Effect::Truncate { table } | Effect::Delete { table } => Lost::Rows(names.before(table)?),
+        Effect::Update { table } if direction == Direction::Down => {
+            Lost::Values(names.before(table)?)
+        }
+        Effect::DropSchema { schema, .. } => Lost::Schema(schema.clone()),
+        Effect::DropObject { kind, name } => Lost::Object(kind.clone(), name.clone()),
+        Effect::Opaque => Lost::Unknown(place(script, statement)),
+        _ => return None,
+    })
+}
+
+/// `` `DO` at migrations/1_a.down.sql:3:1 ``.
+pub(super) fn place(script: &Script, statement: &Statement) -> String {
+    let (line, column) = position(&script.text, statement.range.start);
+    let first = statement.tokens[0].text(&script.text).to_uppercase();
+    format!("`{first}` at {}:{line}:{column}", script.path.display())
+}
+
+impl Forecast {
+    fn count(&mut self, db: &mut Database, loss: Loss) -> Result {
+        let line = match loss.what {
+            Lost::Table(name) => match catalog::find(db, &name)? {
+                Some(table) => self.rows(db, table, "table")?,
+                None => not_there("table", &name.to_string()),
+            },
+            Lost::Rows(name) => match catalog::find(db, &name)? {
+                Some(table) => self.rows(db, table, "rows of table")?,
+                None => not_there("rows of table", &name.to_string()),
+            },
+            Lost::Values(name) => match catalog::find(db, &name)? {
+                Some(table) => self.rows(db, table, "values, by an UPDATE, in table")?,
+                None => not_there("values in table", &name.to_string()),
+            },
+            Lost::Column(name, column) => self.values(db, &name, column, "column")?,
+            Lost::ColumnType(name, column) => self.values(
+                db,
+                &name,
+                column,
+                "values converted to another type in column",
+            )?,
+            Lost::Schema(schema) => return self.schema(db, &schema),
+            Lost::Index(name) => format!("index `{name}`"),
+            Lost::Object(kind, name) => format!("{kind} `{name}`"),
+            Lost::Unknown(place) => match loss.unasked {
+                true => format!(
+                    "what {place} destroys cannot be previewed, and is not found out before it takes effect"
+                ),
+                false => format!(
+                    "what {place} destroys cannot be previewed; before it is committed the server is asked, and what is not in a backup yet is backed up first"
+                ),
+            },
+        };
+        self.lines.push(line);
+        Ok(())
+    }
+
+    /// Everything in a table.
+    fn rows(&mut self, db: &mut Database, table: Relation, what: &str) -> Result<String> {
+        let name = table.qualified();
+        if !matches!(table.kind, 'r' | 'p') {
+            return Ok(format!("{} `{name}`", table.kind_name()));
+        }
+        let (rows, _) = catalog::count_values(db, &name, None)?;
+        match rows {
+            0 => self.empty.push((table.oid, None)),
+            _ => self.holds(table),
+        }
+        Ok(format!("{what} `{name}` with {}", ui::plural(rows, "row")))
+    }
+
+    fn values(
+        &mut self,
+        db: &mut Database,
+        table: &ObjectName,
+        column: String,
+        what: &str,
+    ) -> Result<String> {
+        let Some(found) = catalog::find(db, table)? else {
+            return Ok(not_there(what, &format!("{table}.{column}")));
+        };
+        let name = found.qualified();
+        let Some(number) = catalog::column_number(db, found.oid, &column)? else {
+            return Ok(not_there(what, &format!("{name}.{column}")));
+        };
+        let (rows, values) = catalog::count_values(db, &name, Some(&column))?;
+        let line = format!(
+            "{what} `{name}.{column}`: {} of {} values",
+            ui::count(values),
+            ui::count(rows)
+        );
+        match values {
+            0 => self.empty.push((found.oid, Some(number))),
+            _ => self.holds(found),
+        }
+        Ok(line)
+    }
+
+    /// Every table in a schema; where it is not dropped with CASCADE the server refuses if there is one.
+    fn schema(&mut self, db: &mut Database, schema: &str) -> Result {
+        self.lines.push(format!("schema `{schema}`"));
+        for table in catalog::tables_of(db, schema)? {
+            let line = self.rows(db, table, "table")?;
+            self.lines.push(line);
+        }
+        Ok(())
+    }
+
+    fn holds(&mut self, table: Relation) {
+        if self.tables.iter().all(|known| known.oid != table.oid) {
+            self.tables.push(table);
+        }
+    }
+}
+
+fn not_there(what: &str, name: &str) -> String {
+    format!("{what} `{name}`, which is not there now")
+}

@@ -1,0 +1,180 @@
+//! The stall budget: while a session of ours holds locks, it is watched who waits for them. When
+//! somebody who reads or writes has waited longer than the budget, our statement is cancelled, and its
+//! transaction rolled back. What a file says decides nothing here; what happens does.
+
+use std::time::Duration;
+
+use postgres::Client;
+
+use crate::database::activity::{self, Stalled};
+use crate::error::Failure;
+use crate::flags::Locks;
+use crate::migration::effects::{self, Effect};
+use crate::migration::script::Script;
+use crate::migration::sql::Statement;
+use crate::ui;
+
+/// How often it is looked who waits.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often a statement that goes on is cancelled again: the first may have met the moment between
+/// two statements.
+const CANCEL_EVERY: Duration = Duration::from_millis(100);
+
+/// Watches over one session while it works. Times are since it began to.
+pub(crate) struct StallWatch {
+    budget: Option<Duration>,
+    /// What those who wait have spent behind us in a queue is bounded by this, and comes on top.
+    lock_timeout: Duration,
+    looked: Option<Duration>,
+    /// When the session was last seen to wait for a lock itself.
+    queued: Option<Duration>,
+    /// Who had waited too long, and when the session was last cancelled for it.
+    stalled: Option<(Stalled, Duration)>,
+}
+
+impl StallWatch {
+    pub(crate) fn new(locks: Locks) -> StallWatch {
+        StallWatch {
+            budget: locks.stall_budget.0,
+            lock_timeout: locks.lock_timeout,
+            looked: None,
+            queued: None,
+            stalled: None,
+        }
+    }
+
+    /// Looks who waits for the session `pid`, if it is time, and cancels what it does for whoever has
+    /// waited too long. What cannot be seen now is seen the next time.
+    pub(crate) fn look(&mut self, client: &mut Client, pid: i32, elapsed: Duration) {
+        let Some(budget) = self.budget else { return };
+        if let Some((_, cancelled)) = &mut self.stalled {
+            if elapsed >= *cancelled + CANCEL_EVERY {
+                *cancelled = elapsed;
+                let _ = activity::cancel(client, pid);
+            }
+            return;
+        }
+        if self.looked.is_some_and(|last| elapsed < last + LOOK_EVERY) {
+            return;
+        }
+        self.looked = Some(elapsed);
+        let Ok((queues, stalled)) = activity::stalled(client, pid, budget) else {
+            return;
+        };
+        if queues {
+            self.queued = Some(elapsed);
+        }
+        let queued_lately = self.queued.is_some_and(|at| elapsed < at + budget);
+        let allowed = budget
+            + if queued_lately {
+                self.lock_timeout
+            } else {
+                Duration::ZERO
+            };
+        if let Some(stalled) = stalled.filter(|stalled| stalled.waited >= allowed) {
+            let _ = activity::cancel(client, pid);
+            self.stalled = Some((stalled, elapsed));
+        }
+    }
+
+    /// Who had waited too long, if the session was cancelled for it.
+    pub(crate) fn stalled(self) -> Option<Stalled> {
+        self.stalled.map(|(stalled, _)| stalled)
+    }
+}
+
+/// The failure that others waited too long for what was `attempted`, and what to do instead. `again`
+/// is the command that was run.
+pub(crate) fn failure(
+    attempted: &str,
+    stalled: &Stalled,
+    safe_form: Option<&str>,
+    again: &str,
+) -> Failure {
+    let wants = match stalled.mode.as_str() {
+        "AccessShareLock" => "read",
+        _ => "write",
+    };
+    let what = stalled.table.as_deref().map_or_else(
+        || format!("to {wants} a row"),
+        |table| format!("to {wants} `{table}`"),
+    );
+    let mut failure = Failure::busy(format!(
+        "{attempted}: others waited for its locks longer than the stall budget"
+    ))
+    .sqlstate("57014")
+    .cause(format!(
+        "waited {} {what}: {}",
+        ui::time(stalled.waited),
+        stalled.session
+    ));
+    if stalled.others > 0 {
+        failure = failure.cause(format!(
+            "and {} that waited as long",
+            ui::plural(stalled.others, "other session")
+        ));
+    }
+    if let Some(safe_form) = safe_form {
+        failure = failure.hint(format!("{safe_form}, then: {again}"));
+    }
+    failure.hint(format!(
+        "or, when nobody needs the table: {again} --stall-budget 30s"
+    ))
+}
+
+/// How to write a statement so that nobody waits for it, where there is a way.
+pub(crate) fn safe_form(script: &Script, statement: &Statement) -> Option<&'static str> {
+    let has = |phrase: &[&str]| {
+        let words = statement.words(&script.text);
+        words.windows(phrase.len()).any(|window| window == phrase)
+    };
+    let effects = effects::of(&script.text, statement);
+    let is = |wanted: fn(&Effect) -> bool| effects.iter().any(wanted);
+    if is(|effect| {
+        matches!(
+            effect,
+            Effect::CreateIndex {
+                concurrently: false,
+                ..
+            }
+        )
+    }) {
+        return Some(
+            "build the index without blocking writes: make the file's first line `-- no-transaction` and write CREATE INDEX CONCURRENTLY",
+        );
+    }
+    if is(|effect| matches!(effect, Effect::AlterColumnType { .. })) {
+        return Some(
+            "add a new column of that type, fill it in batches, and let a later migration drop the old one",
+        );
+    }
+    if is(|effect| matches!(effect, Effect::References { .. }))
+        || has(&["add", "check"])
+        || has(&["check"]) && has(&["add"])
+    {
+        return Some(
+            "add the constraint as NOT VALID (that takes no time), and VALIDATE CONSTRAINT in the next migration, which lets readers and writers through",
+        );
+    }
+    if has(&["set", "not", "null"]) {
+        return Some(
+            "first add CHECK (column IS NOT NULL) NOT VALID, VALIDATE it in the next migration, and then SET NOT NULL, which reads the table no more",
+        );
+    }
+    if has(&["unique"]) || has(&["primary", "key"]) {
+        return Some(
+            "build a unique index with CREATE UNIQUE INDEX CONCURRENTLY in a file of its own, then ADD CONSTRAINT … USING INDEX",
+        );
+    }
+    if is(|effect| matches!(effect, Effect::AddColumn { .. })) {
+        return Some(
+            "add the column without a default that needs computing, set the default in a second ALTER, and fill old rows in batches",
+        );
+    }
+    if is(|effect| matches!(effect, Effect::Update { .. } | Effect::Delete { .. })) {
+        return Some(
+            "change the rows in batches, each in a transaction of its own (`-- no-transaction`, one range of keys a statement)",
+        );
+    }
+    None
+}
