@@ -267,6 +267,26 @@ pub(crate) fn stalled(
     Ok((row.get(13), stalled))
 }
 
+/// Who waits for a lock that the session `pid` holds, the longest first, and how many wait behind them.
+pub(crate) fn waiting_for(client: &mut Client, pid: i32) -> Result<(Vec<Session>, u64)> {
+    let rows = client.query_typed(
+        &format!(
+            "WITH waits AS MATERIALIZED (
+                 SELECT l.pid, l.waitstart, pg_catalog.pg_blocking_pids(l.pid) AS blockers
+                 FROM pg_catalog.pg_locks AS l WHERE NOT l.granted),
+             first AS MATERIALIZED (SELECT * FROM waits WHERE $1 = ANY (blockers))
+             SELECT {COLUMNS}, NULL::text,
+                    (SELECT pg_catalog.count(DISTINCT w.pid) FROM waits AS w
+                     WHERE w.blockers && (SELECT pg_catalog.array_agg(pid) FROM first))
+             FROM first AS f JOIN pg_catalog.pg_stat_activity AS a ON a.pid = f.pid
+             ORDER BY f.waitstart"
+        ),
+        &[(&pid, Type::INT4)],
+    )?;
+    let behind = rows.first().map_or(0, |row| row.get::<_, i64>(9) as u64);
+    Ok((rows.iter().map(Session::from_row).collect(), behind))
+}
+
 /// Sessions of this database in a transaction older than `age`, oldest first, ourselves left out.
 pub(crate) fn old_transactions(client: &mut Client, age: Duration) -> Result<Vec<Session>> {
     let rows = client.query_typed(

@@ -126,7 +126,7 @@ pub(crate) fn insert_sql(
 /// (0.1 ms for each migration, PostgreSQL 15).
 pub(crate) fn prepare_sql(table: &str, installed_on: Timestamp) -> String {
     let insert = insert(table, installed_on, "$1, $2, $3", SINCE_BEGIN);
-    format!("PREPARE {RECORD} AS {insert};\n")
+    format!("PREPARE {RECORD} AS {insert}")
 }
 
 /// Records a migration as [`insert_sql`] does with [`SINCE_BEGIN`], where the session has

@@ -191,9 +191,11 @@ pub(crate) fn of(text: &str, statement: &Statement) -> Vec<Effect> {
 /// touching a value, and runs no code. Whatever is not known to be like that may destroy something.
 pub(crate) fn destroys_nothing(text: &str, statement: &Statement) -> bool {
     let mut cursor = Cursor::new(text, &statement.tokens);
-    let runs_code = cursor.calls_function();
     match cursor.next_word().as_deref() {
         Some("comment" | "grant" | "revoke" | "analyze" | "lock" | "savepoint" | "release") => true,
+        // What an index holds is in its table.
+        Some("reindex" | "vacuum") => true,
+        Some("drop") => cursor.eat("index"),
         Some("set") => !cursor.contains("track_counts"),
         Some("create") => {
             cursor.eat_all(&["or", "replace"]);
@@ -203,20 +205,35 @@ pub(crate) fn destroys_nothing(text: &str, statement: &Statement) -> bool {
                     !["select", "execute", "values", "with"]
                         .iter()
                         .any(|word| cursor.contains(word))
-                        && !cursor.contains_all(&["as", "table"])
+                        && !cursor.contains_phrase(&["as", "table"])
                 }
-                Some("index") => !runs_code,
-                Some("unique") => !runs_code,
+                Some("index") => indexes_without_code(cursor).unwrap_or(false),
+                Some("unique") => {
+                    cursor.eat("index") && indexes_without_code(cursor).unwrap_or(false)
+                }
                 Some("schema") => !cursor.contains("create"),
                 Some("view" | "function" | "procedure" | "type" | "domain" | "sequence") => true,
                 _ => false,
             }
         }
-        Some("alter") => {
-            cursor.eat("table") && !runs_code && alters_without_loss(cursor).unwrap_or(false)
-        }
+        Some("alter") => cursor.eat("table") && alters_without_loss(cursor).unwrap_or(false),
         _ => false,
     }
+}
+
+/// Whether an index is one of columns, without a function.
+fn indexes_without_code(mut cursor: Cursor<'_>) -> Option<bool> {
+    cursor.eat("concurrently");
+    cursor.eat_all(&["if", "not", "exists"]);
+    if !cursor.eat("on") {
+        cursor.identifier()?;
+        cursor.eat("on").then_some(())?;
+    }
+    cursor.relation()?;
+    if cursor.eat("using") {
+        cursor.identifier()?;
+    }
+    Some(!cursor.calls_function())
 }
 
 /// Whether every action of an `ALTER TABLE` is one that keeps every value, and runs no code.
@@ -229,7 +246,17 @@ fn alters_without_loss(mut cursor: Cursor<'_>) -> Option<bool> {
             "add" => {
                 let column = action.eat("column");
                 action.eat_all(&["if", "not", "exists"]);
-                (column || !action.at_constraint()) && !action.contains("check")
+                let adds_column = column || !action.at_constraint();
+                // A type may look like a call, `numeric(3)`; what is computed comes behind.
+                let mut computed = action.clone();
+                while !computed.at_end() && !computed.eat_any(&["default", "generated", "check"]) {
+                    computed.skip();
+                }
+                let identity = action.contains_phrase(&["as", "identity"]);
+                adds_column
+                    && !action.contains("check")
+                    && (identity || !action.contains("generated"))
+                    && !computed.calls_function()
             }
             "rename" | "owner" | "validate" | "enable" | "disable" => true,
             "drop" => action.eat("constraint") && !action.contains("cascade"),
@@ -652,7 +679,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Whether these unquoted words come anywhere, one after the other.
-    fn contains_all(&self, words: &[&str]) -> bool {
+    fn contains_phrase(&self, words: &[&str]) -> bool {
         let mut ahead = self.clone();
         while !ahead.at_end() {
             if ahead.eat_all(words) {
@@ -1057,10 +1084,14 @@ mod tests {
         let harmless = [
             "CREATE TABLE t (id int PRIMARY KEY, at timestamptz DEFAULT now(), CHECK (id > 0))",
             "CREATE UNLOGGED TABLE t (a int GENERATED ALWAYS AS IDENTITY)",
-            "ALTER TABLE t ADD COLUMN IF NOT EXISTS a int DEFAULT 3, ADD b text",
+            "ALTER TABLE t ADD COLUMN IF NOT EXISTS a numeric(3, 2) DEFAULT 3, ADD b varchar(80)",
+            "ALTER TABLE t ALTER COLUMN a SET DEFAULT now()",
+            "CREATE INDEX IF NOT EXISTS i ON s.t USING gin (a, b) WHERE a > 3",
             "ALTER TABLE t ALTER a SET NOT NULL, ALTER COLUMN b DROP DEFAULT, DROP CONSTRAINT c",
             "ALTER TABLE t RENAME TO u",
             "CREATE UNIQUE INDEX ON t (a)",
+            "DROP INDEX CONCURRENTLY i",
+            "REINDEX TABLE t",
             "COMMENT ON TABLE t IS 'x'",
             "SET LOCAL lock_timeout = 100",
             "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'DELETE FROM t'",
@@ -1070,6 +1101,7 @@ mod tests {
             "CREATE TABLE t AS TABLE u",
             "CREATE TABLE t AS EXECUTE p",
             "ALTER TABLE t ADD COLUMN a uuid DEFAULT gen_random_uuid()",
+            "ALTER TABLE t ADD a int GENERATED ALWAYS AS (b + 1) STORED",
             "ALTER TABLE t ADD CONSTRAINT c CHECK (a > 0)",
             "ALTER TABLE t ADD COLUMN a int, DROP COLUMN b",
             "ALTER TABLE t ALTER a TYPE int",

@@ -246,6 +246,9 @@ impl<'a> Runner<'a> {
     /// What a file asks to be backed up, at the moment when it runs; and what it destroys by its own
     /// words, where nobody can be asked before it takes effect.
     fn prepare(&mut self, script: &Script, direction: Direction) -> Result {
+        if self.guard.no_backup() {
+            return Ok(());
+        }
         let mut tables = Vec::new();
         for written in &script.directives.backup {
             let Some(name) = ObjectName::parse(written) else {
@@ -511,11 +514,13 @@ impl<'a> Runner<'a> {
             return Ok(Err(error));
         }
         let mut before = self.fresh();
+        let mut begin = format!("BEGIN \\; {lock_timeout}");
+        // Its lock on the history is waited for no longer than any other, and before we have one.
         if is_prepared(script, direction) && !std::mem::replace(&mut self.prepared, true) {
             let table = history::table(self.db);
-            before.push_str(&history::prepare_sql(&table, self.installed_on));
+            let prepare = history::prepare_sql(&table, self.installed_on);
+            begin.push_str(&format!(" \\; {prepare}"));
         }
-        let begin = format!("BEGIN \\; {lock_timeout}");
         let mut chunk = Chunk {
             body: Some(&text),
             ..Chunk::default()
@@ -990,7 +995,10 @@ fn is_prepared(script: &Script, direction: Direction) -> bool {
 
 /// Says that a backup was taken in the midst of a run.
 pub(crate) fn announce(ui: &Ui, taken: &Taken) {
-    ui.status("Backed up", taken.summary());
+    ui.status(
+        "Backed up",
+        format_args!("{}  {}", taken.summary(), crate::ui::time(taken.took)),
+    );
     ui.command(&super::backup::command(
         &taken.table,
         &taken.file.display().to_string(),

@@ -49,6 +49,9 @@ pub(crate) struct Taken {
     pub(crate) bytes: u64,
     pub(crate) sha256: String,
     pub(crate) proof: Proof,
+    /// How long it took to take and prove it.
+    #[serde(skip)]
+    pub(crate) took: Duration,
 }
 
 impl Taken {
@@ -146,6 +149,7 @@ pub(crate) fn take(
     table: &Relation,
     flags: ProofFlags,
 ) -> Result<Taken> {
+    let started = Instant::now();
     let qualified = table.qualified();
     let attempted = || format!("cannot back up `{qualified}`");
     let pg_dump = ctx
@@ -213,6 +217,7 @@ pub(crate) fn take(
         bytes: manifest.bytes,
         sha256: manifest.sha256,
         proof,
+        took: started.elapsed(),
     })
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct BuildWatch<'a> {
     looked: Duration,
     /// Who was last named.
     told: Option<i32>,
+    /// Who waits for the build and was named.
+    told_behind: Vec<i32>,
     /// How long it may wait for one session, where it can be given up without harm.
     patience: Option<Duration>,
     /// For whom it waits now, and since when.
@@ -36,6 +38,7 @@ impl<'a> BuildWatch<'a> {
             lock_key,
             looked: Duration::ZERO,
             told: None,
+            told_behind: Vec::new(),
             patience,
             waiting: None,
             gave_up: None,
@@ -58,6 +61,7 @@ impl<'a> BuildWatch<'a> {
         pid: i32,
         elapsed: Duration,
     ) -> crate::error::Result {
+        self.name_those_behind(client, pid)?;
         let build = activity::index_build(client, pid)?;
         let waits_for = match &build {
             Some(build) if build.waits_for.is_some() => build.waits_for.clone(),
@@ -84,6 +88,27 @@ impl<'a> BuildWatch<'a> {
                 build.phase,
                 ui::time(elapsed)
             ));
+        }
+        Ok(())
+    }
+
+    /// Whoever changes the table waits for the build, and others queue behind: no reason to throw the
+    /// build away, but worth knowing.
+    fn name_those_behind(&mut self, client: &mut Client, pid: i32) -> crate::error::Result {
+        let (waiting, behind) = activity::waiting_for(client, pid)?;
+        for session in waiting {
+            if self.told_behind.contains(&session.pid) {
+                continue;
+            }
+            self.told_behind.push(session.pid);
+            let queue = match behind {
+                0 => String::new(),
+                number => format!("; {} behind it", ui::plural(number, "session")),
+            };
+            self.ui.info(
+                "Notice",
+                format_args!("{session} waits for this build{queue}"),
+            );
         }
         Ok(())
     }

@@ -201,16 +201,14 @@ impl Guard {
         self.event_triggers || !script.destroys_nothing()
     }
 
-    /// Whether this run has backed up a table, or is not to.
+    /// Whether this run has backed up a table.
     pub(super) fn has_backed_up(&self, table: &Relation) -> bool {
-        self.flags.no_backup || self.backed_up.contains(&table.oid)
+        self.backed_up.contains(&table.oid)
     }
 
-    /// Whether every column of a table is in a backup of this run, as it is now, or is not to be.
+    /// Whether a table is in a backup of this run as it is now.
     pub(super) fn has_kept(&self, table: &Relation) -> bool {
-        self.flags.no_backup
-            || self.kept.contains_key(&table.oid)
-            || self.empty.contains(&(table.oid, None))
+        self.kept.contains_key(&table.oid)
     }
 
     /// Notes what was counted and found to hold nothing.

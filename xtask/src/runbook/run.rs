@@ -109,7 +109,10 @@ pub(crate) fn migrate(
         false => Some(start_psql(ctx, db).map_err(unchanged)?),
     };
     let scripts: Vec<_> = pending.iter().map(|migration| &migration.up).collect();
-    let touched = Touched::by(scripts.iter().copied(), db.server.schema.as_deref());
+    let mut touched = Touched::by(scripts.iter().copied(), db.server.schema.as_deref());
+    if options.backup.no_backup {
+        touched.backup.clear();
+    }
     preflight::history_rights(db)?;
     preflight::not_adopted(db, &touched, !applied.is_empty())?;
     preflight::tables(db, &touched)?;
@@ -176,7 +179,10 @@ pub(crate) fn rollback(
         .iter()
         .map(|migration| script(migration, Direction::Down))
         .collect::<Result<_>>()?;
-    let touched = Touched::by(scripts.iter().copied(), db.server.schema.as_deref());
+    let mut touched = Touched::by(scripts.iter().copied(), db.server.schema.as_deref());
+    if options.backup.no_backup {
+        touched.backup.clear();
+    }
     preflight::history_rights(db)?;
     preflight::tables(db, &touched)?;
     ctx.ui.status(
@@ -265,11 +271,9 @@ fn run_steps(
         let Action::Backup(relation) = &step.action else {
             continue;
         };
-        let at = Instant::now();
         let taken = runner.back_up(relation).map_err(unchanged)?;
         announce(&ctx.ui, taken);
-        let what = format!("Backed up {}", taken.summary());
-        outcome.summary.push(report::Line::new(what, at.elapsed()));
+        outcome.summary.push(backed_up(taken));
     }
     runner.guard.look(runner.db).map_err(unchanged)?;
 
@@ -344,6 +348,10 @@ fn run_steps(
     }
     outcome.run.duration_ms = started.elapsed().as_secs_f64() * 1000.0;
     Ok(outcome)
+}
+
+fn backed_up(taken: &Taken) -> report::Line {
+    report::Line::new(format!("Backed up {}", taken.summary()), taken.took)
 }
 
 /// Which tables a run backs up before it changes anything: those that the directives name, and those

@@ -88,8 +88,8 @@ fn where_psql_is_lost_in_a_commit_the_history_says_whether_it_was_one() {
     let project = three(
         "CREATE TABLE two (id int);
          CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); RETURN NULL; END';
-         CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON two DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow();
-         INSERT INTO two VALUES (1);",
+         CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON _sqlx_migrations DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW WHEN (NEW.version = 20260101000002) EXECUTE FUNCTION slow();",
         "",
     );
     let said = psql_is_killed_at(&project, "COMMIT");

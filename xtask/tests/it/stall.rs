@@ -1,1 +1,318 @@
+//! The stall budget: whatever a file says, nobody waits for our locks longer than a lock timeout and
+//! the budget.
 
+use std::time::{Duration, Instant};
+
+use postgres::Client;
+
+use crate::common::{Logins, Project, Stalls, blocker, long, until};
+
+/// A table that logins read and write, and what statements refer to.
+fn project(rows: u32) -> Project {
+    let project = Project::empty();
+    project.sql(&format!(
+        "CREATE TABLE users (id bigint PRIMARY KEY, email text, password_hash text, display_name text);
+         INSERT INTO users SELECT i, 'user' || i || '@example.com', md5(i::text), 'User ' || i
+         FROM generate_series(1, {rows}) AS i;
+         CREATE TABLE ids (id bigint PRIMARY KEY); INSERT INTO ids SELECT id FROM users;
+         CREATE FUNCTION slow(text) RETURNS text IMMUTABLE LANGUAGE plpgsql
+            AS 'BEGIN PERFORM pg_sleep(0.01); RETURN $1; END';
+         ANALYZE users"
+    ));
+    project
+}
+
+/// The schema and all rows, to compare.
+fn everything(project: &Project) -> String {
+    let rows = project.value("SELECT md5(string_agg(u::text, '' ORDER BY id)) FROM users AS u");
+    let schema = crate::failing::dump_with(
+        &project.url,
+        &["--schema-only", "--exclude-table=_sqlx_migrations"],
+    );
+    format!("{rows}\n{schema}")
+}
+
+/// What blocks logins for long, and a part of the advice that it gets.
+const BLOCKERS: &[(&str, &str)] = &[
+    (
+        "CREATE INDEX slow ON users (slow(email));",
+        "CREATE INDEX CONCURRENTLY",
+    ),
+    (
+        "ALTER TABLE users ALTER email TYPE varchar(200) USING slow(email);",
+        "add a new column of that type",
+    ),
+    (
+        "ALTER TABLE users ADD CONSTRAINT c CHECK (slow(email) <> '');",
+        "NOT VALID",
+    ),
+    (
+        "UPDATE users SET display_name = slow(display_name);",
+        "in batches",
+    ),
+    (
+        "ALTER TABLE users ADD COLUMN a int;\nSELECT pg_sleep(20);",
+        "--stall-budget 30s",
+    ),
+    (
+        "LOCK TABLE users; SELECT pg_sleep(20);",
+        "--stall-budget 30s",
+    ),
+];
+
+/// The same without a function that makes them slow: they take the time that so many rows take.
+const REAL_BLOCKERS: &[(&str, &str)] = &[
+    (
+        "CREATE INDEX plain ON users (email, password_hash);",
+        "CREATE INDEX CONCURRENTLY",
+    ),
+    (
+        "ALTER TABLE users ALTER id TYPE numeric;",
+        "add a new column of that type",
+    ),
+    (
+        "ALTER TABLE users ADD COLUMN token uuid DEFAULT gen_random_uuid();",
+        "without a default that needs computing",
+    ),
+    (
+        "ALTER TABLE users ALTER email SET NOT NULL; ALTER TABLE users ADD CHECK (md5(md5(email)) <> '');",
+        "NOT VALID",
+    ),
+    (
+        "ALTER TABLE users ADD FOREIGN KEY (id) REFERENCES ids; CREATE INDEX ON users (password_hash);",
+        "",
+    ),
+    (
+        "UPDATE users SET display_name = display_name || '';",
+        "in batches",
+    ),
+];
+
+fn figures(project: &Project, arguments: &[&str]) -> (Stalls, crate::common::Run) {
+    let logins = Logins::start(project, 2, Duration::from_millis(2));
+    std::thread::sleep(Duration::from_millis(50));
+    let run = project.start(arguments).ends();
+    (logins.stop(), run)
+}
+
+#[test]
+fn nobody_waits_for_a_migration_longer_than_the_budget() {
+    let (rows, blockers) = match long() {
+        true => (1_000_000, REAL_BLOCKERS),
+        false => (5_000, BLOCKERS),
+    };
+    let project = project(rows);
+    project.xtask(&["db-baseline", "--dry-run"]);
+    let before = everything(&project);
+    for (statement, advice) in blockers {
+        project.write("migrations/1_x.up.sql", statement);
+        let (stalls, run) = figures(&project, &["db-migrate", "--no-backup", "--yes"]);
+        println!(
+            "{statement}: worst login {:?}, noise {:?}",
+            stalls.worst, stalls.noise
+        );
+        let run = run
+            .exits(4)
+            .says("others waited for its locks longer than the stall budget")
+            .says("1_x.up.sql:")
+            .says("was rolled back: it has changed nothing")
+            .says(advice);
+        assert!(
+            stalls.worst <= Duration::from_millis(1_300) + stalls.noise,
+            "{statement}: {stalls:?}\n{}",
+            run.stderr
+        );
+        assert!(
+            stalls.worst >= Duration::from_millis(900),
+            "{statement}: {stalls:?}"
+        );
+        assert_eq!(everything(&project), before, "{statement}");
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_rollback_or_outside_a_transaction_either() {
+    let project = project(2_000);
+    project.write("migrations/1_x.up.sql", "SELECT 1;");
+    project.write(
+        "migrations/1_x.down.sql",
+        "ALTER TABLE users ADD CONSTRAINT c CHECK (slow(email) <> '');",
+    );
+    project.xtask(&["db-migrate"]).succeeds();
+    let before = everything(&project);
+    let (stalls, run) = figures(
+        &project,
+        &["db-rollback", "--yes", "--stall-budget", "300ms"],
+    );
+    run.exits(4).says("1_x.down.sql:1:1");
+    assert!(
+        stalls.worst <= Duration::from_millis(600) + stalls.noise,
+        "{stalls:?}"
+    );
+    assert_eq!(everything(&project), before);
+
+    project.write(
+        "migrations/2_x.up.sql",
+        "-- no-transaction\nCREATE TABLE done (id int);\nCREATE INDEX i ON users (slow(email));",
+    );
+    let (stalls, run) = figures(&project, &["db-migrate", "--stall-budget", "300ms"]);
+    run.exits(4)
+        .says("the first of 2 statements took effect")
+        .says("CREATE INDEX CONCURRENTLY");
+    assert!(
+        stalls.worst <= Duration::from_millis(600) + stalls.noise,
+        "{stalls:?}"
+    );
+    assert_eq!(project.value("SELECT to_regclass('i')"), "");
+}
+
+#[test]
+fn without_a_budget_and_without_anybody_who_waits_a_statement_may_take_its_time() {
+    let project = project(300);
+    project.write(
+        "migrations/1_x.up.sql",
+        "ALTER TABLE users ADD CONSTRAINT c CHECK (slow(email) <> '');",
+    );
+    // Nobody waits.
+    project
+        .xtask(&["db-migrate", "--stall-budget", "100ms"])
+        .succeeds();
+    project.write(
+        "migrations/2_x.up.sql",
+        "ALTER TABLE users ADD CONSTRAINT d CHECK (slow(email) <> '');",
+    );
+    let (stalls, run) = figures(&project, &["db-migrate", "--stall-budget", "off"]);
+    run.succeeds();
+    assert!(stalls.worst > Duration::from_millis(1_500), "{stalls:?}");
+    for wrong in ["0s", "1", "never"] {
+        project
+            .xtask(&["db-migrate", "--stall-budget", wrong])
+            .exits(2);
+    }
+}
+
+#[test]
+fn a_concurrent_build_is_not_thrown_away_for_somebody_elses_ddl() {
+    let project = project(1_000);
+    project.write(
+        "migrations/1_x.up.sql",
+        "-- no-transaction\nCREATE INDEX CONCURRENTLY i ON users (slow(email));",
+    );
+    let mut run = project.start(&["db-migrate", "--stall-budget", "200ms"]);
+    until("it builds", || {
+        project.value(
+            "SELECT count(*) FROM pg_stat_progress_create_index WHERE datname = current_database()",
+        ) == "1"
+    });
+    let mut other = project.client();
+    let ddl = std::thread::spawn(move || {
+        let at = Instant::now();
+        other
+            .batch_execute("ALTER TABLE users ALTER email SET STATISTICS 50")
+            .expect("waits and is done");
+        at.elapsed()
+    });
+    run.says("waits for this build");
+    run.ends().succeeds();
+    assert!(ddl.join().expect("is done") > Duration::from_millis(400));
+    assert_eq!(
+        project.value("SELECT indisvalid FROM pg_index WHERE indexrelid = 'i'::regclass"),
+        "true"
+    );
+}
+
+/// Somebody who has what the history needs, while the migration has what logins need.
+fn beside_the_history(hold: &str, command: &[&str]) -> (Stalls, crate::common::Run) {
+    let project = project(100);
+    project.write(
+        "migrations/1_x.up.sql",
+        "ALTER TABLE users ADD COLUMN a int;",
+    );
+    project.write(
+        "migrations/1_x.down.sql",
+        "ALTER TABLE users DROP COLUMN a;",
+    );
+    project.write(
+        "migrations/2_x.up.sql",
+        "ALTER TABLE users ADD COLUMN b int;",
+    );
+    project.write(
+        "migrations/2_x.down.sql",
+        "ALTER TABLE users DROP COLUMN b;",
+    );
+    let to = if command[0] == "db-migrate" { "1" } else { "2" };
+    project.xtask(&["db-migrate", "--to", to]).succeeds();
+    let (mut holder, _): (Client, i32) = blocker(&project, hold);
+    let logins = Logins::start(&project, 2, Duration::from_millis(2));
+    let run = project.start(command);
+    std::thread::sleep(Duration::from_secs(2));
+    holder.batch_execute("ROLLBACK").expect("lets go");
+    let run = run.ends();
+    (logins.stop(), run)
+}
+
+#[test]
+fn no_wait_for_the_history_or_a_constraint_holds_up_logins() {
+    let row = "BEGIN; INSERT INTO _sqlx_migrations VALUES (2, 'x', now(), true, '', 0)";
+    let table = "BEGIN; LOCK TABLE _sqlx_migrations IN SHARE MODE";
+    let deleted = "BEGIN; UPDATE _sqlx_migrations SET success = true";
+    let down = &["db-rollback", "--yes", "--steps", "1"][..];
+    for (hold, command) in [
+        (row, &["db-migrate"][..]),
+        (table, &["db-migrate"]),
+        (table, down),
+        (deleted, down),
+    ] {
+        let (stalls, run) = beside_the_history(hold, command);
+        run.succeeds().says("blocker");
+        assert!(
+            stalls.worst <= Duration::from_millis(250) + stalls.noise,
+            "{hold}, {command:?}: {stalls:?}"
+        );
+    }
+}
+
+#[test]
+fn no_wait_for_deferred_constraints_or_checks_holds_up_logins() {
+    for (file, verify) in [
+        // A deferred trigger that waits for a row of somebody else.
+        (
+            "ALTER TABLE users ADD COLUMN a int; INSERT INTO deferred VALUES (1);",
+            None,
+        ),
+        (
+            "ALTER TABLE users ADD COLUMN a int;",
+            Some("SELECT 'c' AS check, held() AS ok;"),
+        ),
+    ] {
+        let project = project(100);
+        project.sql(
+            "CREATE TABLE held (id int PRIMARY KEY); INSERT INTO held VALUES (1);
+             CREATE FUNCTION held() RETURNS bool LANGUAGE plpgsql
+                AS 'BEGIN PERFORM FROM held FOR UPDATE; RETURN true; END';
+             CREATE TABLE deferred (id int);
+             CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql
+                AS 'BEGIN PERFORM held(); RETURN NULL; END';
+             CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON deferred
+                DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait()",
+        );
+        project.write("migrations/1_x.up.sql", file);
+        if let Some(verify) = verify {
+            project.write("migrations/verify/1_x.sql", verify);
+        }
+        let (mut holder, _) = blocker(&project, "BEGIN; SELECT FROM held FOR UPDATE");
+        let logins = Logins::start(&project, 2, Duration::from_millis(2));
+        let run = project.start(&["db-migrate"]);
+        std::thread::sleep(Duration::from_secs(2));
+        holder.batch_execute("ROLLBACK").expect("lets go");
+        let run = run.ends();
+        let stalls = logins.stop();
+        assert!(
+            stalls.worst <= Duration::from_millis(250) + stalls.noise,
+            "{file}: {stalls:?}\n{}",
+            run.stderr
+        );
+        // A check that writes fails in the verification after the run, which is read-only.
+        assert!(run.status == 0 || verify.is_some(), "{}", run.stderr);
+    }
+}
