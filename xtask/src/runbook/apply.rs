@@ -531,7 +531,8 @@ impl<'a> Runner<'a> {
         } else {
             let asks = self.guard.must_ask(script);
             let checks = checks(migration, direction);
-            if asks && self.counted {
+            // SET TRANSACTION must come before any query: without a baseline more is counted, not less.
+            if asks && self.counted && !script.sets("transaction") {
                 before.push_str(&format!("{begin};\n{}", guard::BASELINE));
             } else {
                 before.push_str(guard::NO_BASELINE);
@@ -942,8 +943,10 @@ impl<'a> Runner<'a> {
             return Failure::interrupted(format!("`{path}` was cancelled on the server"));
         }
         if let Some(stalled) = &self.stalled {
-            let statement = excerpt::statement_of(script, error);
-            let safe_form = statement.and_then(|statement| stall::safe_form(script, statement));
+            let statements = excerpt::failed_statements(script, error);
+            let safe_form = statements
+                .into_iter()
+                .find_map(|statement| stall::safe_form(script, statement));
             let mut failure = stall::failure(
                 &format!("`{path}` was cancelled"),
                 stalled,

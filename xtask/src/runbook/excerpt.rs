@@ -42,12 +42,12 @@ pub(crate) fn of(script: &Script, error: &SessionError) -> Option<String> {
     })
 }
 
-/// The statement that failed, if it is the only one that may have.
-pub(crate) fn statement_of<'s>(script: &'s Script, error: &SessionError) -> Option<&'s Statement> {
-    match failed_of(script, error)?.0[..] {
-        [statement] => Some(statement),
-        _ => None,
-    }
+/// The statements of which one has failed: mostly a single one.
+pub(crate) fn failed_statements<'s>(
+    script: &'s Script,
+    error: &SessionError,
+) -> Vec<&'s Statement> {
+    failed_of(script, error).map_or_else(Vec::new, |(statements, _)| statements)
 }
 
 /// Those of which one has failed, and the line on which they end.

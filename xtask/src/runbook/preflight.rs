@@ -537,6 +537,72 @@ mod tests {
     }
 
     #[test]
+    fn what_scripts_touch_is_told_by_the_names_of_before_the_run() {
+        use std::path::Path;
+
+        use crate::migration::script::Role;
+
+        let table: &[(&[&str], &str)] = &[
+            (
+                &["ALTER TABLE users ADD a int; CREATE INDEX CONCURRENTLY i ON sessions (a)"],
+                "altered users; indexed sessions concurrently",
+            ),
+            (
+                &[
+                    "CREATE TABLE t (); ALTER TABLE public.t ADD a int",
+                    "CREATE INDEX ON t (a)",
+                ],
+                "created t",
+            ),
+            (
+                &[
+                    "CREATE TABLE IF NOT EXISTS t ()",
+                    "-- xtask: backup t\nALTER TABLE t DROP a",
+                ],
+                "if there t",
+            ),
+            (
+                &[
+                    "ALTER TABLE users RENAME TO accounts",
+                    "-- xtask: backup accounts\nALTER TABLE accounts DROP a",
+                ],
+                "altered users; backup users",
+            ),
+            (
+                &["DO $$ $$", "-- xtask: backup t\nALTER TABLE t DROP a"],
+                "if there t",
+            ),
+            (
+                &["-- no-transaction\n-- xtask: backup t, u\nDROP TABLE t"],
+                "backup u; if there t",
+            ),
+            (&["-- xtask: backup t\nDROP TABLE t"], "backup t"),
+            (&["DROP TABLE t; CREATE TABLE t ()"], ""),
+            (&["ALTER TABLE IF EXISTS t ADD a int"], ""),
+        ];
+        for (texts, expected) in table {
+            let scripts: Vec<Script> = texts
+                .iter()
+                .map(|text| {
+                    Script::parse(Path::new("a.sql"), (*text).into(), Role::Up).expect("parses")
+                })
+                .collect();
+            let touched = Touched::by(&scripts, Some("public"));
+            let mut told = Vec::new();
+            told.extend(touched.created.iter().map(|name| format!("created {name}")));
+            told.extend(touched.altered.iter().map(|name| format!("altered {name}")));
+            told.extend(touched.indexed.iter().map(|(name, concurrently)| {
+                let how = if *concurrently { " concurrently" } else { "" };
+                format!("indexed {name}{how}")
+            }));
+            told.extend(touched.backup.iter().map(|name| format!("backup {name}")));
+            let if_there = touched.backup_if_there.iter();
+            told.extend(if_there.map(|name| format!("if there {name}")));
+            assert_eq!(told.join("; "), *expected, "{texts:?}");
+        }
+    }
+
+    #[test]
     fn an_address_is_one_word_whatever_the_names() {
         let mut server = server("18.1", 180_001, false);
         assert_eq!(

@@ -178,3 +178,51 @@ pub(crate) fn safe_form(script: &Script, statement: &Statement) -> Option<&'stat
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::migration::script::Role;
+
+    #[test]
+    fn every_statement_that_blocks_has_a_form_that_does_not() {
+        for (text, expected) in [
+            ("CREATE INDEX i ON t (a)", Some("CREATE INDEX CONCURRENTLY")),
+            (
+                "ALTER TABLE t ALTER a TYPE int",
+                Some("new column of that type"),
+            ),
+            (
+                "ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u",
+                Some("NOT VALID"),
+            ),
+            (
+                "ALTER TABLE t ADD CONSTRAINT c CHECK (a > 0)",
+                Some("NOT VALID"),
+            ),
+            (
+                "ALTER TABLE t ALTER a SET NOT NULL",
+                Some("IS NOT NULL) NOT VALID"),
+            ),
+            ("ALTER TABLE t ADD UNIQUE (a)", Some("USING INDEX")),
+            ("ALTER TABLE t ADD PRIMARY KEY (a)", Some("USING INDEX")),
+            (
+                "ALTER TABLE t ADD a uuid DEFAULT f()",
+                Some("fill old rows in batches"),
+            ),
+            ("UPDATE t SET a = 1", Some("in batches")),
+            ("DELETE FROM t", Some("in batches")),
+            ("CREATE INDEX CONCURRENTLY i ON t (a)", None),
+            ("SELECT 1", None),
+        ] {
+            let script = Script::parse(Path::new("a.sql"), text.into(), Role::Up).expect("parses");
+            let found = safe_form(&script, &script.statements[0]);
+            assert_eq!(found.is_some(), expected.is_some(), "{text}: {found:?}");
+            if let (Some(found), Some(expected)) = (found, expected) {
+                assert!(found.contains(expected), "{text}: {found}");
+            }
+        }
+    }
+}

@@ -75,7 +75,7 @@ const REAL_BLOCKERS: &[(&str, &str)] = &[
         "without a default that needs computing",
     ),
     (
-        "ALTER TABLE users ALTER email SET NOT NULL; ALTER TABLE users ADD CHECK (md5(md5(email)) <> '');",
+        "ALTER TABLE users ALTER email SET NOT NULL;\nALTER TABLE users ADD CHECK (md5(md5(email)) <> '');",
         "NOT VALID",
     ),
     (
@@ -98,7 +98,7 @@ fn figures(project: &Project, arguments: &[&str]) -> (Stalls, crate::common::Run
 #[test]
 fn nobody_waits_for_a_migration_longer_than_the_budget() {
     let (rows, blockers) = match long() {
-        true => (1_000_000, REAL_BLOCKERS),
+        true => (3_000_000, REAL_BLOCKERS),
         false => (5_000, BLOCKERS),
     };
     let project = project(rows);
