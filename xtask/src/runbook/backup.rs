@@ -2,25 +2,28 @@
 //! beside it. Bringing its rows back for good is in `restore`.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use postgres::error::SqlState;
+use postgres::types::Type;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 use super::proof::{self, Content, Loader, Scratch};
-use super::{failures, preflight};
+use super::{failures, lock_wait, preflight};
 use crate::Context;
 use crate::database::Database;
+use crate::database::activity;
 use crate::database::catalog::{self, Identity, Relation};
 use crate::error::{Failure, Result};
 use crate::flags::{Proof, ProofFlags};
@@ -36,6 +39,10 @@ pub(crate) const DEFAULT_TABLE: &str = "users";
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How many bytes are written before the disk is asked to take them.
 const FLUSH_EVERY: u64 = 16 << 20;
+/// How long a try to lock the table waits before it is looked who is in the way.
+const LOCK_TRY: Duration = Duration::from_millis(500);
+/// How often it is looked whether somebody waits for our lock, while pg_dump may not have its own.
+const MAKE_WAY_EVERY: Duration = Duration::from_millis(20);
 /// Ends the name of a file that is still being written. Its writer holds a lock on it.
 const PARTIAL: &str = ".partial";
 
@@ -156,15 +163,16 @@ pub(crate) fn take(
         );
     }
     let mut partial = partial_file(folder, &format!(".{}_backup_", file_safe(&table.name)))?;
-    let snapshot = dump(
-        ctx,
-        db,
-        table,
-        &pg_dump.program,
-        proof,
-        partial.as_file_mut(),
-    )
-    .with_context(attempted)?;
+    let out = partial.as_file_mut();
+    let snapshot = dump_locked(ctx, db, table, &pg_dump.program, proof, out)
+        .with_context(attempted)
+        .map_err(in_the_folder)?;
+    if let Some(rows) = snapshot.missed_rows {
+        ctx.ui.warn(format_args!(
+            "`{qualified}` holds no row, and held some {} by the server's statistics: if that is news, look before anything relies on this backup",
+            ui::count(rows)
+        ));
+    }
     partial
         .as_file()
         .sync_all()
@@ -213,11 +221,18 @@ struct Snapshot {
     at: Timestamp,
     wal_lsn: String,
     identity: Identity,
+    /// How many rows the table had by the statistics, where it has none.
+    missed_rows: Option<u64>,
 }
 
-/// pg_dump writes and the scratch loads the same bytes, side by side; then the table, in the dump's own
-/// snapshot, and what was loaded are counted and hashed, side by side again, and compared.
-fn dump(
+/// Locks the table, then looks at it. TRUNCATE and what rewrites a table are not MVCC-safe (PostgreSQL
+/// manual, "Caveats"): a snapshot from before such a transaction's commit sees an empty table.
+///
+/// pg_dump asks for the same lock by itself, after us. An ALTER of somebody else that stands in line
+/// between the two waits for us, pg_dump for it, and we for pg_dump: a circle that the server does not
+/// see, with every login behind that ALTER. So as long as pg_dump has not begun to write, for which it
+/// has its lock, we make way for whoever waits for ours, and begin anew after them.
+fn dump_locked(
     ctx: &Context,
     db: &mut Database,
     table: &Relation,
@@ -225,27 +240,122 @@ fn dump(
     proof: Proof,
     out: &mut File,
 ) -> Result<Snapshot> {
+    let deadline = Instant::now() + db.lock_wait;
+    loop {
+        let outcome = begin_locked(ctx, db, table, deadline)
+            .and_then(|()| dump(ctx, db, table, program, proof, out));
+        // Where this fails the session has ended, and its lock with it.
+        let _ = db.client.batch_execute("ROLLBACK");
+        if let Some(snapshot) = outcome? {
+            return Ok(snapshot);
+        }
+        ctx.ui.info(
+            "Waiting",
+            format_args!(
+                "made way for a session that waits to change {}",
+                table.qualified()
+            ),
+        );
+        out.set_len(0)?;
+        out.rewind()?;
+    }
+}
+
+/// Begins the transaction of a dump: the lock first. `LOCK TABLE` takes no snapshot; the first query
+/// after it does.
+///
+/// Whoever reads stands in line behind those who want the table for themselves alone, and nobody
+/// behind a reader; so this waits in line, for a moment at a time, and looks who is in the way.
+fn begin_locked(ctx: &Context, db: &mut Database, table: &Relation, deadline: Instant) -> Result {
+    let qualified = table.qualified();
+    let mut named: Vec<activity::Session> = Vec::new();
+    let progress = ctx.ui.progress("Waiting");
+    loop {
+        if interrupt::requested() {
+            return Err(Failure::interrupted("stopped during the backup").into());
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let error = match db.client.batch_execute(&format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}
+             SET LOCAL lock_timeout = {};
+             LOCK TABLE ONLY {qualified} IN ACCESS SHARE MODE;
+             SET LOCAL lock_timeout = {}",
+            proof::set_text_settings(),
+            left.min(LOCK_TRY).as_millis().max(1),
+            db.lock_wait.as_millis(),
+        )) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        db.client.batch_execute("ROLLBACK")?;
+        if error.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) {
+            return Err(error).context("cannot lock the table for reading");
+        }
+        let in_the_way = activity::exclusive_holders(&mut db.client, table.oid)?;
+        if left.is_zero() {
+            let failure = Failure::busy(format!(
+                "cannot lock `{qualified}` for reading within {}",
+                ui::time(db.lock_wait)
+            ))
+            .sqlstate("55P03");
+            let again = format!("cargo {}", ctx.application_name);
+            return Err(lock_wait::name(failure, &in_the_way, &again).into());
+        }
+        for session in in_the_way {
+            if !named.iter().any(|known| known.is_same(&session)) {
+                ctx.ui.info(
+                    "Waiting",
+                    format_args!("{qualified} is locked by {session}"),
+                );
+                named.push(session);
+            }
+        }
+        progress.update(format_args!(
+            "for the lock on {qualified}; {} left",
+            ui::time(left)
+        ));
+    }
+}
+
+/// pg_dump writes and the scratch loads the same bytes, side by side; then the table, in the dump's own
+/// snapshot, and what was loaded are counted and hashed, side by side again, and compared. In a
+/// transaction of [`begin_locked`]; none where it made way for somebody.
+fn dump(
+    ctx: &Context,
+    db: &mut Database,
+    table: &Relation,
+    program: &Path,
+    proof: Proof,
+    out: &mut File,
+) -> Result<Option<Snapshot>> {
     let qualified = table.qualified();
     let (target, lock_wait) = (db.target.clone(), db.lock_wait);
-    let mut transaction = db
-        .client
-        .build_transaction()
-        .isolation_level(postgres::IsolationLevel::RepeatableRead)
-        .read_only(true)
-        .start()?;
-    transaction.batch_execute(&proof::set_text_settings())?;
-    let row = transaction.query_typed_one(
+    let client = &mut db.client;
+    let row = client.query_typed_one(
         "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.clock_timestamp(),
                 (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
-                      ELSE pg_catalog.pg_current_wal_lsn() END)::text",
-        &[],
+                      ELSE pg_catalog.pg_current_wal_lsn() END)::text,
+                pg_catalog.to_regclass($2::text)::oid IS NOT DISTINCT FROM $1,
+                (SELECT greatest(reltuples::int8, pg_catalog.pg_stat_get_live_tuples(oid), 0)
+                 FROM pg_catalog.pg_class WHERE oid = $1)",
+        &[(&table.oid, Type::OID), (&qualified, Type::TEXT)],
     )?;
     let (snapshot, at, wal_lsn): (String, Timestamp, String) = (row.get(0), row.get(1), row.get(2));
-    let identity = catalog::identity(&mut transaction)?;
-    let sequences = catalog::owned_sequences(&mut transaction, table.oid)?;
-    let mut columns = catalog::columns(&mut transaction, table.oid)?;
+    if !row.get::<_, bool>(3) {
+        return Err(
+            Failure::failed(format!("`{qualified}` is another table now"))
+                .cause("it was replaced while the backup waited for it")
+                .hint(format!("look at it, then: cargo {}", ctx.application_name))
+                .into(),
+        );
+    }
+    let expected_rows = row.get::<_, Option<i64>>(4).unwrap_or(0) as u64;
+    let identity = catalog::identity(client)?;
+    let sequences = catalog::owned_sequences(client, table.oid)?;
+    let mut columns = catalog::columns(client, table.oid)?;
     columns.retain(|column| !column.generated);
 
+    let give_up = AtomicBool::new(false);
     let request = pg_dump::Request {
         pg_dump: program,
         target: &target,
@@ -253,6 +363,7 @@ fn dump(
         table: &qualified,
         snapshot: &snapshot,
         lock_wait,
+        give_up: &give_up,
     };
     let mut scratch = match proof {
         Proof::Restore => Some(Scratch::make(ctx, &target, &db.server, &columns)?),
@@ -269,7 +380,8 @@ fn dump(
     let started = Instant::now();
     let progress = ctx.ui.progress("Backup");
     let (rows_so_far, bytes_so_far) = (AtomicU64::new(0), AtomicU64::new(0));
-    let (dump, held) = std::thread::scope(|scope| -> Result<_> {
+    let mut looked = Instant::now();
+    let dumped = std::thread::scope(|scope| -> Result<_> {
         let dump = scope.spawn(|| -> Result<pg_dump::Dump> {
             let dump = pg_dump::run(&request, &mut copies, &mut |rows, bytes| {
                 rows_so_far.store(rows, Ordering::Relaxed);
@@ -291,21 +403,23 @@ fn dump(
                 ui::count((rows as f64 / seconds) as u64),
             ));
         };
-        // pg_dump takes its lock first. If we had ours before, an ALTER of somebody else could queue
-        // between the two: it would wait for us, pg_dump for it, and we for pg_dump.
         while !dump.is_finished() && bytes_so_far.load(Ordering::Relaxed) == 0 {
             show();
-        }
-        let mut hold = || match proof {
-            // Locked from now on; read when the cores are free again.
-            Proof::Restore => {
-                let lock = format!("SELECT FROM ONLY {qualified} LIMIT 0");
-                Ok(transaction.batch_execute(&lock).map(|()| None)?)
+            if looked.elapsed() >= MAKE_WAY_EVERY {
+                looked = Instant::now();
+                // Where this cannot be asked, beginning anew finds out why.
+                if activity::somebody_waits_for_us(client, table.oid).unwrap_or(true) {
+                    give_up.store(true, Ordering::Relaxed);
+                    break;
+                }
             }
-            Proof::Rows => count(&mut transaction, &qualified).map(Some),
-            Proof::None => Ok(None),
+        }
+        let counted = match proof {
+            Proof::Rows if !give_up.load(Ordering::Relaxed) => {
+                Some(count(client, &qualified).context("cannot read the table"))
+            }
+            _ => None,
         };
-        let held = (!dump.is_finished()).then(&mut hold);
         let mut flushed = 0;
         while !dump.is_finished() {
             show();
@@ -320,33 +434,35 @@ fn dump(
         let dump = dump
             .join()
             .map_err(|_| anyhow::anyhow!("the thread that runs pg_dump panicked"))?;
-        match (dump, held) {
-            (Ok(dump), held) => {
-                let held = held.unwrap_or_else(hold).context("cannot read the table")?;
-                Ok((dump, held))
-            }
-            (Err(_), _) if interrupt::requested() => {
+        match dump {
+            _ if interrupt::requested() => {
                 Err(Failure::interrupted("stopped during the backup").into())
             }
+            Err(_) if give_up.load(Ordering::Relaxed) => Ok(None),
+            Ok(dump) => Ok(Some((dump, counted.transpose()?))),
             // The server's own word (it has an SQLSTATE) before pg_dump's.
-            (Err(_), Some(Err(error))) => Err(error.context("cannot read the table")),
-            (Err(error), _) => {
-                let lock = format!("LOCK TABLE {qualified} IN ACCESS SHARE MODE NOWAIT");
-                match transaction.batch_execute(&lock) {
-                    Ok(()) => Err(error),
-                    Err(error) => Err(error).context("cannot lock the table for reading"),
-                }
+            Err(error) => {
+                counted.transpose()?;
+                let read = format!("SELECT FROM ONLY {qualified} LIMIT 0");
+                client
+                    .batch_execute(&read)
+                    .context("cannot read the table")?;
+                proof::connect(ctx, &target)?;
+                Err(error)
             }
         }
     })?;
+    let Some((dump, held)) = dumped else {
+        return Ok(None);
+    };
     let (held, restored) = match &mut scratch {
         Some(scratch) => {
             progress.update("comparing what was restored");
             let (held, restored) = std::thread::scope(|scope| {
                 let (place, canceller) = (scratch.place.clone(), scratch.canceller.clone());
                 let restored = scope.spawn(|| scratch.content(&columns));
-                let held = proof::content(&mut transaction, &qualified, &columns)
-                    .context("cannot read the table");
+                let held =
+                    proof::content(client, &qualified, &columns).context("cannot read the table");
                 if interrupt::requested() {
                     let _ = canceller.cancel();
                 }
@@ -366,10 +482,10 @@ fn dump(
         None => (held, None),
     };
     drop(progress);
-    transaction.rollback()?;
     drop(scratch);
     compare(&qualified, &dump, held.as_ref(), restored.as_ref())?;
-    Ok(Snapshot {
+    Ok(Some(Snapshot {
+        missed_rows: Some(expected_rows).filter(|rows| dump.rows == 0 && *rows > 0),
         dump,
         content_hash: restored.map(|content| content.hash),
         columns: columns
@@ -391,7 +507,7 @@ fn dump(
         at,
         wal_lsn,
         identity,
-    })
+    }))
 }
 
 /// The dump's bytes go to the file, and its rows to the scratch.
@@ -457,6 +573,25 @@ fn compare(
         .hint("cargo xtask db-backup")
         .hint("if it fails again, another pg_dump may do better: PG_BIN_DIR=/path/to/bin cargo xtask db-backup")
         .into())
+}
+
+/// An error of the disk that the backups are on says where else they could be.
+fn in_the_folder(error: anyhow::Error) -> anyhow::Error {
+    let io = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    let hint = match io.map(std::io::Error::kind) {
+        Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            "free space, or choose another folder: cargo xtask db-migrate --backups DIR"
+        }
+        Some(
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory,
+        ) => failures::OTHER_FOLDER,
+        _ => return error,
+    };
+    let mut failure = failures::from_error(&error);
+    failure.hints = vec![hint.to_owned()];
+    failure.into()
 }
 
 /// Makes the folder, for its owner alone and for no version control: backups hold password hashes.

@@ -15,12 +15,12 @@ use postgres::{Client, CopyInWriter, GenericClient};
 
 use crate::Context;
 use crate::database::catalog::Column;
-use crate::database::connect::{Canceller, Connection};
+use crate::database::connect::{Canceller, ConnectProblem, Connection};
 use crate::database::conninfo::ConnInfo;
 use crate::database::history::quote_identifier;
 use crate::database::{SESSION_OPTIONS, Server, connect};
 use crate::error::{Failure, Result};
-use crate::migration::effects::{ObjectName, split_names};
+use crate::migration::effects::{ObjectName, quote, split_names};
 use crate::server;
 use crate::tools::{self, pg_dump};
 
@@ -157,6 +157,8 @@ impl Scratch {
         let place = "in a temporary table";
         match Scratch::temporary(ctx, target, columns, place) {
             Ok(scratch) => return Ok(scratch),
+            // No right to anything would make room for another session.
+            Err(error) if is_out_of_connections(&error) => return Err(error),
             Err(error) => tell(place, &error),
         }
         let place = "in a database of its own";
@@ -275,6 +277,10 @@ impl Scratch {
     }
 }
 
+fn is_out_of_connections(error: &anyhow::Error) -> bool {
+    super::failures::from_error(error).sqlstate.as_deref() == Some("53300")
+}
+
 /// Drops the scratch databases of runs that were killed: those whose owning session has ended.
 fn drop_leftovers(client: &mut Client) -> Result {
     let rows = client.query_typed(
@@ -295,13 +301,29 @@ fn drop_leftovers(client: &mut Client) -> Result {
     Ok(())
 }
 
-fn connect(ctx: &Context, target: &ConnInfo) -> Result<Connection> {
+/// A session in which values are written as [`content`] needs them.
+///
+/// # Errors
+/// If the server says no.
+pub(super) fn connect(ctx: &Context, target: &ConnInfo) -> Result<Connection> {
     let settings: String = TEXT_SETTINGS
         .iter()
         .map(|(name, value)| format!(" -c {name}={value}"))
         .collect();
     let options = format!("{SESSION_OPTIONS}{settings}");
-    Ok(connect::connect(target, &ctx.application_name, &options)?)
+    connect::connect(target, &ctx.application_name, &options).map_err(|error| {
+        let mut failure = *error.failure;
+        if error.problem == ConnectProblem::TooManyConnections {
+            let role = quote(target.user());
+            failure = failure
+                .cause("a backup takes three connections, a migration with one takes four")
+                .hint(format!(
+                    "if it is the role's limit: psql -U postgres -c 'ALTER ROLE {role} CONNECTION LIMIT 5'; else close some connections; then: cargo {}",
+                    ctx.application_name
+                ));
+        }
+        failure.into()
+    })
 }
 
 /// `"id" bigint, …`: columns without constraints.

@@ -34,6 +34,8 @@ pub(crate) struct Request<'a> {
     pub(crate) snapshot: &'a str,
     /// How long to stand behind somebody who has locked the table.
     pub(crate) lock_wait: Duration,
+    /// Set by whoever wants it to stop.
+    pub(crate) give_up: &'a AtomicBool,
 }
 
 /// How often it is looked whether somebody wants this to stop. The end of a dump waits for that look,
@@ -113,7 +115,7 @@ pub(crate) fn run(
     let stdout = child.stdout.take();
     let ended = AtomicBool::new(false);
     let written = std::thread::scope(|scope| {
-        scope.spawn(|| end_on_interrupt(pid, &ended));
+        scope.spawn(|| end_on_request(pid, &ended, request.give_up));
         let written = match stdout {
             Some(stdout) => read(BufReader::with_capacity(BUFFER, stdout), sink, progress),
             None => Err(anyhow::anyhow!("pg_dump has no output")),
@@ -150,9 +152,9 @@ pub(crate) fn run(
 
 /// pg_dump may wait for a lock and write nothing for long. On SIGTERM it cancels what it has asked the
 /// server for, and ends.
-fn end_on_interrupt(pid: Pid, ended: &AtomicBool) {
+fn end_on_request(pid: Pid, ended: &AtomicBool, give_up: &AtomicBool) {
     while !ended.load(Ordering::Relaxed) {
-        if interrupt::requested() {
+        if interrupt::requested() || give_up.load(Ordering::Relaxed) {
             let _ = kill_process(pid, Signal::TERM);
             return;
         }

@@ -17,6 +17,7 @@ mod half_way;
 mod indexes;
 mod interrupt;
 mod kill;
+mod lock_then_look;
 mod noon;
 mod one_writer;
 mod output;

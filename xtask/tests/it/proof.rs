@@ -62,7 +62,7 @@ fn shell(project: &Project, script: &str, arguments: &[&str]) -> Command {
 }
 
 /// A folder for `PG_BIN_DIR` whose pg_dump is this script; `$REAL` is the real one.
-fn fake_pg_dump(project: &Project, script: &str) -> PathBuf {
+pub(crate) fn fake_pg_dump(project: &Project, script: &str) -> PathBuf {
     let path = path_variable();
     let installation =
         private_server::installation::newest_server(Some(&path)).expect("PostgreSQL");
