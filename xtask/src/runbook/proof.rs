@@ -48,6 +48,8 @@ pub(crate) struct Content {
     pub(crate) rows: u64,
     /// The sum of the rows' 64-bit hashes, in decimal.
     pub(crate) hash: String,
+    /// Of each column, how many rows have a value other than NULL.
+    pub(crate) values: Vec<u64>,
 }
 
 /// `SET LOCAL` of what [`content`] needs.
@@ -75,24 +77,65 @@ pub(crate) fn content(
 ) -> Result<Content> {
     let hash = columns.iter().fold("0".to_owned(), |seed, column| {
         let name = quote_identifier(&column.name);
-        // A type of one's own may have a cast to text that is not its output: `format` uses that.
+        // A type of one's own may have a cast to text that is not its output: `format` uses that. And
+        // of a row with a NULL in it, `IS NOT NULL` says false.
         let text = match column.portable {
             true => format!("{name}::text"),
-            false => {
-                format!("CASE WHEN {name} IS NOT NULL THEN pg_catalog.format('%s', {name}) END")
-            }
+            false => format!(
+                "CASE WHEN pg_catalog.num_nulls({name}) = 0 THEN pg_catalog.format('%s', {name}) END"
+            ),
         };
         format!("pg_catalog.hashtextextended(coalesce({text}, '\\N') COLLATE \"C\", {seed})")
     });
+    tally(
+        client,
+        table,
+        columns,
+        &format!("coalesce(pg_catalog.sum({hash}), 0)::text"),
+    )
+}
+
+/// Counts a table's rows and values.
+///
+/// # Errors
+/// If the rows cannot be read.
+pub(crate) fn count(
+    client: &mut impl GenericClient,
+    table: &str,
+    columns: &[Column],
+) -> Result<Content> {
+    tally(client, table, columns, "''")
+}
+
+fn tally(
+    client: &mut impl GenericClient,
+    table: &str,
+    columns: &[Column],
+    hash: &str,
+) -> Result<Content> {
+    // Each count costs time: those of columns without NULLs are that of the rows.
+    let counts: Vec<String> = columns
+        .iter()
+        .filter(|column| !column.not_null)
+        .map(|column| format!("pg_catalog.count({})", quote_identifier(&column.name)))
+        .collect();
     let row = client.query_typed_one(
         &format!(
-            "SELECT pg_catalog.count(*), coalesce(pg_catalog.sum({hash}), 0)::text FROM ONLY {table}"
+            "SELECT pg_catalog.count(*), {hash}, ARRAY[{}]::pg_catalog.int8[] FROM ONLY {table}",
+            counts.join(", ")
         ),
         &[],
     )?;
+    let rows = row.get::<_, i64>(0) as u64;
+    let mut counted = row.get::<_, Vec<i64>>(2).into_iter();
+    let values = columns.iter().map(|column| match column.not_null {
+        true => rows,
+        false => counted.next().unwrap_or(0) as u64,
+    });
     Ok(Content {
-        rows: row.get::<_, i64>(0) as u64,
+        rows,
         hash: row.get(1),
+        values: values.collect(),
     })
 }
 

@@ -22,6 +22,7 @@ mod noon;
 mod one_writer;
 mod output;
 mod proof;
+mod prune;
 mod read_only;
 mod report;
 mod restore;
