@@ -2,14 +2,13 @@
 
 use std::os::unix::fs::symlink;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use private_server::ThrowawayServer;
 use private_server::cluster::Stop;
 
 use crate::common::{Project, Run, installation, own_server};
-use crate::proof::{back_up, backups, edit_manifest, manifest};
+use crate::proof::{back_up, edit_manifest, manifest};
 use crate::terminal::Terminal;
 
 /// A table of 100 rows, whose `v` has a value in each.
@@ -228,36 +227,32 @@ fn a_backup_that_is_being_named_is_neither_pruned_nor_missing() {
 }
 
 #[test]
-fn a_check_beside_backups_and_prunes_finds_nothing_wrong() {
+fn a_check_does_not_miss_what_is_pruned_or_taken_beside_it() {
     let project = hundred();
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let works: Vec<_> = [
-            &["db-backup", "t", "--proof", "rows"] as &[&str],
-            &["db-backups", "prune", "--older-than", "0s", "--yes"],
-        ]
-        .into_iter()
-        .map(|arguments| {
-            let (project, done) = (&project, &done);
-            scope.spawn(move || {
-                for _ in 0..12 {
-                    project.xtask(arguments).succeeds();
-                }
-                done.store(true, Ordering::Relaxed);
-            })
-        })
-        .collect();
-        while !done.load(Ordering::Relaxed) {
-            project.xtask(&["db-backups", "--check"]).succeeds();
-        }
-        for work in works {
-            work.join().expect("no panic");
-        }
-    });
-    for file in backups(&project) {
-        assert!(project.path(&format!("{}.json", file.display())).exists());
+    aged(&project, 40);
+    project.sql("UPDATE t SET v = repeat('x', 700000)");
+    let newest = aged(&project, 30);
+    // It reads the newest first, and is held there.
+    let check = project.start(&["db-backups", "--check"]);
+    let open_files = format!("/proc/{}/fd", check.id());
+    let began = std::time::Instant::now();
+    let is_reading = || {
+        let entries = std::fs::read_dir(&open_files)
+            .into_iter()
+            .flatten()
+            .flatten();
+        entries
+            .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+            .any(|path| path.ends_with(&newest))
+    };
+    while !is_reading() {
+        assert!(began.elapsed() < Duration::from_secs(20), "never reads");
     }
-    assert!(!backups(&project).is_empty());
+    check.signal("STOP");
+    prune(&project).says("Deleted 1 backup");
+    back_up(&project, "t");
+    check.signal("CONT");
+    check.ends().succeeds();
 }
 
 /// A copy of a server's files has the same system identifier, and its databases the same oids.
