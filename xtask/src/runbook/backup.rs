@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use postgres::error::SqlState;
 use postgres::types::Type;
 use rustix::fs::OFlags;
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
@@ -156,6 +157,15 @@ pub(crate) fn take(
     table: &Relation,
     flags: ProofFlags,
 ) -> Result<Taken> {
+    take_into_folder(ctx, db, table, flags).map_err(in_the_folder)
+}
+
+fn take_into_folder(
+    ctx: &Context,
+    db: &mut Database,
+    table: &Relation,
+    flags: ProofFlags,
+) -> Result<Taken> {
     let qualified = table.qualified();
     let attempted = || format!("cannot back up `{qualified}`");
     let pg_dump = ctx
@@ -179,9 +189,8 @@ pub(crate) fn take(
     }
     let mut partial = partial_file(folder, &format!(".{}_backup_", file_safe(&table.name)))?;
     let out = partial.as_file_mut();
-    let snapshot = dump_locked(ctx, db, table, &pg_dump.program, proof, out)
-        .with_context(attempted)
-        .map_err(in_the_folder)?;
+    let snapshot =
+        dump_locked(ctx, db, table, &pg_dump.program, proof, out).with_context(attempted)?;
     if let Some(rows) = snapshot.missed_rows {
         ctx.ui.warn(format_args!(
             "`{qualified}` holds no row, and held some {} by the server's statistics: if that is news, look before anything relies on this backup",
@@ -379,6 +388,8 @@ fn dump(
         table: &qualified,
         snapshot: &snapshot,
         lock_wait,
+        options: &proof::text_options(),
+        encoding: proof::dump_encoding(&db.server.encoding),
         give_up: &give_up,
     };
     let mut scratch = match proof {
@@ -590,7 +601,7 @@ fn in_the_folder(error: anyhow::Error) -> anyhow::Error {
         .find_map(|cause| cause.downcast_ref::<std::io::Error>());
     let hint = match io.map(std::io::Error::kind) {
         Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
-            "free space, or choose another folder: cargo xtask db-migrate --backups DIR"
+            "free space or choose another folder: cargo xtask db-migrate --backups DIR"
         }
         Some(
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory,
@@ -630,6 +641,18 @@ fn make_folder(folder: &Path, ui: &Ui) -> Result {
         ))
         .cause("whoever can change the link decides where password hashes go")
         .hint("name the folder itself: cargo xtask db-migrate --backups DIR")
+        .into());
+    }
+    let owner = found.uid();
+    if owner != geteuid().as_raw() && owner != 0 {
+        return Err(Failure::failed(format!(
+            "the backup folder `{}` belongs to another user",
+            folder.display()
+        ))
+        .cause(format!(
+            "whoever owns it (uid {owner}) can read and replace what is in it"
+        ))
+        .hint("choose a folder of your own: cargo xtask db-migrate --backups DIR")
         .into());
     }
     if found.mode() & 0o022 != 0 {
@@ -747,9 +770,9 @@ fn keep(mut partial: NamedTempFile, folder: &Path, manifest: &mut Manifest) -> R
     }
 }
 
-/// A table may be named with a slash; a file may not. Nor may it be hidden.
+/// A table may be named with a slash or a newline; a file may not, or should not. Nor may it be hidden.
 fn file_safe(table: &str) -> String {
-    let name = table.replace(['/', '\0'], "_");
+    let name = table.replace(|c: char| c == '/' || c.is_control(), "_");
     match name.strip_prefix('.') {
         Some(rest) => format!("_{rest}"),
         None => name,
@@ -1084,8 +1107,8 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => {
-            return Err(error)
-                .with_context(|| format!("cannot read the backup folder `{}`", folder.display()));
+            let reading = || format!("cannot read the backup folder `{}`", folder.display());
+            return Err(error).with_context(reading).map_err(in_the_folder);
         }
     };
     entries.map(|entry| Ok(entry?.path())).collect()

@@ -1,9 +1,13 @@
 //! Proof of a backup by restoring it: the rows of the dump are loaded into a scratch table while
 //! they are written to the file, and what arrived is compared with what the table held.
 //!
-//! Nothing of it takes a lock that anybody waits for. The scratch is a database of its own on the
-//! private server where one runs beside the target; else a temporary table, which knows every type
-//! that the table uses, is never written to the WAL, and ends with its session, however that ends.
+//! Nothing of it takes a lock that anybody waits for, and nobody's code runs: columns of types that are
+//! not PostgreSQL's own are text in the scratch, since reading such a value may run what its type's
+//! owner has written (a domain's CHECK), as whoever takes the backup. Of a table's value only its
+//! type's output is asked, as pg_dump does.
+//!
+//! The scratch is a database of its own on the private server where one runs beside the target; else a
+//! temporary table, which is never written to the WAL, and ends with its session, however that ends.
 //! Only where the role may not make one is it a database on the target's server: `DROP DATABASE`
 //! forces an immediate checkpoint (PostgreSQL's `dbcommands.c`), which is no friend of a busy noon.
 
@@ -24,20 +28,34 @@ use crate::migration::effects::{ObjectName, quote, split_names};
 use crate::server;
 use crate::tools::{self, pg_dump};
 
-/// The settings that decide how a value is written as text. pg_dump sets the first four of them, or
-/// their like, itself.
-const TEXT_SETTINGS: [(&str, &str); 8] = [
+/// The settings that decide how a value is written as text, and read again. pg_dump has the same, or
+/// the first three of a value that reads the same.
+const TEXT_SETTINGS: [(&str, &str); 10] = [
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
     ("extra_float_digits", "3"),
     ("bytea_output", "hex"),
     ("TimeZone", "UTC"),
+    // Off, `{NULL}` is an array of a word; and a document is not all that may be in a column.
+    ("array_nulls", "on"),
+    ("xmloption", "content"),
     ("search_path", "pg_catalog"),
     // An error, not fewer rows, where a policy hides some.
     ("row_security", "off"),
     // A second of compiling saves none here.
     ("jit", "off"),
 ];
+
+/// The encoding of a database that says nothing of its bytes: none is made of them, or asked of them.
+const ANY_BYTES: &str = "SQL_ASCII";
+
+/// The encoding of a dump from a server that stores text in this one.
+pub(super) fn dump_encoding(of_server: &str) -> &'static str {
+    match of_server {
+        ANY_BYTES => ANY_BYTES,
+        _ => "UTF8",
+    }
+}
 
 /// Scratch databases: this, the process id of the server session that owns it, a nonce.
 const SCRATCH_DATABASE: &str = "xtask_scratch_";
@@ -230,7 +248,7 @@ impl Scratch {
         let connection = connect(ctx, target)?;
         let canceller = connection.canceller();
         let mut client = connection.client;
-        let definition = definition(columns, |column| &column.type_name);
+        let definition = definition(columns, scratch_type);
         client.batch_execute(&format!(
             "BEGIN; CREATE TEMPORARY TABLE xtask_scratch ({definition})"
         ))?;
@@ -243,8 +261,7 @@ impl Scratch {
         })
     }
 
-    /// A scratch database. Types that are not PostgreSQL's own are not there: their values are
-    /// loaded, and compared, as the text that they are in the dump.
+    /// A scratch database.
     fn database(
         ctx: &Context,
         target: &ConnInfo,
@@ -282,24 +299,10 @@ impl Scratch {
             place: place.to_owned(),
             _database: Some(database),
         };
-        let definition = definition(columns, |column| match column.portable {
-            true => &column.type_name,
-            false => "text",
-        });
         scratch.client.batch_execute(&format!(
-            "BEGIN; CREATE UNLOGGED TABLE public.scratch ({definition})"
+            "BEGIN; CREATE UNLOGGED TABLE public.scratch ({})",
+            definition(columns, scratch_type)
         ))?;
-        let foreign: Vec<String> = columns
-            .iter()
-            .filter(|column| !column.portable)
-            .map(|column| format!("{} ({})", column.name, column.type_name))
-            .collect();
-        if !foreign.is_empty() {
-            ctx.ui.detail(format_args!(
-                "compared as text, since the scratch lacks their types: {}",
-                foreign.join(", ")
-            ));
-        }
         Ok(scratch)
     }
 
@@ -344,16 +347,29 @@ fn drop_leftovers(client: &mut Client) -> Result {
     Ok(())
 }
 
+/// What a column of the scratch is: of a type that every server of this version has and reads alike, or
+/// the text that its values are in the dump.
+fn scratch_type(column: &Column) -> &str {
+    match column.portable {
+        true => &column.type_name,
+        false => "text",
+    }
+}
+
+/// The settings as options of a session.
+pub(super) fn text_options() -> String {
+    TEXT_SETTINGS
+        .iter()
+        .map(|(name, value)| format!(" -c {name}={value}"))
+        .collect()
+}
+
 /// A session in which values are written as [`content`] needs them.
 ///
 /// # Errors
 /// If the server says no.
 pub(super) fn connect(ctx: &Context, target: &ConnInfo) -> Result<Connection> {
-    let settings: String = TEXT_SETTINGS
-        .iter()
-        .map(|(name, value)| format!(" -c {name}={value}"))
-        .collect();
-    let options = format!("{SESSION_OPTIONS}{settings}");
+    let options = format!("{SESSION_OPTIONS}{}", text_options());
     connect::connect(target, &ctx.application_name, &options).map_err(|error| {
         let mut failure = *error.failure;
         if error.problem == ConnectProblem::TooManyConnections {
@@ -404,7 +420,12 @@ impl<'a> Loader<'a> {
             true => String::new(),
             false => format!("({})", list.join(", ")),
         };
-        let copy = client.copy_in(&format!("COPY {table} {list} FROM STDIN WITH (FREEZE)"))?;
+        let row =
+            client.query_typed_one("SELECT pg_catalog.current_setting('server_encoding')", &[])?;
+        let encoding = dump_encoding(row.get(0));
+        let copy = client.copy_in(&format!(
+            "COPY {table} {list} FROM STDIN WITH (FREEZE, ENCODING '{encoding}')"
+        ))?;
         Ok(Loader { copy, columns })
     }
 

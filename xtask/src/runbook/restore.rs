@@ -37,8 +37,8 @@ const BUFFER: usize = 256 * 1024;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Settings of the session that merges: values are read as pg_dump writes them; a hash join of two
 /// large tables is worth some memory; and where a policy hides rows that is an error.
-const OPTIONS: &str =
-    "-c DateStyle=ISO -c IntervalStyle=postgres -c work_mem=64MB -c row_security=off -c jit=off";
+const OPTIONS: &str = "-c DateStyle=ISO -c IntervalStyle=postgres -c array_nulls=on -c xmloption=content \
+     -c work_mem=64MB -c row_security=off -c jit=off";
 /// Conflicts that are named.
 const SHOWN: usize = 10;
 

@@ -14,6 +14,7 @@ mod failing;
 mod failures;
 mod flow;
 mod half_way;
+mod hard_values;
 mod indexes;
 mod interrupt;
 mod kill;
