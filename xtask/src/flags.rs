@@ -427,6 +427,9 @@ pub(crate) struct Backup {
     pub(crate) tables: Vec<String>,
     #[command(flatten)]
     pub(crate) proof: ProofFlags,
+    /// Give up (exit 4) if a table is locked by somebody else for this long
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub(crate) lock_deadline: Duration,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -26,6 +26,7 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
     } else {
         (ctx.connect()?, flags.tables.clone())
     };
+    db.wait_for_locks(flags.lock_deadline)?;
     // All are looked up before the first is dumped.
     let relations = backup::tables(&mut db, &names)?;
     let mut report = Report {

@@ -48,12 +48,17 @@ fn list(ctx: &Context, check: bool) -> Result {
     let mut found = backup::list(&ctx.config.backups, &ctx.ui)?;
     let mut strays = Vec::new();
     if check {
-        strays = backup::strays(&ctx.config.backups, &found)?;
         let progress = ctx.ui.progress("Checking");
-        for backup in &mut found {
+        let mut checked = Vec::new();
+        for mut backup in found {
             progress.update(backup.file.display());
             backup.check()?;
+            if !backup.was_deleted()? {
+                checked.push(backup);
+            }
         }
+        found = checked;
+        strays = backup::strays(&ctx.config.backups)?;
     }
     let now = Timestamp::now();
     let entry = |found: Found| Entry {
@@ -126,14 +131,7 @@ fn prune(ctx: &Context, flags: &Prune) -> Result {
     let found = backup::list(&ctx.config.backups, &ctx.ui)?;
     let prunable = backup::prunable(found, flags.older_than, Timestamp::now(), Found::check)?;
     for backup in &prunable.keep {
-        ctx.ui.info(
-            "Keeping",
-            format_args!(
-                "{}: no newer backup of `{}` is proven and unharmed",
-                ctx.config.shown(&backup.file).display(),
-                backup.manifest.table
-            ),
-        );
+        keeping(ctx, backup);
     }
     for backup in &prunable.delete {
         ctx.ui.info(
@@ -157,15 +155,15 @@ fn prune(ctx: &Context, flags: &Prune) -> Result {
             .map(|backup| ctx.config.shown(&backup.file))
             .collect()
     };
-    let report = Pruned {
+    let mut report = Pruned {
         deleted: shown(&prunable.delete),
         kept: shown(&prunable.keep),
         dry_run: flags.dry_run,
     };
-    let number = ui::plural(prunable.delete.len() as u64, "backup");
     if prunable.delete.is_empty() {
         ctx.ui.status("Finished", "no backup is due");
     } else if !flags.dry_run {
+        let number = ui::plural(prunable.delete.len() as u64, "backup");
         let question = format!("Delete {number}?");
         if !ctx
             .ui
@@ -177,12 +175,54 @@ fn prune(ctx: &Context, flags: &Prune) -> Result {
                 .hint("cargo xtask db-backups prune --dry-run")
                 .into());
         }
-        for backup in &prunable.delete {
-            backup::delete(backup)?;
-        }
-        ctx.ui.status("Deleted", number);
+        let (deleted, kept) = delete(ctx, flags, &prunable.delete)?;
+        report.deleted = deleted;
+        report.kept.extend(kept);
+        ctx.ui
+            .status("Deleted", ui::plural(report.deleted.len() as u64, "backup"));
     }
     ctx.ui.json(&report)
+}
+
+/// Deletes what was shown and is still due: the world may have changed while somebody thought. Returns
+/// what was deleted, and what was not.
+fn delete(ctx: &Context, flags: &Prune, shown: &[Found]) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let found = backup::list(&ctx.config.backups, &ctx.ui)?;
+    let due = backup::prunable(found, flags.older_than, Timestamp::now(), Found::check)?.delete;
+    let (mut deleted, mut kept) = (Vec::new(), Vec::new());
+    for backup in shown {
+        let still = due.iter().find(|due| {
+            due.file == backup.file
+                && due.state == backup.state
+                && due.manifest.sha256 == backup.manifest.sha256
+        });
+        let file = ctx.config.shown(&backup.file);
+        match still {
+            Some(due) if backup::delete(due)? => deleted.push(file),
+            _ => {
+                ctx.ui.info(
+                    "Keeping",
+                    format_args!("{}: it is not as it was shown any more", file.display()),
+                );
+                kept.push(file);
+            }
+        }
+    }
+    Ok((deleted, kept))
+}
+
+fn keeping(ctx: &Context, backup: &Found) {
+    let file = ctx.config.shown(&backup.file);
+    let (manifest, file) = (&backup.manifest, file.display());
+    let why = match backup.state {
+        _ if backup.was_renamed() => "it was renamed, so it is yours to delete".to_owned(),
+        State::Good | State::Missing => format!(
+            "no newer backup of `{}` that is proven and unharmed is known to have all of its rows and values",
+            manifest.table
+        ),
+        state => format!("it is {}, so it is yours to delete", state.name()),
+    };
+    ctx.ui.info("Keeping", format_args!("{file}: {why}"));
 }
 
 fn age(seconds: i64) -> String {

@@ -174,6 +174,34 @@ pub(crate) fn holders(
     relations: &[u32],
     pids: &[i32],
 ) -> Result<Vec<Session>> {
+    holders_of(client, relations, pids, "%")
+}
+
+/// Whoever keeps readers out of this relation: it takes the strongest lock.
+pub(crate) fn exclusive_holders(client: &mut Client, relation: u32) -> Result<Vec<Session>> {
+    holders_of(client, &[relation], &[], "AccessExclusiveLock")
+}
+
+/// Whether somebody who wants a relation for himself alone stands in line behind this session.
+pub(crate) fn somebody_waits_for_us(client: &mut Client, relation: u32) -> Result<bool> {
+    let row = client.query_typed_one(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks
+                        WHERE NOT granted AND relation = $1 AND mode = 'AccessExclusiveLock'
+                          AND database = (SELECT oid FROM pg_catalog.pg_database
+                                          WHERE datname = pg_catalog.current_database())
+                          AND pg_catalog.pg_backend_pid() = ANY (pg_catalog.pg_blocking_pids(pid)))",
+        &[(&relation, Type::OID)],
+    )?;
+    Ok(row.get(0))
+}
+
+/// As [`holders`], of locks on the relations that are of this mode (a pattern).
+fn holders_of(
+    client: &mut Client,
+    relations: &[u32],
+    pids: &[i32],
+    mode: &str,
+) -> Result<Vec<Session>> {
     let rows = client.query_typed(
         &format!(
             "WITH holding AS MATERIALIZED (
@@ -181,7 +209,7 @@ pub(crate) fn holders(
                  FROM pg_catalog.pg_locks AS l
                  WHERE l.granted
                    AND (l.pid = ANY ($2)
-                        OR l.relation = ANY ($1)
+                        OR l.relation = ANY ($1) AND l.mode LIKE $3::text
                        AND l.database = (SELECT oid FROM pg_catalog.pg_database
                                          WHERE datname = pg_catalog.current_database()))
              )
@@ -197,7 +225,11 @@ pub(crate) fn holders(
                   AND own.pid IS NULL AND own.locktype = 'transactionid'
              JOIN pg_catalog.pg_prepared_xacts AS p ON p.transaction = own.transactionid"
         ),
-        &[(&relations, Type::OID_ARRAY), (&pids, Type::INT4_ARRAY)],
+        &[
+            (&relations, Type::OID_ARRAY),
+            (&pids, Type::INT4_ARRAY),
+            (&mode, Type::TEXT),
+        ],
     )?;
     Ok(rows.iter().map(Session::from_row).collect())
 }

@@ -333,8 +333,13 @@ pub(crate) fn count_values(
 #[derive(Clone, Debug)]
 pub(crate) struct Column {
     pub(crate) name: String,
+    /// `pg_attribute.attnum`: never given twice in a table, so a column that was dropped and added again
+    /// has another.
+    pub(crate) number: i16,
     /// As `format_type` writes it: `character varying(80)`, `public.citext`.
     pub(crate) type_name: String,
+    /// Whether each of its rows has a value, by a constraint that was checked.
+    pub(crate) not_null: bool,
     /// Whether every database of this server's version has the type and writes its values alike.
     pub(crate) portable: bool,
     /// `GENERATED ALWAYS AS (…)`: computed, so neither dumped nor restored.
@@ -353,7 +358,11 @@ pub(crate) fn columns(client: &mut impl GenericClient, table: u32) -> Result<Vec
         "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod),
                 t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace
                     AND t.typname !~ '^_?(money|aclitem|reg.*)$',
-                a.attgenerated <> '', a.attidentity = 'a'
+                a.attgenerated <> '', a.attidentity = 'a', a.attnum,
+                a.attnotnull AND NOT EXISTS (
+                    SELECT FROM pg_catalog.pg_constraint AS n
+                    WHERE n.conrelid = a.attrelid AND n.contype = 'n' AND NOT n.convalidated
+                      AND a.attnum = ANY (n.conkey))
          FROM pg_catalog.pg_attribute AS a
          JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
          WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
@@ -368,6 +377,8 @@ pub(crate) fn columns(client: &mut impl GenericClient, table: u32) -> Result<Vec
             portable: row.get(2),
             generated: row.get(3),
             always_identity: row.get(4),
+            number: row.get(5),
+            not_null: row.get(6),
         })
         .collect())
 }
@@ -549,6 +560,37 @@ pub(crate) fn identity(client: &mut impl GenericClient) -> Result<Identity> {
     Ok(Identity {
         system_identifier,
         oid,
+    })
+}
+
+/// Where a server is in its history. A copy of its files has the same [`Identity`], and another history
+/// from then on: another timeline once it was promoted.
+#[derive(Clone, Debug)]
+pub(crate) struct WalPosition {
+    /// As PostgreSQL writes it: `16/B374D848`.
+    pub(crate) lsn: String,
+    /// None on a standby.
+    pub(crate) timeline: Option<u32>,
+}
+
+/// Asks the server where it is in its history.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn wal_position(client: &mut impl GenericClient) -> Result<WalPosition> {
+    // The first eight digits of a WAL file's name are its timeline.
+    let row = client.query_typed_one(
+        "SELECT (CASE WHEN standby THEN pg_catalog.pg_last_wal_replay_lsn()
+                      ELSE pg_catalog.pg_current_wal_lsn() END)::text,
+                CASE WHEN NOT standby
+                     THEN pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8) END
+         FROM pg_catalog.pg_is_in_recovery() AS standby",
+        &[],
+    )?;
+    let timeline: Option<String> = row.get(1);
+    Ok(WalPosition {
+        lsn: row.get(0),
+        timeline: timeline.and_then(|digits| u32::from_str_radix(&digits, 16).ok()),
     })
 }
 

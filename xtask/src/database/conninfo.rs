@@ -303,7 +303,7 @@ pub(crate) fn removed_variables() -> impl Iterator<Item = &'static str> {
 }
 
 /// A value in single quotes, by the rules of `keyword=value` strings.
-fn quoted(value: &str) -> String {
+pub(crate) fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 

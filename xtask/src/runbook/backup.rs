@@ -1,27 +1,33 @@
 //! A backup: pg_dump of one table on an exported snapshot, proven by restoring it, with a manifest
 //! beside it. Bringing its rows back for good is in `restore`.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::ffi::OsStr;
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
+use std::net::IpAddr;
 use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use postgres::error::SqlState;
+use postgres::types::Type;
 use rustix::fs::OFlags;
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 use super::proof::{self, Content, Loader, Scratch};
-use super::{failures, preflight};
+use super::{failures, lock_wait, preflight};
 use crate::Context;
 use crate::database::Database;
-use crate::database::catalog::{self, Identity, Relation};
+use crate::database::activity;
+use crate::database::catalog::{self, Identity, Relation, WalPosition};
 use crate::error::{Failure, Result};
 use crate::flags::{Proof, ProofFlags};
 use crate::interrupt;
@@ -36,6 +42,10 @@ pub(crate) const DEFAULT_TABLE: &str = "users";
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How many bytes are written before the disk is asked to take them.
 const FLUSH_EVERY: u64 = 16 << 20;
+/// How long a try to lock the table waits before it is looked who is in the way.
+const LOCK_TRY: Duration = Duration::from_millis(500);
+/// How often it is looked whether somebody waits for our lock, while pg_dump may not have its own.
+const MAKE_WAY_EVERY: Duration = Duration::from_millis(20);
 /// Ends the name of a file that is still being written. Its writer holds a lock on it.
 const PARTIAL: &str = ".partial";
 
@@ -78,12 +88,16 @@ impl Taken {
 }
 
 /// What stands beside a backup, as `<file>.json`. It is there before the backup has its name.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Manifest {
     /// The backup's file name, without its folder.
     pub(crate) file: String,
     /// Qualified name.
     pub(crate) table: String,
+    /// A table that was dropped and made again has another; not in manifests of before this was
+    /// written down, as is `timeline`, and of a column `number` and `values`.
+    #[serde(default)]
+    pub(crate) table_oid: Option<u32>,
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
     /// Of the file, in hex.
@@ -101,6 +115,9 @@ pub(crate) struct Manifest {
     pub(crate) created_at: Timestamp,
     /// Where the WAL was at the snapshot.
     pub(crate) wal_lsn: String,
+    /// The WAL's timeline; none on a standby.
+    #[serde(default)]
+    pub(crate) timeline: Option<u32>,
     pub(crate) database: String,
     pub(crate) database_oid: u32,
     /// Of the cluster; none where the role may not see it.
@@ -122,6 +139,12 @@ pub(crate) struct ManifestColumn {
     pub(crate) name: String,
     #[serde(rename = "type")]
     pub(crate) type_name: String,
+    /// `pg_attribute.attnum`.
+    #[serde(default)]
+    pub(crate) number: Option<i16>,
+    /// How many rows have a value other than NULL, where they were counted.
+    #[serde(default)]
+    pub(crate) values: Option<u64>,
 }
 
 /// A sequence as it was.
@@ -144,6 +167,15 @@ pub(crate) fn command(table: &str, file: &str) -> String {
 /// If the folder cannot be written, pg_dump fails, or the proof does. Nothing of a failed backup is
 /// left.
 pub(crate) fn take(
+    ctx: &Context,
+    db: &mut Database,
+    table: &Relation,
+    flags: ProofFlags,
+) -> Result<Taken> {
+    take_into_folder(ctx, db, table, flags).map_err(in_the_folder)
+}
+
+fn take_into_folder(
     ctx: &Context,
     db: &mut Database,
     table: &Relation,
@@ -172,15 +204,15 @@ pub(crate) fn take(
         );
     }
     let mut partial = partial_file(folder, &format!(".{}_backup_", file_safe(&table.name)))?;
-    let snapshot = dump(
-        ctx,
-        db,
-        table,
-        &pg_dump.program,
-        proof,
-        partial.as_file_mut(),
-    )
-    .with_context(attempted)?;
+    let out = partial.as_file_mut();
+    let snapshot =
+        dump_locked(ctx, db, table, &pg_dump.program, proof, out).with_context(attempted)?;
+    if let Some(rows) = snapshot.missed_rows {
+        ctx.ui.warn(format_args!(
+            "`{qualified}` holds no row, and held some {} by the server's statistics: if that is news, look before anything relies on this backup",
+            ui::count(rows)
+        ));
+    }
     partial
         .as_file()
         .sync_all()
@@ -190,6 +222,7 @@ pub(crate) fn take(
     let mut manifest = Manifest {
         file: String::new(),
         table: qualified.clone(),
+        table_oid: Some(table.oid),
         rows: dump.rows,
         bytes: dump.bytes,
         sha256: dump.sha256.clone(),
@@ -198,7 +231,8 @@ pub(crate) fn take(
         columns: snapshot.columns,
         sequences: snapshot.sequences,
         created_at: snapshot.at,
-        wal_lsn: snapshot.wal_lsn,
+        wal_lsn: snapshot.wal.lsn,
+        timeline: snapshot.wal.timeline,
         database: db.server.name.clone(),
         database_oid: snapshot.identity.oid,
         system_identifier: snapshot.identity.system_identifier,
@@ -228,13 +262,20 @@ struct Snapshot {
     columns: Vec<ManifestColumn>,
     sequences: Vec<ManifestSequence>,
     at: Timestamp,
-    wal_lsn: String,
+    wal: WalPosition,
     identity: Identity,
+    /// How many rows the table had by the statistics, where it has none.
+    missed_rows: Option<u64>,
 }
 
-/// pg_dump writes and the scratch loads the same bytes, side by side; then the table, in the dump's own
-/// snapshot, and what was loaded are counted and hashed, side by side again, and compared.
-fn dump(
+/// Locks the table, then looks at it. TRUNCATE and what rewrites a table are not MVCC-safe (PostgreSQL
+/// manual, "Caveats"): a snapshot from before such a transaction's commit sees an empty table.
+///
+/// pg_dump asks for the same lock by itself, after us. An ALTER of somebody else that stands in line
+/// between the two waits for us, pg_dump for it, and we for pg_dump: a circle that the server does not
+/// see, with every login behind that ALTER. So as long as pg_dump has not begun to write, for which it
+/// has its lock, we make way for whoever waits for ours, and begin anew after them.
+fn dump_locked(
     ctx: &Context,
     db: &mut Database,
     table: &Relation,
@@ -242,27 +283,121 @@ fn dump(
     proof: Proof,
     out: &mut File,
 ) -> Result<Snapshot> {
+    let deadline = Instant::now() + db.lock_wait;
+    loop {
+        let outcome = begin_locked(ctx, db, table, deadline)
+            .and_then(|()| dump(ctx, db, table, program, proof, out));
+        // Where this fails the session has ended, and its lock with it.
+        let _ = db.client.batch_execute("ROLLBACK");
+        if let Some(snapshot) = outcome? {
+            return Ok(snapshot);
+        }
+        ctx.ui.info(
+            "Waiting",
+            format_args!(
+                "made way for a session that waits to change {}",
+                table.qualified()
+            ),
+        );
+        out.set_len(0)?;
+        out.rewind()?;
+    }
+}
+
+/// Begins the transaction of a dump: the lock first. `LOCK TABLE` takes no snapshot; the first query
+/// after it does.
+///
+/// Whoever reads stands in line behind those who want the table for themselves alone, and nobody
+/// behind a reader; so this waits in line, for a moment at a time, and looks who is in the way.
+fn begin_locked(ctx: &Context, db: &mut Database, table: &Relation, deadline: Instant) -> Result {
+    let qualified = table.qualified();
+    let mut named: Vec<activity::Session> = Vec::new();
+    let progress = ctx.ui.progress("Waiting");
+    loop {
+        if interrupt::requested() {
+            return Err(Failure::interrupted("stopped during the backup").into());
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let error = match db.client.batch_execute(&format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}
+             SET LOCAL lock_timeout = {};
+             LOCK TABLE ONLY {qualified} IN ACCESS SHARE MODE;
+             SET LOCAL lock_timeout = {}",
+            proof::set_text_settings(),
+            left.min(LOCK_TRY).as_millis().max(1),
+            db.lock_wait.as_millis(),
+        )) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        db.client.batch_execute("ROLLBACK")?;
+        if error.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) {
+            return Err(error).context("cannot lock the table for reading");
+        }
+        let in_the_way = activity::exclusive_holders(&mut db.client, table.oid)?;
+        if left.is_zero() {
+            let failure = Failure::busy(format!(
+                "cannot lock `{qualified}` for reading within {}",
+                ui::time(db.lock_wait)
+            ))
+            .sqlstate("55P03");
+            let again = format!("cargo {}", ctx.application_name);
+            return Err(lock_wait::name(failure, &in_the_way, &again).into());
+        }
+        for session in in_the_way {
+            if !named.iter().any(|known| known.is_same(&session)) {
+                ctx.ui.info(
+                    "Waiting",
+                    format_args!("{qualified} is locked by {session}"),
+                );
+                named.push(session);
+            }
+        }
+        progress.update(format_args!(
+            "for the lock on {qualified}; {} left",
+            ui::time(left)
+        ));
+    }
+}
+
+/// pg_dump writes and the scratch loads the same bytes, side by side; then the table, in the dump's own
+/// snapshot, and what was loaded are counted and hashed, side by side again, and compared. In a
+/// transaction of [`begin_locked`]; none where it made way for somebody.
+fn dump(
+    ctx: &Context,
+    db: &mut Database,
+    table: &Relation,
+    program: &Path,
+    proof: Proof,
+    out: &mut File,
+) -> Result<Option<Snapshot>> {
     let qualified = table.qualified();
     let (target, lock_wait) = (db.target.clone(), db.lock_wait);
-    let mut transaction = db
-        .client
-        .build_transaction()
-        .isolation_level(postgres::IsolationLevel::RepeatableRead)
-        .read_only(true)
-        .start()?;
-    transaction.batch_execute(&proof::set_text_settings())?;
-    let row = transaction.query_typed_one(
+    let client = &mut db.client;
+    let row = client.query_typed_one(
         "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.clock_timestamp(),
-                (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
-                      ELSE pg_catalog.pg_current_wal_lsn() END)::text",
-        &[],
+                pg_catalog.to_regclass($2::text)::oid IS NOT DISTINCT FROM $1,
+                (SELECT greatest(reltuples::int8, pg_catalog.pg_stat_get_live_tuples(oid), 0)
+                 FROM pg_catalog.pg_class WHERE oid = $1)",
+        &[(&table.oid, Type::OID), (&qualified, Type::TEXT)],
     )?;
-    let (snapshot, at, wal_lsn): (String, Timestamp, String) = (row.get(0), row.get(1), row.get(2));
-    let identity = catalog::identity(&mut transaction)?;
-    let sequences = catalog::owned_sequences(&mut transaction, table.oid)?;
-    let mut columns = catalog::columns(&mut transaction, table.oid)?;
+    let (snapshot, at): (String, Timestamp) = (row.get(0), row.get(1));
+    if !row.get::<_, bool>(2) {
+        return Err(
+            Failure::failed(format!("`{qualified}` is another table now"))
+                .cause("it was replaced while the backup waited for it")
+                .hint(format!("look at it, then: cargo {}", ctx.application_name))
+                .into(),
+        );
+    }
+    let expected_rows = row.get::<_, Option<i64>>(3).unwrap_or(0) as u64;
+    let wal = catalog::wal_position(client)?;
+    let identity = catalog::identity(client)?;
+    let sequences = catalog::owned_sequences(client, table.oid)?;
+    let mut columns = catalog::columns(client, table.oid)?;
     columns.retain(|column| !column.generated);
 
+    let give_up = AtomicBool::new(false);
     let request = pg_dump::Request {
         pg_dump: program,
         target: &target,
@@ -270,6 +405,9 @@ fn dump(
         table: &qualified,
         snapshot: &snapshot,
         lock_wait,
+        options: &proof::text_options(),
+        encoding: proof::dump_encoding(&db.server.encoding),
+        give_up: &give_up,
     };
     let mut scratch = match proof {
         Proof::Restore => Some(Scratch::make(ctx, &target, &db.server, &columns)?),
@@ -286,7 +424,8 @@ fn dump(
     let started = Instant::now();
     let progress = ctx.ui.progress("Backup");
     let (rows_so_far, bytes_so_far) = (AtomicU64::new(0), AtomicU64::new(0));
-    let (dump, held) = std::thread::scope(|scope| -> Result<_> {
+    let mut looked = Instant::now();
+    let dumped = std::thread::scope(|scope| -> Result<_> {
         let dump = scope.spawn(|| -> Result<pg_dump::Dump> {
             let dump = pg_dump::run(&request, &mut copies, &mut |rows, bytes| {
                 rows_so_far.store(rows, Ordering::Relaxed);
@@ -308,21 +447,23 @@ fn dump(
                 ui::count((rows as f64 / seconds) as u64),
             ));
         };
-        // pg_dump takes its lock first. If we had ours before, an ALTER of somebody else could queue
-        // between the two: it would wait for us, pg_dump for it, and we for pg_dump.
         while !dump.is_finished() && bytes_so_far.load(Ordering::Relaxed) == 0 {
             show();
-        }
-        let mut hold = || match proof {
-            // Locked from now on; read when the cores are free again.
-            Proof::Restore => {
-                let lock = format!("SELECT FROM ONLY {qualified} LIMIT 0");
-                Ok(transaction.batch_execute(&lock).map(|()| None)?)
+            if looked.elapsed() >= MAKE_WAY_EVERY {
+                looked = Instant::now();
+                // Where this cannot be asked, beginning anew finds out why.
+                if activity::somebody_waits_for_us(client, table.oid).unwrap_or(true) {
+                    give_up.store(true, Ordering::Relaxed);
+                    break;
+                }
             }
-            Proof::Rows => count(&mut transaction, &qualified).map(Some),
-            Proof::None => Ok(None),
+        }
+        let counted = match proof {
+            Proof::Rows if !give_up.load(Ordering::Relaxed) => {
+                Some(proof::count(client, &qualified, &columns).context("cannot read the table"))
+            }
+            _ => None,
         };
-        let held = (!dump.is_finished()).then(&mut hold);
         let mut flushed = 0;
         while !dump.is_finished() {
             show();
@@ -337,33 +478,35 @@ fn dump(
         let dump = dump
             .join()
             .map_err(|_| anyhow::anyhow!("the thread that runs pg_dump panicked"))?;
-        match (dump, held) {
-            (Ok(dump), held) => {
-                let held = held.unwrap_or_else(hold).context("cannot read the table")?;
-                Ok((dump, held))
-            }
-            (Err(_), _) if interrupt::requested() => {
+        match dump {
+            _ if interrupt::requested() => {
                 Err(Failure::interrupted("stopped during the backup").into())
             }
+            Err(_) if give_up.load(Ordering::Relaxed) => Ok(None),
+            Ok(dump) => Ok(Some((dump, counted.transpose()?))),
             // The server's own word (it has an SQLSTATE) before pg_dump's.
-            (Err(_), Some(Err(error))) => Err(error.context("cannot read the table")),
-            (Err(error), _) => {
-                let lock = format!("LOCK TABLE {qualified} IN ACCESS SHARE MODE NOWAIT");
-                match transaction.batch_execute(&lock) {
-                    Ok(()) => Err(error),
-                    Err(error) => Err(error).context("cannot lock the table for reading"),
-                }
+            Err(error) => {
+                counted.transpose()?;
+                let read = format!("SELECT FROM ONLY {qualified} LIMIT 0");
+                client
+                    .batch_execute(&read)
+                    .context("cannot read the table")?;
+                proof::connect(ctx, &target)?;
+                Err(error)
             }
         }
     })?;
+    let Some((dump, held)) = dumped else {
+        return Ok(None);
+    };
     let (held, restored) = match &mut scratch {
         Some(scratch) => {
             progress.update("comparing what was restored");
             let (held, restored) = std::thread::scope(|scope| {
                 let (place, canceller) = (scratch.place.clone(), scratch.canceller.clone());
                 let restored = scope.spawn(|| scratch.content(&columns));
-                let held = proof::content(&mut transaction, &qualified, &columns)
-                    .context("cannot read the table");
+                let held =
+                    proof::content(client, &qualified, &columns).context("cannot read the table");
                 if interrupt::requested() {
                     let _ = canceller.cancel();
                 }
@@ -383,17 +526,20 @@ fn dump(
         None => (held, None),
     };
     drop(progress);
-    transaction.rollback()?;
     drop(scratch);
     compare(&qualified, &dump, held.as_ref(), restored.as_ref())?;
-    Ok(Snapshot {
+    Ok(Some(Snapshot {
+        missed_rows: Some(expected_rows).filter(|rows| dump.rows == 0 && *rows > 0),
         dump,
         content_hash: restored.map(|content| content.hash),
         columns: columns
             .into_iter()
-            .map(|column| ManifestColumn {
+            .enumerate()
+            .map(|(place, column)| ManifestColumn {
                 name: column.name,
                 type_name: column.type_name,
+                number: Some(column.number),
+                values: held.as_ref().map(|held| held.values[place]),
             })
             .collect(),
         sequences: sequences
@@ -406,9 +552,9 @@ fn dump(
             })
             .collect(),
         at,
-        wal_lsn,
+        wal,
         identity,
-    })
+    }))
 }
 
 /// The dump's bytes go to the file, and its rows to the scratch.
@@ -435,17 +581,6 @@ impl pg_dump::Sink for Copies<'_> {
             None => Ok(()),
         }
     }
-}
-
-fn count(client: &mut impl postgres::GenericClient, table: &str) -> Result<Content> {
-    let row = client.query_typed_one(
-        &format!("SELECT pg_catalog.count(*) FROM ONLY {table}"),
-        &[],
-    )?;
-    Ok(Content {
-        rows: row.get::<_, i64>(0) as u64,
-        hash: String::new(),
-    })
 }
 
 /// What the table held against what the dump holds, and against what came out of the scratch.
@@ -476,6 +611,25 @@ fn compare(
         .into())
 }
 
+/// An error of the disk that the backups are on says where else they could be.
+fn in_the_folder(error: anyhow::Error) -> anyhow::Error {
+    let io = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    let hint = match io.map(std::io::Error::kind) {
+        Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            "free space or choose another folder: cargo xtask db-migrate --backups DIR"
+        }
+        Some(
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory,
+        ) => failures::OTHER_FOLDER,
+        _ => return error,
+    };
+    let mut failure = failures::from_error(&error);
+    failure.hints = vec![hint.to_owned()];
+    failure.into()
+}
+
 /// Makes the folder, for its owner alone and for no version control: backups hold password hashes.
 fn make_folder(folder: &Path, ui: &Ui) -> Result {
     let context = || format!("cannot make the backup folder `{}`", folder.display());
@@ -504,6 +658,18 @@ fn make_folder(folder: &Path, ui: &Ui) -> Result {
         ))
         .cause("whoever can change the link decides where password hashes go")
         .hint("name the folder itself: cargo xtask db-migrate --backups DIR")
+        .into());
+    }
+    let owner = found.uid();
+    if owner != geteuid().as_raw() && owner != 0 {
+        return Err(Failure::failed(format!(
+            "the backup folder `{}` belongs to another user",
+            folder.display()
+        ))
+        .cause(format!(
+            "whoever owns it (uid {owner}) can read and replace what is in it"
+        ))
+        .hint("choose a folder of your own: cargo xtask db-migrate --backups DIR")
         .into());
     }
     if found.mode() & 0o022 != 0 {
@@ -598,11 +764,12 @@ fn keep(mut partial: NamedTempFile, folder: &Path, manifest: &mut Manifest) -> R
         serde_json::to_writer_pretty(&mut beside, manifest)?;
         writeln!(beside)?;
         beside.as_file().sync_all().with_context(naming)?;
-        match beside.persist_noclobber(Manifest::path(&file)) {
-            Ok(_) => {}
+        // Its lock says that the file is on its way, until that has its name too.
+        let _locked = match beside.persist_noclobber(Manifest::path(&file)) {
+            Ok(locked) => locked,
             Err(error) if error.error.kind() == ErrorKind::AlreadyExists => continue,
             Err(error) => return Err(error.error).with_context(naming),
-        }
+        };
         match partial.persist_noclobber(&file) {
             Ok(_) => {
                 // The names themselves must survive a crash too.
@@ -620,9 +787,9 @@ fn keep(mut partial: NamedTempFile, folder: &Path, manifest: &mut Manifest) -> R
     }
 }
 
-/// A table may be named with a slash; a file may not. Nor may it be hidden.
+/// A table may be named with a slash or a newline; a file may not, or should not. Nor may it be hidden.
 fn file_safe(table: &str) -> String {
-    let name = table.replace(['/', '\0'], "_");
+    let name = table.replace(|c: char| c == '/' || c.is_control(), "_");
     match name.strip_prefix('.') {
         Some(rest) => format!("_{rest}"),
         None => name,
@@ -662,13 +829,94 @@ impl Manifest {
         })
     }
 
-    /// The identity of the database that it was taken from.
-    pub(crate) fn identity(&self) -> Identity {
-        Identity {
-            system_identifier: self.system_identifier.clone(),
-            oid: self.database_oid,
+    /// Why a database may not be the one that this was taken from; none where nothing speaks for that.
+    ///
+    /// A copy of a server's files has its identity. It is told apart by where it is reached, by its
+    /// timeline, and by a WAL that is not as far as it was when this was taken.
+    ///
+    /// # Errors
+    /// If the server cannot be asked.
+    pub(crate) fn doubts(&self, db: &mut Database) -> Result<Option<Failure>> {
+        let here = catalog::identity(&mut db.client)?;
+        let wal = catalog::wal_position(&mut db.client)?;
+        let same = match (&here.system_identifier, &self.system_identifier) {
+            (Some(here), Some(there)) => here == there,
+            _ => db.server.name == self.database,
+        };
+        if !same || here.oid != self.database_oid {
+            return Ok(Some(
+                Failure::failed("the backup is of another database").cause(format!(
+                    "it was taken from `{}` on {}:{}, another one than {}",
+                    self.database, self.host, self.port, db.server
+                )),
+            ));
         }
+        let elsewhere = place(&db.server.host, db.server.port) != place(&self.host, self.port);
+        let cause = if elsewhere {
+            format!(
+                "it was taken from {}:{}, and this is {}",
+                self.host, self.port, db.server
+            )
+        } else if wal.timeline.is_some()
+            && self.timeline.is_some_and(|then| wal.timeline != Some(then))
+        {
+            "the server was promoted or recovered since, or was replaced by a copy".to_owned()
+        } else if lsn(&wal.lsn) < lsn(&self.wal_lsn) {
+            format!(
+                "the server's WAL is at {}, and was at {} when the backup was taken",
+                wal.lsn, self.wal_lsn
+            )
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(
+            Failure::failed("the backup may be of another server")
+                .cause(cause)
+                .cause("a copy of a server's files looks the same, and its rows are others"),
+        ))
     }
+
+    /// Whether this one, which is newer, has everything that an older one may have: of the same table
+    /// of the same server as many rows, and of each column as many values.
+    fn covers(&self, older: &Manifest) -> bool {
+        let has = |column: &ManifestColumn| {
+            self.columns.iter().any(|mine| {
+                mine.number.is_some()
+                    && mine.number == column.number
+                    && mine.type_name == column.type_name
+                    && column.values.is_some()
+                    && mine.values >= column.values
+            })
+        };
+        self.table == older.table
+            && self.table_oid.is_some()
+            && self.table_oid == older.table_oid
+            && self.system_identifier == older.system_identifier
+            && self.database_oid == older.database_oid
+            && place(&self.host, self.port) == place(&older.host, older.port)
+            && self.timeline == older.timeline
+            && lsn(&self.wal_lsn) >= lsn(&older.wal_lsn)
+            && self.rows >= older.rows
+            && older.columns.iter().all(has)
+    }
+}
+
+/// Where a server is reached. This machine has several names.
+fn place(host: &str, port: u16) -> (&str, u16) {
+    let is_loopback = host
+        .parse()
+        .is_ok_and(|address: IpAddr| address.is_loopback());
+    match host == "localhost" || host.starts_with('/') || is_loopback {
+        true => ("localhost", port),
+        false => (host, port),
+    }
+}
+
+/// `16/B374D848` as a number; none where it is not written so.
+fn lsn(text: &str) -> Option<u64> {
+    let (high, low) = text.split_once('/')?;
+    let half = |digits| u32::from_str_radix(digits, 16).ok().map(u64::from);
+    Some(half(high)? << 32 | half(low)?)
 }
 
 /// A backup that is listed, and whether it looks as its manifest says.
@@ -690,6 +938,8 @@ pub(crate) enum State {
     Changed,
     /// The manifest is there and the file is not.
     Missing,
+    /// Something else has the file's name, or has made another file of it: a link, `FILE.gz`.
+    Replaced,
 }
 
 impl State {
@@ -708,21 +958,105 @@ impl State {
             State::Cut => "cut",
             State::Changed => "changed",
             State::Missing => "missing",
+            State::Replaced => "replaced",
         }
     }
 }
 
 impl Found {
+    /// A backup as it lies in its folder, by its size; none where there is no manifest, or where
+    /// somebody is about to give the file its name, or to delete it.
+    fn at(file: PathBuf) -> Result<Option<Found>> {
+        let Some(manifest) = Manifest::of(&file)? else {
+            return Ok(None);
+        };
+        let mut state = state_of(&file, &manifest)?;
+        if state == State::Missing {
+            if lock_manifest(&file)?.is_none() {
+                return Ok(None);
+            }
+            // It may have got its name since.
+            state = state_of(&file, &manifest)?;
+        }
+        Ok(Some(Found {
+            file,
+            manifest,
+            state,
+        }))
+    }
+
     /// Reads the whole file and compares its checksum.
     ///
     /// # Errors
     /// If it cannot be read.
     pub(crate) fn check(&mut self) -> Result<State> {
-        if self.state == State::Good && sha256(&self.file)? != self.manifest.sha256 {
-            self.state = State::Changed;
+        if self.state == State::Good {
+            self.state = match sha256(&self.file) {
+                Ok(sha256) if sha256 == self.manifest.sha256 => State::Good,
+                Ok(_) => State::Changed,
+                // Gone, or made a link, since it was listed.
+                Err(error) => match state_of(&self.file, &self.manifest)? {
+                    State::Good => return Err(error),
+                    state => state,
+                },
+            };
         }
         Ok(self.state)
     }
+
+    /// Whether somebody has given it another name.
+    pub(crate) fn was_renamed(&self) -> bool {
+        self.file.file_name() != Some(OsStr::new(&self.manifest.file))
+    }
+
+    /// Whether it was pruned since it was listed.
+    ///
+    /// # Errors
+    /// If its manifest cannot be read.
+    pub(crate) fn was_deleted(&self) -> Result<bool> {
+        Ok(self.state == State::Missing && lock_manifest(&self.file)?.is_none())
+    }
+}
+
+fn state_of(file: &Path, manifest: &Manifest) -> Result<State> {
+    match std::fs::symlink_metadata(file) {
+        Ok(found) if found.is_file() => Ok(State::by_size(found.len(), manifest)),
+        Ok(_) => Ok(State::Replaced),
+        Err(_) => {
+            let folder = file.parent().unwrap_or(Path::new("."));
+            let (name, json) = (file.as_os_str(), Manifest::path(file));
+            let made_of_it = files(folder)?.into_iter().any(|path| {
+                path != json
+                    && path
+                        .as_os_str()
+                        .as_encoded_bytes()
+                        .strip_prefix(name.as_encoded_bytes())
+                        .is_some_and(|rest| rest.starts_with(b"."))
+            });
+            Ok(match made_of_it {
+                true => State::Replaced,
+                false => State::Missing,
+            })
+        }
+    }
+}
+
+/// Locks a manifest that nobody else has locked; none where somebody has, or it is gone.
+fn lock_manifest(file: &Path) -> Result<Option<File>> {
+    let path = Manifest::path(file);
+    let locking = || format!("cannot lock `{}`", path.display());
+    let manifest = match open(&path) {
+        Ok(manifest) => manifest,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(locking),
+    };
+    match manifest.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error).with_context(locking),
+    }
+    let is_there = manifest.metadata().with_context(locking)?.nlink() > 0;
+    Ok(is_there.then_some(manifest))
 }
 
 /// The SHA-256 of a file, in hex.
@@ -756,20 +1090,8 @@ pub(crate) fn list(folder: &Path, ui: &Ui) -> Result<Vec<Found>> {
         if !path.to_string_lossy().ends_with(".sql.json") {
             continue;
         }
-        let file = path.with_extension("");
-        match Manifest::of(&file) {
-            Ok(Some(manifest)) => {
-                let state = match std::fs::symlink_metadata(&file) {
-                    Ok(found) if found.is_file() => State::by_size(found.len(), &manifest),
-                    _ => State::Missing,
-                };
-                found.push(Found {
-                    file,
-                    manifest,
-                    state,
-                });
-            }
-            Ok(None) => {}
+        match Found::at(path.with_extension("")) {
+            Ok(backup) => found.extend(backup),
             Err(error) => ui.warn(failures::from_error(&error).one_line()),
         }
     }
@@ -777,19 +1099,21 @@ pub(crate) fn list(folder: &Path, ui: &Ui) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// Files that are named as backups and are none of those found: without a manifest that can be read,
-/// nothing tells what they should hold.
+/// Files that are named as backups and have no manifest that can be read: nothing tells what they
+/// should hold.
 ///
 /// # Errors
 /// If the folder cannot be read.
-pub(crate) fn strays(folder: &Path, found: &[Found]) -> Result<Vec<PathBuf>> {
+pub(crate) fn strays(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut strays = files(folder)?;
     strays.retain(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.contains("_backup_")
             && !name.starts_with('.')
             && name.ends_with(".sql")
-            && found.iter().all(|found| found.file != *path)
+            && !matches!(Manifest::of(path), Ok(Some(_)))
+            // Of one that is pruned meanwhile the file goes first.
+            && std::fs::symlink_metadata(path).is_ok()
     });
     strays.sort();
     Ok(strays)
@@ -800,23 +1124,24 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => {
-            return Err(error)
-                .with_context(|| format!("cannot read the backup folder `{}`", folder.display()));
+            let reading = || format!("cannot read the backup folder `{}`", folder.display());
+            return Err(error).with_context(reading).map_err(in_the_folder);
         }
     };
     entries.map(|entry| Ok(entry?.path())).collect()
 }
 
-/// Old backups: of each table of each database the newest that is proven and unharmed stays, and so
-/// do those that are newer than it; what is older than it may go.
+/// Old backups, sorted by whether they may go.
 pub(crate) struct Prunable {
     pub(crate) delete: Vec<Found>,
-    /// Old ones that stay: nothing newer of their table is proven.
+    /// Old ones that stay.
     pub(crate) keep: Vec<Found>,
 }
 
-/// Sorts the old backups into those that may go and those that stay. `check` says whether one is
-/// unharmed: [`Found::check`], or what is known of it already.
+/// Sorts the old backups into those that may go and those that stay. One may go if a newer one, which
+/// stays, is proven and unharmed and has everything that it may have ([`Manifest::covers`]); and if it
+/// lies there as it was written. `check` says whether one is unharmed: [`Found::check`], or what is
+/// known of it already.
 ///
 /// # Errors
 /// If a file cannot be read.
@@ -830,37 +1155,40 @@ pub(crate) fn prunable(
         delete: Vec::new(),
         keep: Vec::new(),
     };
-    // Newest first: the first proven and unharmed one of a table is the one that stays.
-    let mut safe: Vec<(Identity, String)> = Vec::new();
+    // Newest first.
+    let mut safe: Vec<Manifest> = Vec::new();
     for mut backup in found {
-        if backup.state == State::Missing {
+        let manifest = &backup.manifest;
+        let age = now.duration_since(manifest.created_at);
+        let is_old = age.is_positive() && age.unsigned_abs() >= older_than;
+        let is_covered = safe.iter().any(|newer| newer.covers(manifest));
+        let is_ours = matches!(backup.state, State::Good | State::Missing) && !backup.was_renamed();
+        if is_old && is_covered && is_ours {
             prunable.delete.push(backup);
             continue;
         }
-        let of = (backup.manifest.identity(), backup.manifest.table.clone());
-        let age = now.duration_since(backup.manifest.created_at);
-        let is_old = age.is_positive() && age.unsigned_abs() >= older_than;
-        if safe.contains(&of) {
-            if is_old {
-                prunable.delete.push(backup);
-            }
-        } else if backup.manifest.proof != Proof::None && check(&mut backup)? == State::Good {
-            safe.push(of);
-            if is_old {
-                prunable.keep.push(backup);
-            }
-        } else if is_old {
+        if !is_covered && manifest.proof != Proof::None && check(&mut backup)? == State::Good {
+            safe.push(backup.manifest.clone());
+        }
+        if is_old {
             prunable.keep.push(backup);
         }
     }
     Ok(prunable)
 }
 
-/// Deletes a backup: the file first, so that no file without a manifest is left.
+/// Deletes a backup if it still lies there as it was found: the file first, so that no file without a
+/// manifest is left, and under a lock on the manifest, so that nobody takes it for missing.
 ///
 /// # Errors
 /// If it cannot be deleted.
-pub(crate) fn delete(backup: &Found) -> Result {
+pub(crate) fn delete(backup: &Found) -> Result<bool> {
+    let Some(_locked) = lock_manifest(&backup.file)? else {
+        return Ok(false);
+    };
+    if state_of(&backup.file, &backup.manifest)? != backup.state {
+        return Ok(false);
+    }
     for path in [&backup.file, &Manifest::path(&backup.file)] {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -869,7 +1197,7 @@ pub(crate) fn delete(backup: &Found) -> Result {
             _ => {}
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The tables of these names, each once: `users` and `public.users` are one.

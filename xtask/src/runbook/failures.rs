@@ -244,14 +244,14 @@ fn from_chain(error: &anyhow::Error) -> Failure {
 pub(crate) const OTHER_FOLDER: &str =
     "choose a folder that you may write: cargo xtask db-migrate --backups DIR";
 
-/// What to do about an errno.
+/// What to do about an errno, whatever the file: whoever wrote it may know more.
 fn io_hint(kind: ErrorKind) -> Option<String> {
     let hint = match kind {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            "free space or choose another folder: cargo xtask db-migrate --backups DIR"
+            "free space on that disk, then see where things stand: cargo xtask db-status"
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => {
-            OTHER_FOLDER
+            "see who may write there, then where things stand: cargo xtask db-status"
         }
         ErrorKind::ConnectionRefused => return tools::start_hint(),
         _ => return None,

@@ -206,7 +206,7 @@ impl<'a> Waiter<'a> {
             (1, _) => "1 try in".to_owned(),
             (tries, _) => format!("{tries} tries in"),
         };
-        let failure = self.name(failure, in_the_way);
+        let failure = name(failure, in_the_way, self.again);
         let queued = match self.first_failure {
             Some(_) => format!(
                 ", none longer than {} in the queue",
@@ -223,28 +223,28 @@ impl<'a> Waiter<'a> {
     /// A concurrent build that was given up, since this session did not end within the deadline.
     pub(crate) fn gave_up(&self, waits_for: &Session) -> Failure {
         let failure = Failure::busy("what the index waits for did not end within the deadline");
-        self.name(failure, std::slice::from_ref(waits_for))
+        name(failure, std::slice::from_ref(waits_for), self.again)
     }
+}
 
-    /// Adds who is in the way, and what to do about them.
-    fn name(&self, mut failure: Failure, in_the_way: &[Session]) -> Failure {
-        for session in in_the_way {
-            failure = failure.cause(format!("in the way: {session}"));
-        }
-        match in_the_way.iter().find(|session| session.pid != 0) {
-            Some(session) => failure.hint(format!(
-                "let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend({})', then: {}",
-                session.pid, self.again
+/// Adds who is in the way, and what to do about them; `again` is the command that goes on.
+pub(super) fn name(mut failure: Failure, in_the_way: &[Session], again: &str) -> Failure {
+    for session in in_the_way {
+        failure = failure.cause(format!("in the way: {session}"));
+    }
+    match in_the_way.iter().find(|session| session.pid != 0) {
+        Some(session) => failure.hint(format!(
+            "let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend({})', then: {again}",
+            session.pid
+        )),
+        None => match in_the_way.first() {
+            // Its name stands where a session has its application's.
+            Some(prepared) => failure.hint(format!(
+                "end it: cargo xtask db-psql -- -c \"ROLLBACK PREPARED '{}'\" (or COMMIT PREPARED), then: {again}",
+                prepared.application
             )),
-            None => match in_the_way.first() {
-                // Its name stands where a session has its application's.
-                Some(prepared) => failure.hint(format!(
-                    "end it: cargo xtask db-psql -- -c \"ROLLBACK PREPARED '{}'\" (or COMMIT PREPARED), then: {}",
-                    prepared.application, self.again
-                )),
-                None => failure.hint(format!("{} --lock-deadline 1h", self.again)),
-            },
-        }
+            None => failure.hint(format!("{again} --lock-deadline 1h")),
+        },
     }
 }
 

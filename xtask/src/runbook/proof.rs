@@ -1,9 +1,13 @@
 //! Proof of a backup by restoring it: the rows of the dump are loaded into a scratch table while
 //! they are written to the file, and what arrived is compared with what the table held.
 //!
-//! Nothing of it takes a lock that anybody waits for. The scratch is a database of its own on the
-//! private server where one runs beside the target; else a temporary table, which knows every type
-//! that the table uses, is never written to the WAL, and ends with its session, however that ends.
+//! Nothing of it takes a lock that anybody waits for, and nobody's code runs: columns of types that are
+//! not PostgreSQL's own are text in the scratch, since reading such a value may run what its type's
+//! owner has written (a domain's CHECK), as whoever takes the backup. Of a table's value only its
+//! type's output is asked, as pg_dump does.
+//!
+//! The scratch is a database of its own on the private server where one runs beside the target; else a
+//! temporary table, which is never written to the WAL, and ends with its session, however that ends.
 //! Only where the role may not make one is it a database on the target's server: `DROP DATABASE`
 //! forces an immediate checkpoint (PostgreSQL's `dbcommands.c`), which is no friend of a busy noon.
 
@@ -15,29 +19,43 @@ use postgres::{Client, CopyInWriter, GenericClient};
 
 use crate::Context;
 use crate::database::catalog::Column;
-use crate::database::connect::{Canceller, Connection};
+use crate::database::connect::{Canceller, ConnectProblem, Connection};
 use crate::database::conninfo::ConnInfo;
 use crate::database::history::quote_identifier;
 use crate::database::{SESSION_OPTIONS, Server, connect};
 use crate::error::{Failure, Result};
-use crate::migration::effects::{ObjectName, split_names};
+use crate::migration::effects::{ObjectName, quote, split_names};
 use crate::server;
 use crate::tools::{self, pg_dump};
 
-/// The settings that decide how a value is written as text. pg_dump sets the first four of them, or
-/// their like, itself.
-const TEXT_SETTINGS: [(&str, &str); 8] = [
+/// The settings that decide how a value is written as text, and read again. pg_dump has the same, or
+/// the first three of a value that reads the same.
+const TEXT_SETTINGS: [(&str, &str); 10] = [
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
     ("extra_float_digits", "3"),
     ("bytea_output", "hex"),
     ("TimeZone", "UTC"),
+    // Off, `{NULL}` is an array of a word; and a document is not all that may be in a column.
+    ("array_nulls", "on"),
+    ("xmloption", "content"),
     ("search_path", "pg_catalog"),
     // An error, not fewer rows, where a policy hides some.
     ("row_security", "off"),
     // A second of compiling saves none here.
     ("jit", "off"),
 ];
+
+/// The encoding of a database that says nothing of its bytes: none is made of them, or asked of them.
+const ANY_BYTES: &str = "SQL_ASCII";
+
+/// The encoding of a dump from a server that stores text in this one.
+pub(super) fn dump_encoding(of_server: &str) -> &'static str {
+    match of_server {
+        ANY_BYTES => ANY_BYTES,
+        _ => "UTF8",
+    }
+}
 
 /// Scratch databases: this, the process id of the server session that owns it, a nonce.
 const SCRATCH_DATABASE: &str = "xtask_scratch_";
@@ -48,6 +66,8 @@ pub(crate) struct Content {
     pub(crate) rows: u64,
     /// The sum of the rows' 64-bit hashes, in decimal.
     pub(crate) hash: String,
+    /// Of each column, how many rows have a value other than NULL.
+    pub(crate) values: Vec<u64>,
 }
 
 /// `SET LOCAL` of what [`content`] needs.
@@ -75,24 +95,65 @@ pub(crate) fn content(
 ) -> Result<Content> {
     let hash = columns.iter().fold("0".to_owned(), |seed, column| {
         let name = quote_identifier(&column.name);
-        // A type of one's own may have a cast to text that is not its output: `format` uses that.
+        // A type of one's own may have a cast to text that is not its output: `format` uses that. And
+        // of a row with a NULL in it, `IS NOT NULL` says false.
         let text = match column.portable {
             true => format!("{name}::text"),
-            false => {
-                format!("CASE WHEN {name} IS NOT NULL THEN pg_catalog.format('%s', {name}) END")
-            }
+            false => format!(
+                "CASE WHEN pg_catalog.num_nulls({name}) = 0 THEN pg_catalog.format('%s', {name}) END"
+            ),
         };
         format!("pg_catalog.hashtextextended(coalesce({text}, '\\N') COLLATE \"C\", {seed})")
     });
+    tally(
+        client,
+        table,
+        columns,
+        &format!("coalesce(pg_catalog.sum({hash}), 0)::text"),
+    )
+}
+
+/// Counts a table's rows and values.
+///
+/// # Errors
+/// If the rows cannot be read.
+pub(crate) fn count(
+    client: &mut impl GenericClient,
+    table: &str,
+    columns: &[Column],
+) -> Result<Content> {
+    tally(client, table, columns, "''")
+}
+
+fn tally(
+    client: &mut impl GenericClient,
+    table: &str,
+    columns: &[Column],
+    hash: &str,
+) -> Result<Content> {
+    // Each count costs time: those of columns without NULLs are that of the rows.
+    let counts: Vec<String> = columns
+        .iter()
+        .filter(|column| !column.not_null)
+        .map(|column| format!("pg_catalog.count({})", quote_identifier(&column.name)))
+        .collect();
     let row = client.query_typed_one(
         &format!(
-            "SELECT pg_catalog.count(*), coalesce(pg_catalog.sum({hash}), 0)::text FROM ONLY {table}"
+            "SELECT pg_catalog.count(*), {hash}, ARRAY[{}]::pg_catalog.int8[] FROM ONLY {table}",
+            counts.join(", ")
         ),
         &[],
     )?;
+    let rows = row.get::<_, i64>(0) as u64;
+    let mut counted = row.get::<_, Vec<i64>>(2).into_iter();
+    let values = columns.iter().map(|column| match column.not_null {
+        true => rows,
+        false => counted.next().unwrap_or(0) as u64,
+    });
     Ok(Content {
-        rows: row.get::<_, i64>(0) as u64,
+        rows,
         hash: row.get(1),
+        values: values.collect(),
     })
 }
 
@@ -157,6 +218,8 @@ impl Scratch {
         let place = "in a temporary table";
         match Scratch::temporary(ctx, target, columns, place) {
             Ok(scratch) => return Ok(scratch),
+            // No right to anything would make room for another session.
+            Err(error) if is_out_of_connections(&error) => return Err(error),
             Err(error) => tell(place, &error),
         }
         let place = "in a database of its own";
@@ -185,7 +248,7 @@ impl Scratch {
         let connection = connect(ctx, target)?;
         let canceller = connection.canceller();
         let mut client = connection.client;
-        let definition = definition(columns, |column| &column.type_name);
+        let definition = definition(columns, scratch_type);
         client.batch_execute(&format!(
             "BEGIN; CREATE TEMPORARY TABLE xtask_scratch ({definition})"
         ))?;
@@ -198,8 +261,7 @@ impl Scratch {
         })
     }
 
-    /// A scratch database. Types that are not PostgreSQL's own are not there: their values are
-    /// loaded, and compared, as the text that they are in the dump.
+    /// A scratch database.
     fn database(
         ctx: &Context,
         target: &ConnInfo,
@@ -237,24 +299,10 @@ impl Scratch {
             place: place.to_owned(),
             _database: Some(database),
         };
-        let definition = definition(columns, |column| match column.portable {
-            true => &column.type_name,
-            false => "text",
-        });
         scratch.client.batch_execute(&format!(
-            "BEGIN; CREATE UNLOGGED TABLE public.scratch ({definition})"
+            "BEGIN; CREATE UNLOGGED TABLE public.scratch ({})",
+            definition(columns, scratch_type)
         ))?;
-        let foreign: Vec<String> = columns
-            .iter()
-            .filter(|column| !column.portable)
-            .map(|column| format!("{} ({})", column.name, column.type_name))
-            .collect();
-        if !foreign.is_empty() {
-            ctx.ui.detail(format_args!(
-                "compared as text, since the scratch lacks their types: {}",
-                foreign.join(", ")
-            ));
-        }
         Ok(scratch)
     }
 
@@ -273,6 +321,10 @@ impl Scratch {
     pub(crate) fn content(&mut self, columns: &[Column]) -> Result<Content> {
         content(&mut self.client, self.table, columns)
     }
+}
+
+fn is_out_of_connections(error: &anyhow::Error) -> bool {
+    super::failures::from_error(error).sqlstate.as_deref() == Some("53300")
 }
 
 /// Drops the scratch databases of runs that were killed: those whose owning session has ended.
@@ -295,13 +347,42 @@ fn drop_leftovers(client: &mut Client) -> Result {
     Ok(())
 }
 
-fn connect(ctx: &Context, target: &ConnInfo) -> Result<Connection> {
-    let settings: String = TEXT_SETTINGS
+/// What a column of the scratch is: of a type that every server of this version has and reads alike, or
+/// the text that its values are in the dump.
+fn scratch_type(column: &Column) -> &str {
+    match column.portable {
+        true => &column.type_name,
+        false => "text",
+    }
+}
+
+/// The settings as options of a session.
+pub(super) fn text_options() -> String {
+    TEXT_SETTINGS
         .iter()
         .map(|(name, value)| format!(" -c {name}={value}"))
-        .collect();
-    let options = format!("{SESSION_OPTIONS}{settings}");
-    Ok(connect::connect(target, &ctx.application_name, &options)?)
+        .collect()
+}
+
+/// A session in which values are written as [`content`] needs them.
+///
+/// # Errors
+/// If the server says no.
+pub(super) fn connect(ctx: &Context, target: &ConnInfo) -> Result<Connection> {
+    let options = format!("{SESSION_OPTIONS}{}", text_options());
+    connect::connect(target, &ctx.application_name, &options).map_err(|error| {
+        let mut failure = *error.failure;
+        if error.problem == ConnectProblem::TooManyConnections {
+            let role = quote(target.user());
+            failure = failure
+                .cause("a backup takes three connections, a migration with one takes four")
+                .hint(format!(
+                    "if it is the role's limit: psql -U postgres -c 'ALTER ROLE {role} CONNECTION LIMIT 5'; else close some connections; then: cargo {}",
+                    ctx.application_name
+                ));
+        }
+        failure.into()
+    })
 }
 
 /// `"id" bigint, …`: columns without constraints.
@@ -339,7 +420,12 @@ impl<'a> Loader<'a> {
             true => String::new(),
             false => format!("({})", list.join(", ")),
         };
-        let copy = client.copy_in(&format!("COPY {table} {list} FROM STDIN WITH (FREEZE)"))?;
+        let row =
+            client.query_typed_one("SELECT pg_catalog.current_setting('server_encoding')", &[])?;
+        let encoding = dump_encoding(row.get(0));
+        let copy = client.copy_in(&format!(
+            "COPY {table} {list} FROM STDIN WITH (FREEZE, ENCODING '{encoding}')"
+        ))?;
         Ok(Loader { copy, columns })
     }
 

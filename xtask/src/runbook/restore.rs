@@ -37,8 +37,8 @@ const BUFFER: usize = 256 * 1024;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Settings of the session that merges: values are read as pg_dump writes them; a hash join of two
 /// large tables is worth some memory; and where a policy hides rows that is an error.
-const OPTIONS: &str =
-    "-c DateStyle=ISO -c IntervalStyle=postgres -c work_mem=64MB -c row_security=off -c jit=off";
+const OPTIONS: &str = "-c DateStyle=ISO -c IntervalStyle=postgres -c array_nulls=on -c xmloption=content \
+     -c work_mem=64MB -c row_security=off -c jit=off";
 /// Conflicts that are named.
 const SHOWN: usize = 10;
 
@@ -180,7 +180,7 @@ fn without_manifest(ctx: &Context, file: &Path, given: &Path) -> Result<Failure>
     let folder = file.parent().unwrap_or(Path::new("."));
     let bytes = std::fs::metadata(file)?.len();
     for found in backup::list(folder, &ctx.ui)? {
-        if found.state == State::Missing
+        if matches!(found.state, State::Missing | State::Replaced)
             && found.manifest.bytes == bytes
             && backup::sha256(file)? == found.manifest.sha256
         {
@@ -213,19 +213,13 @@ fn not_what_was_written(file: &Path, state: State) -> Failure {
 
 /// The backup is of this very database.
 fn same_database(db: &mut Database, manifest: &Manifest, flags: &Restore) -> Result {
-    let (here, there) = (catalog::identity(&mut db.client)?, manifest.identity());
-    let same = match (&here.system_identifier, &there.system_identifier) {
-        (Some(_), Some(_)) => here == there,
-        _ => here.oid == there.oid && db.server.name == manifest.database,
+    let Some(doubt) = manifest.doubts(db)? else {
+        return Ok(());
     };
-    if same || flags.force_other_database {
+    if flags.force_other_database {
         return Ok(());
     }
-    Err(Failure::failed("the backup is of another database")
-        .cause(format!(
-            "it was taken from `{}` on {}:{}, another one than {}",
-            manifest.database, manifest.host, manifest.port, db.server
-        ))
+    Err(doubt
         .state("nothing was restored")
         .hint(format!(
             "if it is meant for this one: cargo xtask db-restore {} --force-other-database",
@@ -333,6 +327,8 @@ impl Plan {
             let found = restorable(&saved.name);
             plan.staged.push(Column {
                 name: saved.name.clone(),
+                number: 0,
+                not_null: false,
                 type_name: found.map_or("text".to_owned(), |column| column.type_name.clone()),
                 portable: true,
                 generated: false,

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use xshell::{Shell, cmd};
 
 use crate::database::SESSION_OPTIONS;
-use crate::database::conninfo::ConnInfo;
+use crate::database::conninfo::{ConnInfo, quoted};
 use crate::error::{Failure, Result};
 use crate::interrupt;
 
@@ -34,7 +34,16 @@ pub(crate) struct Request<'a> {
     pub(crate) snapshot: &'a str,
     /// How long to stand behind somebody who has locked the table.
     pub(crate) lock_wait: Duration,
+    /// More settings of its session, as `-c name=value`: they decide how values are written.
+    pub(crate) options: &'a str,
+    /// What the dump is written in.
+    pub(crate) encoding: &'a str,
+    /// Set by whoever wants it to stop.
+    pub(crate) give_up: &'a AtomicBool,
 }
+
+/// More than the names of 1,600 columns take.
+const LONGEST_COPY: usize = 1 << 20;
 
 /// How often it is looked whether somebody wants this to stop. The end of a dump waits for that look,
 /// so it is short.
@@ -78,28 +87,44 @@ pub(crate) fn run(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Dump> {
     let sh = Shell::new()?;
-    let conninfo = request.target.psql_conninfo();
+    // Of two values of a keyword the last counts, and any beats the environment.
+    let options = format!(
+        "{} {SESSION_OPTIONS}{}",
+        request.target.options(),
+        request.options
+    );
+    let conninfo = format!(
+        "{} application_name={} options={}",
+        request.target.psql_conninfo(),
+        quoted(request.application_name),
+        quoted(&options)
+    );
+    let encoding = request.encoding;
     let program = request.pg_dump;
     let snapshot = request.snapshot;
     let lock_wait = request.lock_wait.as_millis().to_string();
     let arguments = arguments(request.table);
     let command: Command = cmd!(
         sh,
-        "{program} --no-password --dbname={conninfo} --snapshot={snapshot} --lock-wait-timeout={lock_wait} {arguments...}"
+        "{program} --no-password --dbname={conninfo} --snapshot={snapshot} --lock-wait-timeout={lock_wait} --encoding={encoding} {arguments...}"
     )
     .into();
     let mut child = super::with_target(
         command,
         request.target,
         request.application_name,
-        SESSION_OPTIONS,
+        &options,
     )
     .stdin(Stdio::null())
     .stdout(Stdio::piped())
     .stderr(Stdio::piped())
     .process_group(0)
     .spawn()
-    .with_context(|| format!("cannot start `{}`", program.display()))?;
+    .map_err(|error| {
+        Failure::failed(format!("cannot start `{}`", program.display()))
+            .cause(error.to_string())
+            .hint("name the folder of one that works: PG_BIN_DIR=/path/to/bin cargo xtask db-doctor")
+    })?;
 
     let stderr = child.stderr.take();
     let stderr = std::thread::spawn(move || {
@@ -113,7 +138,7 @@ pub(crate) fn run(
     let stdout = child.stdout.take();
     let ended = AtomicBool::new(false);
     let written = std::thread::scope(|scope| {
-        scope.spawn(|| end_on_interrupt(pid, &ended));
+        scope.spawn(|| end_on_request(pid, &ended, request.give_up));
         let written = match stdout {
             Some(stdout) => read(BufReader::with_capacity(BUFFER, stdout), sink, progress),
             None => Err(anyhow::anyhow!("pg_dump has no output")),
@@ -150,9 +175,9 @@ pub(crate) fn run(
 
 /// pg_dump may wait for a lock and write nothing for long. On SIGTERM it cancels what it has asked the
 /// server for, and ends.
-fn end_on_interrupt(pid: Pid, ended: &AtomicBool) {
+fn end_on_request(pid: Pid, ended: &AtomicBool, give_up: &AtomicBool) {
     while !ended.load(Ordering::Relaxed) {
-        if interrupt::requested() {
+        if interrupt::requested() || give_up.load(Ordering::Relaxed) {
             let _ = kill_process(pid, Signal::TERM);
             return;
         }
@@ -201,6 +226,16 @@ pub(crate) fn read(
         if line.is_empty() {
             break;
         }
+        // A name may hold newlines, inside of quotes.
+        while !in_copy && ends_in_quotes(&line) && line.len() < LONGEST_COPY {
+            if from
+                .read_until(b'\n', &mut line)
+                .context("cannot read the dump")?
+                == 0
+            {
+                break;
+            }
+        }
         hash.update(&line);
         sink.bytes(&line)?;
         bytes += line.len() as u64;
@@ -225,6 +260,11 @@ pub(crate) fn read(
         },
         complete,
     ))
+}
+
+/// Whether a line begins a COPY whose names go on in the next line.
+fn ends_in_quotes(line: &[u8]) -> bool {
+    line.starts_with(b"COPY ") && memchr::memchr_iter(b'"', line).count() % 2 == 1
 }
 
 /// Lowercase hexadecimal digits.
@@ -336,6 +376,7 @@ mod tests {
                 Some("\"c)\", d"),
             ),
             ("COPY public.users  FROM stdin;\n", Some("")),
+            ("COPY public.\"a\nb\" (c) FROM stdin;\n", Some("c")),
             ("COPY public.users (id) FROM stdin;", None),
             ("SELECT 1;\n", None),
         ] {

@@ -35,12 +35,12 @@ pub(crate) fn back_up(project: &Project, table: &str) -> String {
     run.stdout.trim().to_owned()
 }
 
-fn manifest(project: &Project, file: &str) -> Value {
+pub(crate) fn manifest(project: &Project, file: &str) -> Value {
     let text = std::fs::read_to_string(project.path(&format!("{file}.json"))).expect("a manifest");
     serde_json::from_str(&text).expect("JSON")
 }
 
-fn edit_manifest(project: &Project, file: &str, edit: impl FnOnce(&mut Value)) {
+pub(crate) fn edit_manifest(project: &Project, file: &str, edit: impl FnOnce(&mut Value)) {
     let mut value = manifest(project, file);
     edit(&mut value);
     project.write(&format!("{file}.json"), value.to_string());
@@ -62,7 +62,7 @@ fn shell(project: &Project, script: &str, arguments: &[&str]) -> Command {
 }
 
 /// A folder for `PG_BIN_DIR` whose pg_dump is this script; `$REAL` is the real one.
-fn fake_pg_dump(project: &Project, script: &str) -> PathBuf {
+pub(crate) fn fake_pg_dump(project: &Project, script: &str) -> PathBuf {
     let path = path_variable();
     let installation =
         private_server::installation::newest_server(Some(&path)).expect("PostgreSQL");
