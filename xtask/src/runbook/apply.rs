@@ -95,7 +95,7 @@ impl<'a> Runner<'a> {
         locks: Locks,
         application_name: &'a str,
     ) -> Runner<'a> {
-        let installed_on = db.server.clock;
+        let installed_on = history::next_installed_on(db);
         Runner {
             db,
             tools,
@@ -165,7 +165,12 @@ impl<'a> Runner<'a> {
     pub(crate) fn record_unrun(&mut self, migrations: &[&Migration]) -> Result {
         let rows: String = migrations
             .iter()
-            .map(|migration| format!("{} \\; ", self.row(migration, Direction::Up, "0")))
+            .map(|migration| {
+                format!(
+                    "{} \\; ",
+                    self.row(migration, Direction::Up, history::UNRUN)
+                )
+            })
             .collect();
         let chunk = Chunk {
             before: format!("BEGIN \\; {rows}COMMIT;\n"),
@@ -413,7 +418,7 @@ impl<'a> Runner<'a> {
                     .into());
             }
         }
-        let nanoseconds = started.elapsed().as_nanos();
+        let nanoseconds = started.elapsed().as_nanos().max(1);
         let row = self.row(migration, direction, &nanoseconds.to_string());
         let chunk = Chunk {
             // Also the setting that makes transactions read-only.

@@ -452,6 +452,7 @@ mod tests {
             schema: None,
             clock: jiff::Timestamp::UNIX_EPOCH,
             history_schema: None,
+            newest_run: None,
             backend_pid: 0,
         }
     }

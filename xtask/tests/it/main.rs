@@ -27,3 +27,4 @@ mod restore;
 mod seed;
 mod setup;
 mod terminal;
+mod way_back;
