@@ -267,6 +267,14 @@ impl<'a> Runner<'a> {
             self.feed(&chunk, &mut |_, _, _| {})?
                 .map_err(|error| self.failed(migration, script, direction, &error))?;
         }
+        if indexes::accepts_any(script) {
+            indexes::after(self, script).map_err(|error| {
+                failures::from_error(&error).state(format!(
+                    "`{}` was committed and is in the history",
+                    migration.stem
+                ))
+            })?;
+        }
         Ok(waiter.effort())
     }
 
@@ -406,7 +414,7 @@ impl<'a> Runner<'a> {
                 return Err(self.half_done(failure, migration, direction, index).into());
             }
         }
-        indexes::after(self.db, script)?;
+        indexes::after(self, script)?;
         if direction == Direction::Up {
             let state = format!("`{}` took effect and is not recorded", migration.stem);
             let checked = verify::run(self.db, [migration])

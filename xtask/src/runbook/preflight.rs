@@ -51,7 +51,9 @@ impl Touched {
             touched
                 .backup
                 .extend(named.filter(|name| !made.contains(&same(name))));
-            for (_, effects) in script.effects() {
+            for (statement, effects) in script.effects() {
+                // What it makes is not followed, and can have an index.
+                opaque |= statement.has_word(&script.text, "materialized");
                 for effect in effects {
                     match effect {
                         Effect::CreateTable {
@@ -178,10 +180,14 @@ pub(crate) fn history_rights(db: &mut Database) -> Result {
 /// For the first that is not.
 pub(crate) fn tables(db: &mut Database, touched: &Touched) -> Result {
     for name in &touched.altered {
-        alterable(db, name)?;
+        must_be_table(&alterable(db, name)?)?;
     }
     for (name, concurrently) in &touched.indexed {
         let relation = alterable(db, name)?;
+        // A materialized view has indexes like a table.
+        if relation.kind != 'm' {
+            must_be_table(&relation)?;
+        }
         if *concurrently && relation.kind == 'p' {
             return Err(Failure::failed(format!("`{}` is a partitioned table", relation.qualified()))
                 .sqlstate("0A000")
@@ -269,7 +275,6 @@ fn alterable(db: &mut Database, name: &ObjectName) -> Result<Relation> {
         let elsewhere = catalog::schemas_with(db, &name.name)?;
         return Err(missing_table(db, name, &elsewhere).into());
     };
-    must_be_table(&relation)?;
     if !relation.owned {
         return Err(Failure::failed(format!(
             "role `{}` may not alter `{}`",

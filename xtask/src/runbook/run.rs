@@ -11,7 +11,7 @@ use super::backup::{self, Taken};
 use super::preflight::{self, Touched};
 use super::steps::{self, Action, Loss, Step};
 use super::verify::{self, Checked};
-use super::{failures, report};
+use super::{failures, indexes, report};
 use crate::Context;
 use crate::database::catalog::{self, Relation};
 use crate::database::{Database, history, lock};
@@ -115,6 +115,7 @@ pub(crate) fn migrate(
     preflight::history_rights(db)?;
     preflight::not_adopted(db, &touched, !applied.is_empty())?;
     preflight::tables(db, &touched)?;
+    indexes::foresee(db, pending.iter().map(|migration| &migration.up))?;
     ctx.ui.status(
         "Preflight",
         format_args!(
@@ -198,6 +199,7 @@ pub(crate) fn rollback(
     touched.backup = present;
     preflight::history_rights(db)?;
     preflight::tables(db, &touched)?;
+    indexes::foresee(db, scripts.iter().copied())?;
     ctx.ui.status(
         "Preflight",
         format_args!(
