@@ -167,9 +167,11 @@ up to --lock-deadline.")]
   cargo xtask db-rollback                 the last run
   cargo xtask db-rollback --steps 1       the last migration
   cargo xtask db-rollback --to 20251201000000   everything after that version
-  cargo xtask db-rollback --to 0          everything, the baseline too
+  cargo xtask db-rollback --to 0          everything, a baseline that was run too
+  cargo xtask db-rollback --only 20251231143100   this one alone
 
-A baseline stays, except with --to 0.")]
+A baseline stays, except with --to 0. What was recorded without being run (db-baseline) is undone
+only where --only names it.")]
     DbRollback(Rollback),
     /// Roll back the last run and apply it again (development)
     #[command(after_help = "Example:\n  cargo xtask db-redo --yes")]
@@ -377,14 +379,17 @@ pub(crate) struct Migrate {
 #[derive(Args, Debug)]
 pub(crate) struct Rollback {
     /// Undo this many migrations
-    #[arg(long, value_name = "N", conflicts_with_all = ["to", "all"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["to", "all", "only"])]
     pub(crate) steps: Option<usize>,
-    /// Undo everything after this version, which stays; 0 undoes the baseline too
-    #[arg(long, value_name = "VERSION", conflicts_with = "all")]
+    /// Undo everything after this version, which stays; 0 undoes a baseline that was run, too
+    #[arg(long, value_name = "VERSION", conflicts_with_all = ["all", "only"])]
     pub(crate) to: Option<i64>,
     /// Undo every migration after the baseline
-    #[arg(long)]
+    #[arg(long, conflicts_with = "only")]
     pub(crate) all: bool,
+    /// Undo this migration and no other, even one that was recorded without being run; may be repeated
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) only: Vec<i64>,
     /// Print the plan and what would be lost, and write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

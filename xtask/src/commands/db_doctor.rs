@@ -9,6 +9,7 @@ use crate::error::{Failure, Result};
 use crate::flags::Output;
 use crate::migration::effects::ObjectName;
 use crate::migration::plan;
+use crate::migration::source::{Folder, Migration};
 use crate::runbook::preflight::{self, Touched};
 use crate::runbook::{backup, failures, indexes};
 use crate::ui;
@@ -169,12 +170,7 @@ fn server(ctx: &Context, db: &mut Database, checks: &mut Checks) {
     );
 }
 
-fn migrations(
-    ctx: &Context,
-    db: &mut Database,
-    folder: &crate::migration::source::Folder,
-    checks: &mut Checks,
-) {
+fn migrations(ctx: &Context, db: &mut Database, folder: &Folder, checks: &mut Checks) {
     let pending = history::read_known(db).and_then(|applied| {
         let pending = plan::up(folder, &applied, None, true)?;
         Ok((pending, !applied.is_empty()))
@@ -194,7 +190,11 @@ fn migrations(
         preflight::not_adopted(db, &touched, has_history),
         |()| "what pending migrations create is not there yet".to_owned(),
     );
-    match indexes::mismatches(db, &folder.migrations).as_deref() {
+    let is_applied = |migration: &Migration| {
+        let version = migration.version;
+        pending.iter().all(|pending| pending.version != version)
+    };
+    match indexes::mismatches(db, &folder.migrations, is_applied).as_deref() {
         Err(error) => checks.add("definitions", Status::Warn, format!("{error:#}"), None),
         Ok([]) => checks.add(
             "definitions",

@@ -15,7 +15,7 @@ pub(crate) fn run(ctx: &Context, flags: &Redo) -> Result {
         dry_run: false,
         reports: &reports,
     };
-    let down = runbook::rollback(ctx, &folder, ctx.connect()?, Down::LastRun, &options)?;
+    let down = runbook::rollback(ctx, &folder, ctx.connect()?, &Down::LastRun, &options)?;
     let newest = down.steps.iter().map(|step| step.version).max();
     let Some(newest) = newest else {
         return ctx.ui.json(&down);

@@ -8,11 +8,12 @@ use crate::runbook::{self, Options};
 
 pub(crate) fn run(ctx: &Context, flags: &Rollback) -> Result {
     let folder = ctx.folder()?;
-    let selection = match (flags.steps, flags.to, flags.all) {
-        (Some(steps), _, _) => Down::Steps(steps),
-        (_, Some(version), _) => Down::To(version),
-        (_, _, true) => Down::All,
-        (None, None, false) => Down::LastRun,
+    let selection = match (flags.steps, flags.to, flags.all, &flags.only[..]) {
+        (Some(steps), ..) => Down::Steps(steps),
+        (_, Some(version), ..) => Down::To(version),
+        (_, _, true, _) => Down::All,
+        (None, None, false, []) => Down::LastRun,
+        (None, None, false, versions) => Down::Only(versions.to_vec()),
     };
     let db = ctx.connect()?;
     let options = Options {
@@ -21,6 +22,6 @@ pub(crate) fn run(ctx: &Context, flags: &Rollback) -> Result {
         dry_run: flags.dry_run,
         reports: &flags.reports,
     };
-    let outcome = runbook::rollback(ctx, &folder, db, selection, &options)?;
+    let outcome = runbook::rollback(ctx, &folder, db, &selection, &options)?;
     ctx.ui.json(&outcome)
 }

@@ -8,6 +8,7 @@ use crate::database::{Server, history};
 use crate::error::{Failure, Result};
 use crate::flags::Status;
 use crate::migration::plan::{self, Entry, State};
+use crate::migration::source::Migration;
 use crate::runbook::indexes;
 use crate::ui;
 
@@ -37,7 +38,11 @@ pub(crate) fn run(ctx: &Context, flags: &Status) -> Result {
             .filter(|entry| entry.state == state)
             .count()
     };
-    let wrong_indexes: Vec<String> = indexes::mismatches(&mut db, &folder.migrations)?
+    let is_applied = |migration: &Migration| {
+        let version = migration.version;
+        applied.iter().any(|row| row.version == version)
+    };
+    let wrong_indexes: Vec<String> = indexes::mismatches(&mut db, &folder.migrations, is_applied)?
         .iter()
         .map(Failure::one_line)
         .collect();

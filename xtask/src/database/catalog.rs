@@ -218,6 +218,8 @@ pub(crate) struct IndexState {
     pub(crate) table_name: String,
     pub(crate) valid: bool,
     pub(crate) ready: bool,
+    /// Whether it is that of a partitioned table, which holds no entries itself.
+    pub(crate) partitioned: bool,
     /// What `pg_get_indexdef` says.
     pub(crate) definition: String,
 }
@@ -225,7 +227,13 @@ pub(crate) struct IndexState {
 impl IndexState {
     /// Whether PostgreSQL uses it for queries and keeps it up to date.
     pub(crate) fn usable(&self) -> bool {
-        self.valid && self.ready
+        self.partitioned || (self.valid && self.ready)
+    }
+
+    /// A partitioned table's index is INVALID from `CREATE INDEX … ON ONLY` on until the index of every
+    /// partition is attached to it: no build has failed there.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        self.partitioned && !self.valid
     }
 }
 
@@ -248,7 +256,7 @@ pub(crate) fn index_states(
     let written: Vec<String> = names.iter().map(ToString::to_string).collect();
     let rows = db.client.query_typed(
         "SELECT wanted.position::int4, n.nspname::text, c.relname::text, i.indrelid,
-                t.relname::text, i.indisvalid, i.indisready,
+                t.relname::text, i.indisvalid, i.indisready, c.relkind = 'I',
                 pg_catalog.pg_get_indexdef(i.indexrelid)
          FROM unnest($1::text[]) WITH ORDINALITY AS wanted (name, position)
          JOIN pg_catalog.pg_index AS i ON i.indexrelid = pg_catalog.to_regclass(wanted.name)
@@ -269,7 +277,8 @@ pub(crate) fn index_states(
             table_name: row.get(4),
             valid: row.get(5),
             ready: row.get(6),
-            definition: row.get(7),
+            partitioned: row.get(7),
+            definition: row.get(8),
         });
     }
     Ok(states)

@@ -1,6 +1,8 @@
 //! sqlx's history table, `_sqlx_migrations`: read here, written by psql in the migration's own
 //! transaction (see `runbook::apply`).
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use jiff::Timestamp;
 
@@ -44,13 +46,14 @@ pub(crate) fn read_known(db: &mut Database) -> Result<Vec<Applied>> {
         .client
         .query_typed(
             &format!(
-                "SELECT version, description, installed_on, success, checksum, execution_time
+                "SELECT version, description, installed_on, success, checksum, execution_time,
+                        pg_catalog.count(*) OVER (PARTITION BY xmin::text) = 1
                  FROM {table} ORDER BY version"
             ),
             &[],
         )
         .with_context(|| format!("cannot read the history table `{table}`"))?;
-    Ok(rows
+    let applied: Vec<Applied> = rows
         .iter()
         .map(|row| Applied {
             version: row.get(0),
@@ -59,8 +62,22 @@ pub(crate) fn read_known(db: &mut Database) -> Result<Vec<Applied>> {
             success: row.get(3),
             checksum: row.get(4),
             execution_time_ns: row.get(5),
+            own_transaction: row.get(6),
         })
-        .collect())
+        .collect();
+    db.server.newest_run = applied.iter().map(|row| row.installed_on).max();
+    Ok(applied)
+}
+
+/// The `installed_on` of a run that begins now: later than all that the history has, also where the
+/// server's clock was set back since.
+pub(crate) fn next_installed_on(db: &Database) -> Timestamp {
+    let clock = db.server.clock;
+    // The server counts microseconds.
+    let after = |newest| newest + Duration::from_micros(1);
+    db.server
+        .newest_run
+        .map_or(clock, |newest| clock.max(after(newest)))
 }
 
 /// The existing table's qualified name: a migration that leaves another `search_path` behind must
@@ -93,9 +110,13 @@ pub(crate) fn create_sql(table: &str) -> String {
     )
 }
 
-/// The time since `BEGIN` in nanoseconds, as SQL. date_part, because extract computes in numeric,
-/// which takes longer than the INSERT.
-pub(crate) const SINCE_BEGIN: &str = "(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - pg_catalog.now()) * 1000000000)::bigint";
+/// The time since `BEGIN` in nanoseconds, as SQL; at least 1, also where the clock is set back meanwhile:
+/// what is not positive was not run. date_part, because extract computes in numeric, which takes longer
+/// than the INSERT.
+pub(crate) const SINCE_BEGIN: &str = "greatest(1, (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - pg_catalog.now()) * 1000000000)::bigint)";
+
+/// The `execution_time` of what is recorded without being run.
+pub(crate) const UNRUN: &str = "0";
 
 /// The prepared statement by which a session records the migration whose transaction it is in.
 const RECORD: &str = "\"xtask: record\"";

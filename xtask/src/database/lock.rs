@@ -91,6 +91,27 @@ fn outlive_orphans(db: &mut Database, locks: Locks, wait: &mut Wait<'_>) -> Resu
     Ok(())
 }
 
+/// Whether a run is at work on this database, or what a killed one has left: then what the history says
+/// may be about to change.
+///
+/// # Errors
+/// If the server cannot be asked.
+pub(crate) fn at_work(db: &mut Database) -> Result<bool> {
+    let key = lock_id(&db.server.name);
+    let row = db.client.query_typed_one(
+        &format!(
+            "SELECT EXISTS ({HOLDER}) OR EXISTS (SELECT FROM pg_catalog.pg_stat_activity
+                 WHERE datname = pg_catalog.current_database() AND application_name LIKE $3::text)"
+        ),
+        &[
+            (&((key >> 32) as u32), Type::OID),
+            (&(key as u32), Type::OID),
+            (&format!("xtask %{PSQL}"), Type::TEXT),
+        ],
+    )?;
+    Ok(row.get(0))
+}
+
 /// A psql session of a run, seen by the holder of the lock, who has none (any more).
 ///
 /// # Errors
@@ -101,13 +122,16 @@ pub(crate) fn orphan(db: &mut Database) -> Result<Option<Session>> {
     Ok(orphans.pop())
 }
 
+/// Finds the holder of the lock whose key has these halves.
+const HOLDER: &str = "SELECT pid FROM pg_catalog.pg_locks
+    WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND classid = $1 AND objid = $2
+      AND database = (SELECT oid FROM pg_catalog.pg_database
+                      WHERE datname = pg_catalog.current_database())";
+
 /// Who holds it.
 fn holder(db: &mut Database, key: i64) -> Result<Option<Session>> {
     let rows = db.client.query_typed(
-        "SELECT pid FROM pg_catalog.pg_locks
-         WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND classid = $1 AND objid = $2
-           AND database = (SELECT oid FROM pg_catalog.pg_database
-                           WHERE datname = pg_catalog.current_database())",
+        HOLDER,
         &[
             (&((key >> 32) as u32), Type::OID),
             (&(key as u32), Type::OID),

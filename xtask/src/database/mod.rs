@@ -101,6 +101,9 @@ pub(crate) struct Server {
     /// Where sqlx's history table is, if it is.
     #[serde(skip)]
     pub(crate) history_schema: Option<String>,
+    /// The newest `installed_on` of the history, as it was read last.
+    #[serde(skip)]
+    pub(crate) newest_run: Option<Timestamp>,
 }
 
 impl Server {
@@ -191,6 +194,7 @@ impl Database {
             clock: row.get(6),
             backend_pid: row.get(7),
             history_schema: row.get(8),
+            newest_run: None,
             encoding: row.get(9),
             host,
             port,

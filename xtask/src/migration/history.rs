@@ -21,8 +21,21 @@ pub(crate) struct Applied {
     pub(crate) success: bool,
     /// As stored: a hand-written row may have any length.
     pub(crate) checksum: Vec<u8>,
-    /// Nanoseconds; -1 where the run died between the migration and sqlx's update of this column.
+    /// Nanoseconds; see [`Applied::is_unrun`].
     pub(crate) execution_time_ns: i64,
+    /// Whether its row was written by a transaction of its own, as each migration's is that is run. Rows
+    /// that were inserted or copied together say nothing of what ran together.
+    pub(crate) own_transaction: bool,
+}
+
+impl Applied {
+    /// Whether nothing says that its file was ever run here. A run of ours records how long it took, at
+    /// least 1; `db-baseline` records 0. sqlx 0.9 inserts -1 and updates it to the time that the file
+    /// took: what it skips (`sqlx migrate override skip`, `Migrate::skip`) stays at -1, and so does a
+    /// migration whose run died in between, which cannot be told from a skipped one.
+    pub(crate) fn is_unrun(&self) -> bool {
+        self.success && self.execution_time_ns <= 0
+    }
 }
 
 /// The fingerprint by which sqlx recognises an edited file.

@@ -48,18 +48,21 @@ pub(crate) enum State {
     Failed,
 }
 
-/// What a rollback is asked to undo. A baseline is undone by `--to 0` and by nothing else: the
-/// other forms stop above it, and a `--to` that would reach below it is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a rollback is asked to undo. What was recorded without being run is undone by `--only` and by
+/// nothing else, a baseline that was run also by `--to 0`: the other forms stop above such a migration,
+/// and a `--to` that would reach below it is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Down {
     /// The migrations of the newest run, which share its `installed_on`. On rows that sqlx wrote,
-    /// each with its own, that is the migration applied last.
+    /// each with its own, and on rows that were inserted together, that is the last migration.
     LastRun,
     /// This many, from the newest version down; all there are if there are fewer.
     Steps(usize),
     /// Every version above this one, which stays; 0 undoes everything.
     To(i64),
     All,
+    /// These versions, whatever they are.
+    Only(Vec<i64>),
 }
 
 /// Every migration on disk or in the history, by version.
@@ -146,17 +149,18 @@ pub(crate) fn up<'f>(
     Ok(pending)
 }
 
-/// The migrations to undo, the newest version first; see [`Down`] about a baseline.
+/// The migrations to undo, the newest version first; see [`Down`] about what stays.
 ///
 /// # Errors
-/// - A usage failure where the version to go back to is unknown, is not applied, or lies below a
-///   baseline.
+/// - A usage failure where the version to go back to, or one that is to go, is unknown or not applied, or
+///   where something that stays lies above it.
+/// - A finding where the last run cannot be told.
 /// - A finding that lists, of those to be undone, every one without a down file, and every
 ///   divergent, missing and failed one.
 pub(crate) fn down<'f>(
     folder: &'f Folder,
     history: &[Applied],
-    selection: Down,
+    selection: &Down,
 ) -> Result<Vec<&'f Migration>> {
     let rows = select(folder, history, selection)?;
     let mut obstacles = Obstacles::default();
@@ -174,55 +178,143 @@ pub(crate) fn down<'f>(
     Ok(migrations)
 }
 
+/// That what a rollback undoes now is what it was found to be before it waited, or what is left of that.
+///
+/// # Errors
+/// A finding if it is something else: another run has come or gone meanwhile.
+pub(crate) fn as_shown(
+    selection: &Down,
+    shown: &[&Migration],
+    before: &[Applied],
+    undone: &[&Migration],
+    now: &[Applied],
+) -> Result {
+    fn row(rows: &[Applied], version: i64) -> Option<&Applied> {
+        rows.iter().find(|row| row.version == version)
+    }
+    let unchanged = undone.iter().all(|migration| {
+        let version = migration.version;
+        shown.iter().any(|shown| shown.version == version)
+            && row(before, version) == row(now, version)
+    });
+    // What else is the last run, or the last migration, when what was meant is gone?
+    let is_relative = matches!(selection, Down::LastRun | Down::Steps(_));
+    let gone = is_relative && undone.is_empty() && !shown.is_empty();
+    if unchanged && !gone {
+        return Ok(());
+    }
+    let names = |migrations: &[&Migration]| match migrations {
+        [] => "nothing".to_owned(),
+        some => {
+            let stems: Vec<String> = some.iter().map(|one| format!("`{}`", one.stem)).collect();
+            stems.join(", ")
+        }
+    };
+    Err(
+        Failure::finding("the history has changed while this rollback waited")
+            .cause(format!("it was to undo: {}", names(shown)))
+            .cause(format!("it would undo now: {}", names(undone)))
+            .state("nothing was changed by this command")
+            .hint("cargo xtask db-status, then, if it is still wanted: cargo xtask db-rollback")
+            .into(),
+    )
+}
+
+/// The newest migration, if it is one that only `--only` undoes.
+pub(crate) fn newest_unrun(history: &[Applied]) -> Option<&Applied> {
+    let newest = history.iter().max_by_key(|row| row.version);
+    newest.filter(|row| row.is_unrun())
+}
+
 /// The rows that are to go, the newest version first.
 fn select<'h>(
     folder: &Folder,
     history: &'h [Applied],
-    selection: Down,
+    selection: &Down,
 ) -> Result<Vec<&'h Applied>> {
     let mut rows: Vec<&Applied> = history.iter().collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.version));
     let is_baseline = |row: &Applied| folder.get(row.version).is_some_and(Migration::is_baseline);
-    let last_run = rows.iter().map(|row| row.installed_on).max();
-    match selection {
-        Down::LastRun => rows.retain(|row| Some(row.installed_on) == last_run),
-        Down::To(0) => return Ok(rows),
+    let stays = |row: &&Applied| row.is_unrun() || (is_baseline(row) && *selection != Down::To(0));
+    let above = |rows: Vec<&'h Applied>| rows.into_iter().take_while(|row| !stays(row));
+    Ok(match selection {
+        Down::LastRun => last_run(above(rows).collect())?,
+        Down::Steps(count) => above(rows).take(*count).collect(),
+        Down::All => above(rows).collect(),
         Down::To(to) => {
-            applied(to, folder, history)?;
-            rows.retain(|row| row.version > to);
-            if let Some(baseline) = rows.iter().find(|row| is_baseline(row)) {
-                return Err(below_baseline(to, baseline).into());
+            if *to != 0 {
+                applied(*to, folder, history)?;
             }
+            rows.retain(|row| row.version > *to);
+            if let Some(row) = rows.iter().find(|row| stays(row)) {
+                return Err(in_between(*to, row).into());
+            }
+            rows
         }
-        Down::Steps(_) | Down::All => {}
-    }
-    let limit = match selection {
-        Down::Steps(count) => count,
-        _ => usize::MAX,
+        Down::Only(versions) => {
+            for version in versions {
+                applied(*version, folder, history)?;
+            }
+            rows.retain(|row| versions.contains(&row.version));
+            rows
+        }
+    })
+}
+
+/// Of rows from the newest version down, those of the last run.
+fn last_run(mut rows: Vec<&Applied>) -> Result<Vec<&Applied>> {
+    let Some(&newest) = rows.first() else {
+        return Ok(rows);
     };
-    let above_baseline = rows.into_iter().take_while(|row| !is_baseline(row));
-    Ok(above_baseline.take(limit).collect())
+    if let Some(later) = rows
+        .iter()
+        .find(|row| row.installed_on > newest.installed_on)
+    {
+        let (later, newest) = (later.version, newest.version);
+        return Err(Failure::finding("cannot tell which run was the last")
+            .cause(format!(
+                "`{later}` was applied after the newer `{newest}`, or the server's clock was set back in between"
+            ))
+            .state("nothing was changed")
+            .hint(format!("undo the newest version: cargo xtask db-rollback --only {newest}"))
+            .hint(format!("or the latest by the clock: cargo xtask db-rollback --only {later}"))
+            .into());
+    }
+    rows.retain(|row| {
+        let together = row.installed_on == newest.installed_on;
+        row.version == newest.version || (together && row.own_transaction && newest.own_transaction)
+    });
+    Ok(rows)
 }
 
-fn below_baseline(to: i64, baseline: &Applied) -> Failure {
-    Failure::usage(format!(
-        "cannot roll back to `{to}`: the baseline `{}` lies above it",
-        baseline.version
-    ))
-    .hint(format!(
-        "keep the baseline with `cargo xtask db-rollback --to {}`, or undo everything, the \
-         baseline too, with `cargo xtask db-rollback --to 0`",
-        baseline.version
-    ))
+/// Why a rollback to `to` is refused: this lies above it, and stays.
+fn in_between(to: i64, stays: &Applied) -> Failure {
+    let version = stays.version;
+    let keep = format!("keep it: cargo xtask db-rollback --to {version}");
+    match stays.is_unrun() {
+        true => Failure::usage(format!(
+            "cannot roll back to `{to}`: `{version}` was recorded without being run"
+        ))
+        .cause("what was there before its migration is not for a rollback to drop")
+        .hint(keep)
+        .hint(format!(
+            "to undo it all the same, name each: cargo xtask db-rollback --only {version} --only …"
+        )),
+        false => Failure::usage(format!(
+            "cannot roll back to `{to}`: the baseline `{version}` lies above it"
+        ))
+        .hint(keep)
+        .hint("or undo everything, the baseline too: cargo xtask db-rollback --to 0"),
+    }
 }
 
-/// That this version can be gone back to.
-fn applied(to: i64, folder: &Folder, history: &[Applied]) -> Result {
+/// That this version is in the history, to be gone back to or to be undone.
+fn applied(version: i64, folder: &Folder, history: &[Applied]) -> Result {
     let versions = history.iter().map(|row| row.version).collect();
-    known(to, folder, &versions)?;
-    if !versions.contains(&to) {
+    known(version, folder, &versions)?;
+    if !versions.contains(&version) {
         return Err(
-            Failure::usage(format!("cannot roll back to `{to}`: it is not applied"))
+            Failure::usage(format!("cannot roll back: `{version}` is not applied"))
                 .hint("see what is with `cargo xtask db-status`")
                 .into(),
         );
@@ -394,17 +486,18 @@ mod tests {
         }
     }
 
-    /// Rows from words such as `1`, `2?` (other checksum) or `3-` (failed); `|` begins a new run,
-    /// a second later.
+    /// Rows from words such as `1`, `2?` (other checksum), `3-` (failed), `4=` (recorded, not run) or
+    /// `5+` (inserted together with others); `|` begins a new run, a second later, `~` one that is a
+    /// second earlier.
     fn history(words: &str) -> Vec<Applied> {
         let mut second = 0;
         let mut rows = Vec::new();
         for word in words.split_whitespace() {
-            if word == "|" {
-                second += 1;
+            if word == "|" || word == "~" {
+                second += if word == "|" { 1 } else { -1 };
                 continue;
             }
-            let version: i64 = word.trim_end_matches(['?', '-']).parse().unwrap();
+            let version: i64 = word.trim_end_matches(['?', '-', '=', '+']).parse().unwrap();
             let edited = word.ends_with('?');
             rows.push(Applied {
                 version,
@@ -412,7 +505,8 @@ mod tests {
                 installed_on: Timestamp::from_second(second).unwrap(),
                 success: !word.ends_with('-'),
                 checksum: vec![if edited { 0xff } else { version as u8 }; 48],
-                execution_time_ns: if version == 1 { -1 } else { 3_200_000 },
+                execution_time_ns: if word.ends_with('=') { -1 } else { 3_200_000 },
+                own_transaction: !word.ends_with('+'),
             });
         }
         rows
@@ -454,7 +548,7 @@ mod tests {
     #[test]
     fn states_join_folder_and_history() {
         use State::{Applied, Divergent, Failed, Missing, Pending};
-        let entries = states(&folder("1 3 4! 5 7"), &history("1 2 | 3? 5- 6-"));
+        let entries = states(&folder("1 3 4! 5 7"), &history("1= 2 | 3? 5- 6-"));
         let found: Vec<_> = entries
             .iter()
             .map(|entry| (entry.version, entry.state))
@@ -581,7 +675,7 @@ mod tests {
 
     #[test]
     fn down_selects_what_to_undo() {
-        use Down::{All, LastRun, Steps, To};
+        use Down::{All, LastRun, Only, Steps, To};
         use Kind::{Finding, Usage};
         type Case<'a> = (
             &'a str,
@@ -593,7 +687,52 @@ mod tests {
             ("1 2 3", "", LastRun, Ok(&[])),
             ("1 2 3 4", "1 | 2 3", LastRun, Ok(&[3, 2])),
             ("1 2 3", "1 | 2 | 3", LastRun, Ok(&[3])),
-            ("1 2 3", "1 3 | 2", LastRun, Ok(&[2])),
+            (
+                "1 2 3",
+                "1 3 | 2",
+                LastRun,
+                Err((Finding, &["`2` was applied after the newer `3`"])),
+            ),
+            ("1 2 3", "1 3 | 2", Only(vec![2]), Ok(&[2])),
+            ("1 2 3", "1 2 ~ 3", Steps(1), Ok(&[3])),
+            (
+                "1 2 3",
+                "1 2 ~ 3",
+                LastRun,
+                Err((Finding, &["`2` was applied after the newer `3`"])),
+            ),
+            // What was recorded without being run is undone only by name, whatever the files say.
+            ("1 2 3", "1= 2= 3=", LastRun, Ok(&[])),
+            ("1 2 3", "1= 2= 3=", All, Ok(&[])),
+            ("1 2 3", "1= 2= 3=", Steps(2), Ok(&[])),
+            ("1^ 2 3", "1= | 2 3", LastRun, Ok(&[3, 2])),
+            ("1 2 3", "1= 2= 3", LastRun, Ok(&[3])),
+            ("1 2 3", "1 2= 3", All, Ok(&[3])),
+            ("1 2 3", "1 2 | 3=", LastRun, Ok(&[])),
+            ("1 2 3", "1= 2= | 3", To(2), Ok(&[3])),
+            (
+                "1^ 2 3",
+                "1= 2 3",
+                To(0),
+                Err((Usage, &["`1` was recorded without being run"])),
+            ),
+            (
+                "1 2 3",
+                "1 2= 3",
+                To(1),
+                Err((Usage, &["`2` was recorded without being run"])),
+            ),
+            ("1^ 2 3", "1= 2= 3=", Only(vec![1, 3]), Ok(&[3, 1])),
+            ("1^ 2", "1 2", Only(vec![1]), Ok(&[1])),
+            (
+                "1 2 3",
+                "1 2",
+                Only(vec![2, 3]),
+                Err((Usage, &["`3` is not applied"])),
+            ),
+            // Rows that were inserted together are no run.
+            ("1 2 3", "1+ 2+ 3+", LastRun, Ok(&[3])),
+            ("1 2 3", "1+ 2+ 3", LastRun, Ok(&[3])),
             ("1^ 2 3", "1 2 3", LastRun, Ok(&[3, 2])),
             ("1^ 2", "1", LastRun, Ok(&[])),
             ("1 2 3", "1 | 2 | 3", Steps(2), Ok(&[3, 2])),
@@ -612,12 +751,7 @@ mod tests {
                 To(1),
                 Err((Usage, &["the baseline `2` lies above"])),
             ),
-            (
-                "1 2 3",
-                "1 2",
-                To(3),
-                Err((Usage, &["`3`: it is not applied"])),
-            ),
+            ("1 2 3", "1 2", To(3), Err((Usage, &["`3` is not applied"]))),
             ("1 2 3", "1 2", To(7), Err((Usage, &["no migration `7`"]))),
             (
                 "1 2! 3",
@@ -649,7 +783,7 @@ mod tests {
         ];
         for (files, rows, selection, expected) in table {
             let (folder, rows) = (folder(files), history(rows));
-            let found = outcome(down(&folder, &rows, *selection));
+            let found = outcome(down(&folder, &rows, selection));
             check(
                 found,
                 *expected,

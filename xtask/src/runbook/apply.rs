@@ -124,7 +124,7 @@ impl<'a> Runner<'a> {
         locks: Locks,
         guard: Guard,
     ) -> Runner<'a> {
-        let installed_on = db.server.clock;
+        let installed_on = history::next_installed_on(db);
         Runner {
             ctx,
             db,
@@ -205,7 +205,12 @@ impl<'a> Runner<'a> {
     pub(crate) fn record_unrun(&mut self, migrations: &[&Migration]) -> Result {
         let rows: String = migrations
             .iter()
-            .map(|migration| format!("{} \\; ", self.row(migration, Direction::Up, "0")))
+            .map(|migration| {
+                format!(
+                    "{} \\; ",
+                    self.row(migration, Direction::Up, history::UNRUN)
+                )
+            })
             .collect();
         let chunk = Chunk {
             before: format!("{}BEGIN \\; {rows}COMMIT;\n", self.patient()),
@@ -289,13 +294,22 @@ impl<'a> Runner<'a> {
         loop {
             let mut seen = Waiting::default();
             match self.try_transaction(migration, script, upcoming, direction, &mut seen)? {
-                Try::Committed => return Ok(waiter.effort()),
+                Try::Committed => break,
                 Try::Kept => {}
                 Try::Locked(error) => {
                     waiter.watch(self.db, self.ui, &seen, || excerpt::of(script, &error))?;
                 }
             }
         }
+        if indexes::accepts_any(script) {
+            indexes::after(self, script).map_err(|error| {
+                failures::from_error(&error).state(format!(
+                    "`{}` was committed and is in the history",
+                    migration.stem
+                ))
+            })?;
+        }
+        Ok(waiter.effort())
     }
 
     fn try_transaction(
@@ -614,7 +628,7 @@ impl<'a> Runner<'a> {
                 return Err(self.half_done(failure, migration, direction, index).into());
             }
         }
-        indexes::after(self.db, script)?;
+        indexes::after(self, script)?;
         if direction == Direction::Up {
             let state = format!("`{}` took effect and is not recorded", migration.stem);
             let checked = verify::run(self.db, [migration])
@@ -626,7 +640,7 @@ impl<'a> Runner<'a> {
                     .into());
             }
         }
-        let nanoseconds = started.elapsed().as_nanos();
+        let nanoseconds = started.elapsed().as_nanos().max(1);
         let row = self.row(migration, direction, &nanoseconds.to_string());
         let chunk = Chunk {
             // Also the setting that makes transactions read-only.

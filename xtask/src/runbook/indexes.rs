@@ -20,6 +20,10 @@ pub(crate) struct Wanted {
     unique: bool,
     /// The statement from behind the table's name: `USING btree (…) WHERE …`.
     definition: String,
+    /// Whether an earlier statement of these scripts may make what is under that name now another one.
+    changed_before: bool,
+    /// Whether a later one may.
+    changed_after: bool,
 }
 
 impl Wanted {
@@ -43,6 +47,8 @@ impl Wanted {
             table,
             unique,
             definition,
+            changed_before: false,
+            changed_after: false,
         })
     }
 
@@ -66,13 +72,21 @@ impl Wanted {
 /// The indexes that are to be there when these scripts have run: what a later one drops is not.
 fn standing<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<Wanted> {
     let mut standing: Vec<Wanted> = Vec::new();
+    let mut changed = false;
     for script in scripts {
         for (statement, effects) in script.effects() {
+            if may_change(script, statement, &effects) {
+                changed = true;
+                for wanted in &mut standing {
+                    wanted.changed_after = true;
+                }
+            }
             for effect in effects {
                 if let Effect::DropIndex { name, .. } = &effect {
                     standing.retain(|wanted| wanted.name != *name);
                 }
-                if let Some(made) = Wanted::of(script, statement, effect) {
+                if let Some(mut made) = Wanted::of(script, statement, effect) {
+                    made.changed_before = changed;
                     standing.retain(|earlier| earlier.name != made.name);
                     standing.push(made);
                 }
@@ -80,6 +94,14 @@ fn standing<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<Wanted> {
         }
     }
     standing
+}
+
+/// Whether a statement may change what is under an index's name: drop it, alone or with its table, its
+/// column or its constraint; rename, move or alter it. Where it may, only its own moment tells.
+fn may_change(script: &Script, statement: &Statement, effects: &[Effect]) -> bool {
+    let words = ["drop", "rename", "type", "set", "reset", "attach", "detach"];
+    let has_word = |word: &&str| statement.has_word(&script.text, word);
+    effects.contains(&Effect::Opaque) || words.iter().any(has_word)
 }
 
 /// The indexes that are to be there when this script has run.
@@ -102,7 +124,8 @@ pub(crate) fn accepts_any(script: &Script) -> bool {
 }
 
 /// Before a script runs: waits for whoever builds one of its indexes now, drops what an interrupted
-/// build has left, and refuses a valid index of the same name that is another one.
+/// build has left, and refuses a valid index of the same name that is another one, unless the script
+/// itself may see to it: see [`after`].
 ///
 /// # Errors
 /// If a leftover cannot be dropped, or the definitions differ.
@@ -119,6 +142,9 @@ pub(crate) fn before(runner: &mut Runner<'_>, script: &Script) -> Result {
                 "left by an interrupted build: dropping it to build it again",
             )?;
         }
+        if wanted.changed_before {
+            continue;
+        }
         if let Some(failure) = mismatch(runner.db, &wanted)? {
             return Err(failure.into());
         }
@@ -130,17 +156,29 @@ pub(crate) fn before(runner: &mut Runner<'_>, script: &Script) -> Result {
 ///
 /// # Errors
 /// If one is not.
-pub(crate) fn after(db: &mut Database, script: &Script) -> Result {
+pub(crate) fn after(runner: &mut Runner<'_>, script: &Script) -> Result {
     for wanted in lasting(script) {
-        let failure = match state(db, &wanted)? {
+        let failure = match state(runner.db, &wanted)? {
+            // The script may have looked elsewhere, or taken it away again with its table.
+            None if wanted.changed_before || wanted.changed_after => continue,
+            // A temporary table is not ours to see.
+            None if catalog::find(runner.db, &wanted.table)?.is_none() => continue,
             None => Failure::failed(format!("index `{}` is not there", wanted.name))
                 .cause("something else has its name, or somebody has dropped it just now"),
             Some(state) if !state.usable() => {
                 Failure::failed(format!("index `{}` is INVALID", state.name))
                     .cause("its build did not end well; the next run drops it and builds it again")
             }
-            Some(_) => match mismatch(db, &wanted)? {
-                None => continue,
+            Some(state) => match differs(runner.db, &wanted, &state)? {
+                None => {
+                    if state.is_incomplete() {
+                        runner.ui.warn(format_args!(
+                            "index `{}` stays INVALID until the index of every partition is attached to it: ALTER INDEX {} ATTACH PARTITION …",
+                            state.name, state.name
+                        ));
+                    }
+                    continue;
+                }
                 Some(failure) => return Err(failure.into()),
             },
         };
@@ -183,6 +221,13 @@ pub(crate) fn leftovers(db: &mut Database, script: &Script) -> Vec<String> {
             && !state.usable()
         {
             left.push(format!("index `{}` is INVALID: {why}", state.name));
+        } else if let Ok(Some(state)) = catalog::index_state(db, &name)
+            && state.is_incomplete()
+        {
+            left.push(format!(
+                "index `{}` is INVALID until the index of every partition is attached; the same command goes on",
+                state.name
+            ));
         }
     }
     left
@@ -192,7 +237,7 @@ pub(crate) fn leftovers(db: &mut Database, script: &Script) -> Vec<String> {
 ///
 /// # Errors
 /// If the catalog cannot be asked.
-pub(crate) fn mismatch(db: &mut Database, wanted: &Wanted) -> Result<Option<Failure>> {
+fn mismatch(db: &mut Database, wanted: &Wanted) -> Result<Option<Failure>> {
     match state(db, wanted)? {
         Some(state) => differs(db, wanted, &state),
         None => Ok(None),
@@ -226,20 +271,69 @@ fn differs(db: &mut Database, wanted: &Wanted, state: &IndexState) -> Result<Opt
         let asked = format!("an index on {}", table.qualified());
         return Ok(Some(different(&state.definition, &asked)));
     }
-    let asked = catalog::index_definition(db, &table, wanted.unique, &wanted.definition)?;
+    let asked = catalog::index_definition(db, &table, wanted.unique, &wanted.definition);
+    let asked = match asked {
+        // On a column that is yet to be added it is not the one that is there.
+        Err(error) if is_undefined(&error) => wanted.as_written(),
+        asked => asked?,
+    };
     Ok((there != asked).then(|| different(&there, &asked)))
 }
 
-/// Indexes that migrations make, and that are there under that name with another definition. A
-/// standby cannot be asked about those that were not written in PostgreSQL's own form.
+/// 42703 undefined_column, 42704 undefined_object, 42883 undefined_function.
+fn is_undefined(error: &anyhow::Error) -> bool {
+    let server = error.downcast_ref::<postgres::Error>();
+    let code = server.and_then(|error| error.code());
+    code.is_some_and(|code| ["42703", "42704", "42883"].contains(&code.code()))
+}
+
+/// Refuses, before anything runs, what [`before`] would refuse in the midst of it.
+///
+/// # Errors
+/// If an index is there under the name of one that a script makes, and is another one.
+pub(crate) fn foresee<'a>(
+    db: &mut Database,
+    scripts: impl IntoIterator<Item = &'a Script>,
+) -> Result {
+    match differing(db, unchanged(scripts))?.into_iter().next() {
+        Some(failure) => Err(failure
+            .state("no migration has run; nothing was changed")
+            .into()),
+        None => Ok(()),
+    }
+}
+
+/// The indexes that scripts make, whose names mean now what they will mean then.
+fn unchanged<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<Wanted> {
+    let mut wanted = standing(scripts);
+    wanted.retain(|wanted| !wanted.changed_before);
+    wanted
+}
+
+/// Indexes that migrations make, and that are there under that name with another definition: those of
+/// applied migrations, and those of pending ones as far as it can be told now. A standby cannot be asked
+/// about those that were not written in PostgreSQL's own form.
 ///
 /// # Errors
 /// If the catalog cannot be asked.
 pub(crate) fn mismatches<'a>(
     db: &mut Database,
     migrations: impl IntoIterator<Item = &'a Migration>,
+    is_applied: impl Fn(&Migration) -> bool,
 ) -> Result<Vec<Failure>> {
-    let current = standing(migrations.into_iter().map(|migration| &migration.up));
+    let (applied, pending): (Vec<_>, Vec<_>) = migrations
+        .into_iter()
+        .partition(|migration| is_applied(migration));
+    let mut current = standing(applied.iter().map(|migration| &migration.up));
+    for wanted in unchanged(pending.iter().map(|migration| &migration.up)) {
+        current.retain(|earlier| earlier.name != wanted.name);
+        current.push(wanted);
+    }
+    differing(db, current)
+}
+
+/// Those of which another one is there.
+fn differing(db: &mut Database, current: Vec<Wanted>) -> Result<Vec<Failure>> {
     if current.is_empty() {
         return Ok(Vec::new());
     }

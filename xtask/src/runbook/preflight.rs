@@ -46,7 +46,9 @@ impl Touched {
         let mut names = Names::new(schema);
         for script in scripts {
             touched.backs_up(script, &names);
-            for (_, effects) in script.effects() {
+            for (statement, effects) in script.effects() {
+                // What it makes is not followed, and can have an index.
+                names.unsure |= statement.has_word(&script.text, "materialized");
                 for effect in effects {
                     match &effect {
                         Effect::CreateTable {
@@ -219,10 +221,14 @@ pub(crate) fn history_rights(db: &mut Database) -> Result {
 /// For the first that is not.
 pub(crate) fn tables(db: &mut Database, touched: &Touched) -> Result {
     for name in &touched.altered {
-        alterable(db, name)?;
+        must_be_table(&alterable(db, name)?)?;
     }
     for (name, concurrently) in &touched.indexed {
         let relation = alterable(db, name)?;
+        // A materialized view has indexes like a table.
+        if relation.kind != 'm' {
+            must_be_table(&relation)?;
+        }
         if *concurrently && relation.kind == 'p' {
             return Err(Failure::failed(format!("`{}` is a partitioned table", relation.qualified()))
                 .sqlstate("0A000")
@@ -310,7 +316,6 @@ fn alterable(db: &mut Database, name: &ObjectName) -> Result<Relation> {
         let elsewhere = catalog::schemas_with(db, &name.name)?;
         return Err(missing_table(db, name, &elsewhere).into());
     };
-    must_be_table(&relation)?;
     if !relation.owned {
         return Err(Failure::failed(format!(
             "role `{}` may not alter `{}`",
@@ -509,6 +514,7 @@ mod tests {
             schema: None,
             clock: jiff::Timestamp::UNIX_EPOCH,
             history_schema: None,
+            newest_run: None,
             backend_pid: 0,
         }
     }

@@ -13,7 +13,7 @@ use super::losses::{self, Forecast};
 use super::preflight::{self, Touched};
 use super::steps::{self, Action, Step};
 use super::verify::{self, Checked};
-use super::{failures, report};
+use super::{failures, indexes, report};
 use crate::Context;
 use crate::database::catalog::{self, Relation};
 use crate::database::{Database, history, lock};
@@ -91,9 +91,11 @@ pub(crate) fn migrate(
     report::check(options.reports)?;
     preflight::server(db)?;
     db.wait_for_locks(options.locks.lock_deadline)?;
+    // Looked at before the history is read: a run that ends in between has written it by then.
+    let at_work = !options.dry_run && lock::at_work(db)?;
     let mut applied = history::read_known(db)?;
     let mut pending = plan::up(folder, &applied, to, allow_out_of_order)?;
-    if !pending.is_empty() && !options.dry_run {
+    if at_work || (!pending.is_empty() && !options.dry_run) {
         lock::acquire(db, options.locks, &ctx.ui, MIGRATE)?;
         // Another run may have been at it while this one waited.
         applied = history::read(db)?;
@@ -116,6 +118,7 @@ pub(crate) fn migrate(
     preflight::history_rights(db)?;
     preflight::not_adopted(db, &touched, !applied.is_empty())?;
     preflight::tables(db, &touched)?;
+    indexes::foresee(db, pending.iter().map(|migration| &migration.up))?;
     ctx.ui.status(
         "Preflight",
         format_args!(
@@ -155,7 +158,7 @@ pub(crate) fn rollback(
     ctx: &Context,
     folder: &Folder,
     mut db: Database,
-    selection: Down,
+    selection: &Down,
     options: &Options<'_>,
 ) -> Result<Outcome> {
     let started = Instant::now();
@@ -163,15 +166,26 @@ pub(crate) fn rollback(
     report::check(options.reports)?;
     preflight::server(db)?;
     db.wait_for_locks(options.locks.lock_deadline)?;
-    let mut applied = history::read_known(db)?;
+    let at_work = !options.dry_run && lock::at_work(db)?;
+    let mut applied = history::read(db)?;
     let mut undone = plan::down(folder, &applied, selection)?;
-    if !undone.is_empty() && !options.dry_run {
+    for migration in &undone {
+        ctx.ui.info("To undo", &migration.stem);
+    }
+    if at_work || (!undone.is_empty() && !options.dry_run) {
         lock::acquire(db, options.locks, &ctx.ui, ROLLBACK)?;
+        // What this command means was settled above: another run may have been at it since.
+        let (shown, before) = (undone, applied);
         applied = history::read(db)?;
         undone = plan::down(folder, &applied, selection)?;
+        plan::as_shown(selection, &shown, &before, &undone, &applied)?;
     }
     if undone.is_empty() {
         ctx.ui.status("Finished", "nothing to roll back");
+        if let Some(row) = plan::newest_unrun(&applied) {
+            let version = row.version;
+            ctx.ui.hint(format_args!("`{version}` was recorded without being run, so it stays; to undo it, name it: cargo xtask db-rollback --only {version}"));
+        }
         return nothing_done(ctx, db, Direction::Down, started, options);
     }
 
@@ -185,6 +199,7 @@ pub(crate) fn rollback(
     }
     preflight::history_rights(db)?;
     preflight::tables(db, &touched)?;
+    indexes::foresee(db, scripts.iter().copied())?;
     ctx.ui.status(
         "Preflight",
         format_args!(

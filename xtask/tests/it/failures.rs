@@ -231,8 +231,7 @@ fn an_index_of_another_definition_is_shown_beside_the_wanted_one() {
             error: index `public.users_email` is another one than the migration makes
             caused by: there is:  CREATE INDEX USING btree (id)
             caused by: wanted is: CREATE INDEX USING btree (email)
-            state: `2_change` has not begun: it has changed nothing
-            state: not started: `3_later`
+            state: no migration has run; nothing was changed
 
             hint: keep the one that is right; to drop the other: cargo xtask db-psql -- -c 'DROP INDEX CONCURRENTLY public.users_email', then: cargo xtask db-migrate
         "#]]);

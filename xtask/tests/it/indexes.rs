@@ -262,3 +262,222 @@ fn a_column_of_another_type_is_an_error_before_the_migration_is_recorded() {
         .succeeds()
         .says("already exists");
 }
+
+/// An index by hand on a partitioned table: each partition's beside its writers, then the parent's.
+const BY_HAND: &str = "-- no-transaction
+CREATE INDEX CONCURRENTLY IF NOT EXISTS events_1_at ON events_1 (at);
+CREATE INDEX CONCURRENTLY IF NOT EXISTS events_2_at ON events_2 (at);
+CREATE INDEX IF NOT EXISTS events_at ON ONLY events (at);
+";
+const ATTACH: &str = "ALTER INDEX events_at ATTACH PARTITION events_1_at;
+UPDATE gate SET open = true;
+ALTER INDEX events_at ATTACH PARTITION events_2_at;
+";
+
+fn partitioned() -> Project {
+    let project = Project::empty();
+    project.sql(
+        "CREATE TABLE events (id int, at int) PARTITION BY RANGE (id);
+         CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM (0) TO (10);
+         CREATE TABLE events_2 PARTITION OF events FOR VALUES FROM (10) TO (20);
+         CREATE TABLE gate (open bool); INSERT INTO gate VALUES (false);",
+    );
+    project
+}
+
+fn valid(project: &Project, index: &str) -> String {
+    project.value(&format!(
+        "SELECT indisvalid FROM pg_index WHERE indexrelid = '{index}'::regclass"
+    ))
+}
+
+#[test]
+fn an_index_on_partitions_by_hand_that_was_killed_in_between_goes_on() {
+    for before_attach in [true, false] {
+        let project = partitioned();
+        let gate = "UPDATE gate SET open = true;\n";
+        let text = match before_attach {
+            true => format!("{BY_HAND}{gate}{}", ATTACH.replace(gate, "")),
+            false => format!("{BY_HAND}{ATTACH}"),
+        };
+        project.write(UP, &text);
+        let (holder, _) = blocker(&project, "BEGIN; UPDATE gate SET open = false");
+        let mut run = project.start(&["db-migrate"]);
+        run.says("Waiting");
+        run.signal("KILL");
+        run.ends();
+        until("no session of ours is left", || project.backends() == 0);
+        assert_eq!(valid(&project, "events_at"), "false");
+        drop(holder);
+        let run = project.xtask(&["db-migrate"]).succeeds();
+        assert!(!run.stderr.contains("Repair"), "{}", run.stderr);
+        assert_eq!(valid(&project, "events_at"), "true");
+        assert_eq!(valid(&project, "events_2_at"), "true");
+        project.xtask(&["db-status", "--check"]).succeeds();
+        project.xtask(&["db-verify"]).succeeds();
+    }
+}
+
+#[test]
+fn a_partitioned_index_may_be_left_for_a_later_file_to_complete_and_that_is_said() {
+    let project = partitioned();
+    project.write(UP, BY_HAND);
+    project
+        .xtask(&["db-migrate"])
+        .succeeds()
+        .says("index `public.events_at` stays INVALID until the index of every partition");
+    project.write(
+        "migrations/20260101000001_attach.up.sql",
+        format!("-- no-transaction\n{ATTACH}"),
+    );
+    let run = project.xtask(&["db-migrate"]).succeeds();
+    assert!(!run.stderr.contains("stays INVALID"), "{}", run.stderr);
+    assert_eq!(valid(&project, "events_at"), "true");
+
+    // Another definition is as wrong there as elsewhere.
+    project.write(
+        "migrations/20260101000002_other.up.sql",
+        BY_HAND.replace("(at)", "(id)"),
+    );
+    project
+        .xtask(&["db-migrate"])
+        .exits(3)
+        .says("is another one than the migration makes");
+}
+
+#[test]
+fn an_interrupt_leaves_a_partitioned_index_for_the_same_command_to_complete() {
+    let project = partitioned();
+    project.write(UP, format!("{BY_HAND}{ATTACH}"));
+    let (holder, _) = blocker(&project, "BEGIN; UPDATE gate SET open = false");
+    let mut run = project.start(&["db-migrate"]);
+    run.says("Waiting");
+    run.signal("INT");
+    run.ends()
+        .exits(130)
+        .says("is INVALID until the index of every partition is attached");
+    drop(holder);
+    project.xtask(&["db-migrate"]).succeeds();
+    assert_eq!(valid(&project, "events_at"), "true");
+}
+
+/// A file that changes what its index's name means, before it makes the index.
+#[test]
+fn an_index_is_judged_at_its_moment() {
+    for (what, made, file) in [
+        (
+            "replaced",
+            "CREATE INDEX i ON t (a)",
+            "DROP INDEX IF EXISTS i; CREATE INDEX IF NOT EXISTS i ON t (b);",
+        ),
+        (
+            "replaced, by its schema",
+            "CREATE INDEX i ON t (a)",
+            "DROP INDEX IF EXISTS public.i; CREATE INDEX IF NOT EXISTS i ON t (b);",
+        ),
+        (
+            "on a column added with it",
+            "CREATE INDEX i ON t (a)",
+            "ALTER TABLE t ADD COLUMN c int; DROP INDEX i; CREATE INDEX IF NOT EXISTS i ON t (c);",
+        ),
+        (
+            "in place of a constraint",
+            "ALTER TABLE t ADD CONSTRAINT i UNIQUE (a)",
+            "ALTER TABLE t DROP CONSTRAINT IF EXISTS i; CREATE UNIQUE INDEX IF NOT EXISTS i ON t (b);",
+        ),
+        (
+            "out of the way",
+            "CREATE INDEX i ON t (a)",
+            "ALTER INDEX i RENAME TO j; CREATE INDEX IF NOT EXISTS i ON t (b);",
+        ),
+        (
+            "gone with its table",
+            "CREATE INDEX i ON t (a)",
+            "DROP TABLE t; CREATE TABLE t (a int, b int); CREATE INDEX IF NOT EXISTS i ON t (b);",
+        ),
+        (
+            "gone with its column",
+            "CREATE INDEX i ON t (a)",
+            "ALTER TABLE t DROP COLUMN a; CREATE INDEX IF NOT EXISTS i ON t (b);",
+        ),
+        (
+            "dropped in a block",
+            "CREATE INDEX i ON t (a)",
+            "DO $$ BEGIN DROP INDEX IF EXISTS i; END $$; CREATE INDEX IF NOT EXISTS i ON t (b);",
+        ),
+        (
+            "on a materialized view",
+            "CREATE MATERIALIZED VIEW v AS SELECT a AS x FROM t; CREATE INDEX i ON v (x)",
+            "DROP MATERIALIZED VIEW v; CREATE MATERIALIZED VIEW v AS SELECT b AS y FROM t; CREATE UNIQUE INDEX IF NOT EXISTS i ON v (y);",
+        ),
+        (
+            "on a materialized view that is there",
+            "CREATE MATERIALIZED VIEW v AS SELECT a AS x FROM t",
+            "CREATE UNIQUE INDEX IF NOT EXISTS i ON v (x);",
+        ),
+        (
+            "on a materialized view that is new",
+            "CREATE TABLE other (a int)",
+            "CREATE MATERIALIZED VIEW v AS SELECT a AS x FROM t; CREATE UNIQUE INDEX IF NOT EXISTS i ON v (x);",
+        ),
+        (
+            "of a temporary table",
+            "CREATE TABLE other (a int)",
+            "CREATE TEMPORARY TABLE scratch (a int); CREATE INDEX IF NOT EXISTS i ON scratch (a);",
+        ),
+        (
+            "dropped again with its table",
+            "CREATE TABLE other (a int)",
+            "CREATE INDEX IF NOT EXISTS i ON other (a); DROP TABLE other;",
+        ),
+    ] {
+        let project = Project::empty();
+        project.sql(&format!("CREATE TABLE t (a int, b int); {made}"));
+        project.write(UP, "CREATE TABLE before (id int);\n");
+        project.write(
+            "migrations/20260101000001_x.up.sql",
+            file.replace("; ", ";\n"),
+        );
+        println!("{what}");
+        project.xtask(&["db-status"]).succeeds();
+        project.xtask(&["db-migrate", "--dry-run"]).succeeds();
+        project.xtask(&["db-migrate", "--no-backup"]).succeeds();
+        project.xtask(&["db-verify"]).succeeds();
+        project.xtask(&["db-status", "--check"]).succeeds();
+    }
+}
+
+#[test]
+fn another_index_stops_a_run_before_it_begins_and_the_dry_run_says_so() {
+    for file in [
+        "CREATE INDEX IF NOT EXISTS i ON t (b);\n",
+        "-- no-transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (b);\n",
+        "ALTER TABLE t ADD COLUMN c int;\nCREATE INDEX IF NOT EXISTS i ON t (c);\n",
+    ] {
+        let project = Project::empty();
+        project.sql("CREATE TABLE t (a int, b int); CREATE INDEX i ON t (a)");
+        project.write(UP, "CREATE TABLE before (id int);\n");
+        project.write("migrations/20260101000001_x.up.sql", file);
+        for arguments in [&["db-migrate", "--dry-run"][..], &["db-migrate"]] {
+            project
+                .xtask(arguments)
+                .exits(3)
+                .says("is another one than the migration makes")
+                .says("nothing was changed");
+            assert_eq!(project.value("SELECT to_regclass('before')"), "");
+        }
+    }
+    // What only its moment tells is told then, and not taken for the wanted one.
+    let project = Project::empty();
+    project.sql("CREATE TABLE t (a int, b int); CREATE INDEX i ON t (a)");
+    project.write(
+        UP,
+        "DROP TABLE IF EXISTS other;\nCREATE INDEX IF NOT EXISTS i ON t (b);\n",
+    );
+    project.xtask(&["db-migrate", "--dry-run"]).succeeds();
+    project
+        .xtask(&["db-migrate"])
+        .exits(3)
+        .says("is another one than the migration makes")
+        .says("was committed and is in the history");
+}

@@ -32,3 +32,4 @@ mod seed;
 mod setup;
 mod stall;
 mod terminal;
+mod way_back;
