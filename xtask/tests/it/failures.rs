@@ -294,12 +294,11 @@ fn behind_an_exclusive_lock_every_command_ends() {
     };
     expect![[r#"
         cannot back up `public.users` (SQLSTATE 55P03)
-        caused by: cannot lock the table for reading
-        caused by: could not obtain lock on relation "public.users"
-        caused by: the table is locked by somebody else
+        caused by: cannot lock `public.users` for reading within [TIME]
+        caused by: in the way: pid [PID], user admin, idle in transaction, in its transaction for [TIME]
         state: no migration has run; nothing was changed
 
-        hint: see who holds it: cargo xtask db-doctor; then: cargo xtask db-migrate --lock-deadline 1h
+        hint: let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend(14864)', then: cargo xtask db-migrate
     "#]].assert_eq(&fails(&["db-migrate"]));
     let unproven = fails(&["db-migrate", "--proof", "none"]);
     assert!(unproven.contains("(SQLSTATE 55P03)"), "{unproven}");
