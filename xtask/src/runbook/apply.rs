@@ -260,16 +260,13 @@ impl<'a> Runner<'a> {
                 continue;
             };
             match catalog::find(self.db, &name)? {
-                Some(table) if self.guard.has_backed_up(&table) => {}
                 Some(table) => tables.push(table),
                 None if preflight::may_have_dropped(script, &name) => {}
                 None => return Err(preflight::names_no_table(self.db, script, &name)?.into()),
             }
         }
         if !script.transactional && !script.destroys_nothing() {
-            let forecast = losses::forecast(self.db, [script], direction)?;
-            let lost = forecast.tables.into_iter();
-            tables.extend(lost.filter(|table| !self.guard.has_kept(table)));
+            tables.extend(losses::forecast(self.db, [script], direction)?.tables);
         }
         for table in tables {
             if !self.guard.has_kept(&table) {

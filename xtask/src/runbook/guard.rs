@@ -157,8 +157,6 @@ pub(crate) struct Guard {
     flags: BackupFlags,
     /// Columns, by their numbers, of the tables that this run has backed up as they are now.
     kept: BTreeMap<u32, BTreeSet<i16>>,
-    /// Tables that this run has backed up at some time.
-    backed_up: BTreeSet<u32>,
     /// What was looked at and held nothing: a table's rows, or the values of a column.
     empty: BTreeSet<(u32, Option<i16>)>,
     /// What a person has agreed to lose, with `--no-backup`.
@@ -174,7 +172,6 @@ impl Guard {
         Guard {
             flags,
             kept: BTreeMap::new(),
-            backed_up: BTreeSet::new(),
             empty: BTreeSet::new(),
             given_up: BTreeSet::new(),
             backups: Vec::new(),
@@ -199,11 +196,6 @@ impl Guard {
     /// nothing.
     pub(super) fn must_ask(&self, script: &Script) -> bool {
         self.event_triggers || !script.destroys_nothing()
-    }
-
-    /// Whether this run has backed up a table.
-    pub(super) fn has_backed_up(&self, table: &Relation) -> bool {
-        self.backed_up.contains(&table.oid)
     }
 
     /// Whether a table is in a backup of this run as it is now.
@@ -232,7 +224,6 @@ impl Guard {
         let numbers = columns.into_iter().flat_map(|table| table.columns);
         self.kept
             .insert(table.oid, numbers.map(|column| column.number).collect());
-        self.backed_up.insert(table.oid);
         self.backups.push(backup);
         Ok(&self.backups[self.backups.len() - 1])
     }

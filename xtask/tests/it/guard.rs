@@ -397,6 +397,56 @@ fn outside_a_transaction_what_can_be_read_is_backed_up_before_it_runs() {
 }
 
 #[test]
+fn outside_a_transaction_too_a_backup_from_before_the_run_wrote_the_table_is_not_enough() {
+    let project = project(&[
+        ("1.up", "UPDATE users SET email = 'computed ' || id;"),
+        ("2.up", "-- no-transaction\nDROP TABLE users;"),
+    ]);
+    let run = project
+        .xtask(&["db-migrate", "--format", "json"])
+        .succeeds();
+    let document = run.json();
+    let backups = document["backups"].as_array().expect("backups");
+    let last = backups.last().expect("a backup")["file"].as_str();
+    let text = std::fs::read_to_string(project.path(last.expect("a file"))).expect("reads");
+    assert!(text.contains("\tcomputed 100\n"), "{text}");
+}
+
+#[test]
+fn a_directive_is_heeded_at_its_moment() {
+    let project = project(&[
+        (
+            "1.up",
+            "DO $$ BEGIN CREATE TABLE made AS SELECT 1 AS id; END $$;",
+        ),
+        (
+            "2.up",
+            "-- xtask: backup made\nCOMMENT ON TABLE made IS 'x';",
+        ),
+        (
+            "3.up",
+            "-- xtask: backup usres\nCOMMENT ON TABLE users IS 'x';",
+        ),
+    ]);
+    let run = project
+        .xtask(&["db-migrate", "--to", "2", "--format", "json"])
+        .succeeds();
+    assert_eq!(backups(&run), [("public.made".to_owned(), 1)]);
+    project.sql("DELETE FROM _sqlx_migrations WHERE version = 2");
+    // What an earlier statement may have made is looked for when it is needed, and not before.
+    project.write("migrations/2_x.up.sql", "DO $$ BEGIN PERFORM 1; END $$;");
+    project
+        .xtask(&["db-migrate"])
+        .exits(1)
+        .says("cannot back up `usres`, as migrations/3_x.up.sql asks for")
+        .says("this migration has changed nothing");
+    assert_eq!(
+        project.value("SELECT string_agg(version::text, ' ') FROM _sqlx_migrations"),
+        "1 2"
+    );
+}
+
+#[test]
 fn large_objects_are_not_lost_unasked() {
     let project = project(&[
         ("1.up", "SELECT 1;"),
