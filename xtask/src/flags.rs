@@ -455,7 +455,7 @@ pub(crate) struct Backups {
 /// What to do with backups.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BackupsAction {
-    /// Delete old backups, never the newest proven one of a table
+    /// Delete old backups, never one that alone holds a table's or column's values
     Prune(Prune),
 }
 

@@ -106,6 +106,8 @@ fn name_and_manifest_tell_what_the_file_is() {
             "sha256",
             "system_identifier",
             "table",
+            "table_oid",
+            "timeline",
             "wal_lsn"
         ]
     );

@@ -67,12 +67,14 @@ fn an_alter_between_our_lock_and_pg_dumps_goes_first() {
     until("pg_dump has begun", || project.path("begun").exists());
     let (worst, altered) = std::thread::scope(|scope| {
         let alter = scope.spawn(|| {
-            project
-                .client()
-                .batch_execute("ALTER TABLE t ADD COLUMN x uuid DEFAULT gen_random_uuid()")
+            project.client().batch_execute(
+                "SET lock_timeout = '20s'; ALTER TABLE t ADD COLUMN x uuid DEFAULT gen_random_uuid()",
+            )
         });
         let mut worst = Duration::ZERO;
         let mut login = project.client();
+        let patience = "SET statement_timeout = '20s'";
+        login.batch_execute(patience).expect("sets");
         let began = Instant::now();
         let mut freed = false;
         while began.elapsed() < Duration::from_secs(3) {
