@@ -158,14 +158,14 @@ fn only_what_lies_there_as_it_was_written_is_deleted() {
     )
     .expect("moves");
     let run = prune(&project);
-    for n in 0..4 {
+    for file in &files[..4] {
         assert!(
-            project.path(&format!("{}.json", files[n])).exists(),
+            project.path(&format!("{file}.json")).exists(),
             "{}",
             run.stderr
         );
         assert!(
-            run.stderr.contains(&format!("Keeping {}", files[n])),
+            run.stderr.contains(&format!("Keeping {file}")),
             "{}",
             run.stderr
         );
