@@ -282,6 +282,8 @@ fn behind_an_exclusive_lock_every_command_ends() {
     holder
         .batch_execute("BEGIN; LOCK users IN ACCESS EXCLUSIVE MODE")
         .expect("holds a lock");
+    let row = holder.query_one("SELECT pg_backend_pid()", &[]);
+    let pid = row.expect("a row").get::<_, i32>(0).to_string();
     project.xtask(&["db-status"]).succeeds();
     project.xtask(&["db-migrate", "--dry-run"]).succeeds();
     let run = project.xtask(&["db-doctor"]).succeeds();
@@ -290,7 +292,7 @@ fn behind_an_exclusive_lock_every_command_ends() {
         let deadline = ["--lock-deadline", "300ms"];
         let run = project.xtask(&[arguments, &deadline].concat()).exits(4);
         let (_, report) = run.stderr.split_once("error: ").expect("an error");
-        project.portable(report)
+        project.portable(report).replace(&pid, "[PID]")
     };
     expect![[r#"
         cannot back up `public.users` (SQLSTATE 55P03)
@@ -298,7 +300,7 @@ fn behind_an_exclusive_lock_every_command_ends() {
         caused by: in the way: pid [PID], user admin, idle in transaction, in its transaction for [TIME]
         state: no migration has run; nothing was changed
 
-        hint: let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend(14864)', then: cargo xtask db-migrate
+        hint: let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend([PID])', then: cargo xtask db-migrate
     "#]].assert_eq(&fails(&["db-migrate"]));
     let unproven = fails(&["db-migrate", "--proof", "none"]);
     assert!(unproven.contains("(SQLSTATE 55P03)"), "{unproven}");
