@@ -107,6 +107,31 @@ fn without_a_database_it_says_what_to_run() {
 }
 
 #[test]
+fn an_address_that_is_set_and_empty_is_an_error_and_no_other_is_taken() {
+    let folder = workspace();
+    let dot_env = folder.path().join(".env");
+    std::fs::write(&dot_env, "DATABASE_URL=postgresql://127.0.0.1:1/x\n").unwrap();
+    let refused = |command: &mut Command| {
+        let (code, stderr) = output(command.current_dir(folder.path()));
+        assert_eq!(code, Some(2), "{stderr}");
+        assert!(
+            stderr.starts_with("error: DATABASE_URL is set, and empty"),
+            "{stderr}"
+        );
+        assert!(stderr.contains("hint: "), "{stderr}");
+    };
+    for empty in ["", " "] {
+        refused(command().env("DATABASE_URL", empty));
+        refused(command().args(["--database-url", empty]));
+        let flag = format!("--database-url={empty}");
+        refused(command().arg(flag).env("DATABASE_URL", "host=x"));
+        std::fs::write(&dot_env, format!("DATABASE_URL={empty}\n")).unwrap();
+        refused(&mut command());
+        std::fs::write(&dot_env, "DATABASE_URL=postgresql://127.0.0.1:1/x\n").unwrap();
+    }
+}
+
+#[test]
 fn settings_that_make_no_sense_are_refused_and_not_repeated() {
     let folder = workspace();
     let table = [

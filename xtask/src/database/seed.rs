@@ -40,7 +40,8 @@ pub(crate) struct Seeding<'a> {
 /// # Errors
 /// If `.env` cannot be read or written.
 pub(crate) fn development_password(config: &Config) -> Result<String> {
-    if let Some(password) = config.dot_env_value(DEV_PASSWORD)? {
+    let known = config.dot_env_value(DEV_PASSWORD)?;
+    if let Some(password) = known.filter(|password| !password.is_empty()) {
         return Ok(password);
     }
     let mut bytes = [0u8; 9];
