@@ -26,5 +26,6 @@ mod report;
 mod restore;
 mod seed;
 mod setup;
+mod standbys;
 mod terminal;
 mod way_back;
