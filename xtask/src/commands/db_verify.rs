@@ -8,7 +8,7 @@ use crate::Context;
 use crate::database::catalog::{self, InvalidIndex};
 use crate::database::standby::{self, Standby};
 use crate::database::{Database, history};
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, psql_command};
 use crate::flags::Verify;
 use crate::interrupt;
 use crate::migration::effects::quote;
@@ -139,8 +139,8 @@ fn not_for_this_role(db: &Database, standbys: u64) -> Failure {
         "role `{user}` may not see how far they are: that takes pg_read_all_stats"
     ))
     .hint(format!(
-        "as a superuser: cargo xtask db-psql -- -c 'GRANT pg_read_all_stats TO {}', then: cargo xtask db-verify --wait-standbys 60s",
-        quote(user)
+        "as a superuser: {}, then: cargo xtask db-verify --wait-standbys 60s",
+        psql_command(&format!("GRANT pg_read_all_stats TO {}", quote(user)))
     ))
 }
 
@@ -155,8 +155,8 @@ fn finding(report: &Report, invalid: &[InvalidIndex]) -> Option<Failure> {
         let mut failure = failure.hint("cargo xtask db-status");
         for index in invalid {
             failure = failure.hint(format!(
-                "build it again beside its table's users: cargo xtask db-psql -- -c 'REINDEX INDEX CONCURRENTLY {}'",
-                index.name
+                "build it again beside its table's users: {}",
+                psql_command(&format!("REINDEX INDEX CONCURRENTLY {}", index.name))
             ));
         }
         if report

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::apply::Effort;
 use crate::database::activity::{self, Session, Waiting};
-use crate::database::{Database, catalog};
-use crate::error::{Failure, Result};
+use crate::database::{Database, catalog, history};
+use crate::error::{Failure, Result, psql_command};
 use crate::flags::Locks;
 use crate::interrupt;
 use crate::migration::effects::{Effect, ObjectName};
@@ -233,14 +233,19 @@ impl<'a> Waiter<'a> {
         }
         match in_the_way.iter().find(|session| session.pid != 0) {
             Some(session) => failure.hint(format!(
-                "let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend({})', then: {}",
-                session.pid, self.again
+                "let it end, or end it: {}, then: {}",
+                psql_command(&format!("SELECT pg_terminate_backend({})", session.pid)),
+                self.again
             )),
             None => match in_the_way.first() {
                 // Its name stands where a session has its application's.
                 Some(prepared) => failure.hint(format!(
-                    "end it: cargo xtask db-psql -- -c \"ROLLBACK PREPARED '{}'\" (or COMMIT PREPARED), then: {}",
-                    prepared.application, self.again
+                    "end it: {} (or COMMIT PREPARED), then: {}",
+                    psql_command(&format!(
+                        "ROLLBACK PREPARED {}",
+                        history::literal(&prepared.application)
+                    )),
+                    self.again
                 )),
                 None => failure.hint(format!("{} --lock-deadline 1h", self.again)),
             },

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use crate::database::catalog::{self, Relation};
 use crate::database::{Database, OLDEST_SERVER, Server, activity, history};
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, psql_command};
 use crate::migration::effects::{self, Effect, ObjectName};
 use crate::migration::script::Script;
 use crate::ui;
@@ -306,8 +306,8 @@ fn must_be_table(relation: &Relation) -> Result {
     .sqlstate("42809")
     .cause("it can be neither altered as a table nor backed up")
     .hint(format!(
-        "see what is behind it: cargo xtask db-psql -- -c '\\d+ {}', name a table in the migration, then: cargo xtask db-migrate",
-        relation.qualified()
+        "see what is behind it: {}, name a table in the migration, then: cargo xtask db-migrate",
+        psql_command(&format!("\\d+ {}", relation.qualified()))
     ))
     .into())
 }
@@ -322,7 +322,8 @@ pub(crate) fn can_be_backed_up(db: &mut Database, relation: &Relation) -> Result
             .sqlstate("0A000")
             .cause("its rows are in its partitions: a backup of it alone would hold none")
             .hint(format!(
-                "list them: cargo xtask db-psql -- -c '\\d+ {table}', and name each: in the migration, `-- xtask: backup PARTITION`, or cargo xtask db-backup PARTITION"
+                "list them: {}, and name each: in the migration, `-- xtask: backup PARTITION`, or cargo xtask db-backup PARTITION",
+                psql_command(&format!("\\d+ {table}"))
             ))
             .hint("or go without a backup of ours: cargo xtask db-migrate --no-backup")
             .into());
