@@ -1,5 +1,6 @@
 //! Flags, environment and `.env`: the only reader of all three.
 
+use std::fs::File;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -117,13 +118,9 @@ impl Config {
             (Some(key), _) => Key::from_hex(&key).with_context(|| {
                 format!("{SESSION_KEY} must be 64 hexadecimal digits\n\nhint: openssl rand -hex 32")
             })?,
-            (None, Some(path)) => {
-                let key = Key::generate()?;
-                append_private(path, &format!("{SESSION_KEY}={}\n", key.to_hex())).with_context(
-                    || format!("cannot keep a new {SESSION_KEY} in {}", path.display()),
-                )?;
-                key
-            }
+            (None, Some(path)) => keep_session_key(path).with_context(|| {
+                format!("cannot keep a new {SESSION_KEY} in {}", path.display())
+            })?,
             (None, None) => bail!(
                 "{SESSION_KEY} is not set, and outside of a workspace there is no `.env` to keep one in\n\n\
                  hint: export {SESSION_KEY}=$(openssl rand -hex 32), the same for all instances"
@@ -179,6 +176,19 @@ fn read_dot_env(path: &Path, key: &str) -> anyhow::Result<Option<String>> {
         }
     }
     Ok(found)
+}
+
+/// Makes a session key, unless another instance of the application has just done so. The workspace is
+/// locked, as by `cargo xtask`, which replaces `.env` where it changes a line.
+fn keep_session_key(path: &Path) -> anyhow::Result<Key> {
+    let folder = File::open(path.parent().unwrap_or(path))?;
+    folder.lock()?;
+    if let Some(key) = read_dot_env(path, SESSION_KEY)?.filter(|key| !key.is_empty()) {
+        return Key::from_hex(&key).context("it has one that is no key: 64 hexadecimal digits");
+    }
+    let key = Key::generate()?;
+    append_private(path, &format!("{SESSION_KEY}={}\n", key.to_hex()))?;
+    Ok(key)
 }
 
 /// Adds a line to a file that is the owner's alone from then on.

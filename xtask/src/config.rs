@@ -165,7 +165,21 @@ impl Config {
     /// # Errors
     /// If it cannot be written.
     pub(crate) fn set_dot_env(&self, key: &str, value: &str) -> Result {
-        self.rewrite_dot_env(key, Some(value))
+        self.rewrite_dot_env(&self.lock_dot_env()?, key, Some(value))
+    }
+
+    /// As [`Config::set_dot_env`], unless the key has a value already: the one that it has from then on.
+    ///
+    /// # Errors
+    /// If `.env` cannot be read or written.
+    pub(crate) fn keep_in_dot_env(&self, key: &str, value: &str) -> Result<String> {
+        let lock = self.lock_dot_env()?;
+        let known = self.dot_env_value(key)?;
+        if let Some(known) = known.filter(|known| !known.is_empty()) {
+            return Ok(known);
+        }
+        self.rewrite_dot_env(&lock, key, Some(value))?;
+        Ok(value.to_owned())
     }
 
     /// Removes a key from `.env`.
@@ -173,15 +187,20 @@ impl Config {
     /// # Errors
     /// If it cannot be written.
     pub(crate) fn unset_dot_env(&self, key: &str) -> Result {
-        self.rewrite_dot_env(key, None)
+        self.rewrite_dot_env(&self.lock_dot_env()?, key, None)
     }
 
-    fn rewrite_dot_env(&self, key: &str, value: Option<&str>) -> Result {
-        use std::io::Write as _;
-        let path = self.dot_env();
-        // Two commands at once must not forget each other's lines.
+    /// Two commands at once, or the application beside one, must not forget each other's lines. The file
+    /// itself is replaced, so its folder is locked.
+    fn lock_dot_env(&self) -> Result<File> {
         let folder = File::open(&self.root)?;
         folder.lock()?;
+        Ok(folder)
+    }
+
+    fn rewrite_dot_env(&self, _lock: &File, key: &str, value: Option<&str>) -> Result {
+        use std::io::Write as _;
+        let path = self.dot_env();
         let before = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::build_watch::BuildWatch;
 use super::lock_wait::{Waiter, locked_by};
-use super::preflight::Touched;
+use super::preflight::{self, Touched};
 use super::verify::{self, Checked};
 use super::{excerpt, failures, indexes};
 use crate::database::activity::{self, Waiting};
@@ -907,6 +907,12 @@ fn script_failure(script: &Script, direction: Direction, error: &SessionError) -
     failure.causes.push(server.message);
     failure.causes.extend(server.causes);
     failure.excerpt = excerpt::of(script, error);
+    if failure.sqlstate.as_deref() == Some("42P01") && preflight::moves_history(script) {
+        let file = script.path.display();
+        failure = failure.cause(preflight::HISTORY_MOVED).hint(format!(
+            "take that out of {file}, then: cargo xtask db-migrate"
+        ));
+    }
     if failure.sqlstate.is_none() {
         // psql itself is gone, or its connection: the server may not know yet.
         failure = failure

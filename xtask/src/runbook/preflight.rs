@@ -239,6 +239,40 @@ fn with_heirs(db: &mut Database, backed_up: &[u32]) -> Result {
         .into())
 }
 
+/// Whether a script moves, renames or drops the table that says what has run: its own row would have no
+/// place, and the next run would take the database for an empty one.
+pub(crate) fn moves_history(script: &Script) -> bool {
+    script.statements.iter().any(|statement| {
+        let has_word = |word| statement.has_word(&script.text, word);
+        has_word(history::TABLE) && ["drop", "rename", "schema"].into_iter().any(has_word)
+    })
+}
+
+/// The history stays where it is. In a transaction the server sees to that; outside of one it is too late
+/// when it says so.
+///
+/// # Errors
+/// If a script that runs outside a transaction moves it.
+pub(crate) fn history_stays<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Result {
+    let mut scripts = scripts.into_iter();
+    match scripts.find(|script| !script.transactional && moves_history(script)) {
+        Some(script) => Err(
+            Failure::usage(format!("cannot run `{}`", script.path.display()))
+                .cause(HISTORY_MOVED)
+                .state("no migration has run; nothing was changed")
+                .hint(format!(
+                    "take that out of {}, then: cargo xtask db-migrate",
+                    script.path.display()
+                ))
+                .into(),
+        ),
+        None => Ok(()),
+    }
+}
+
+/// What is wrong with such a script.
+pub(crate) const HISTORY_MOVED: &str = "it moves, renames or drops `_sqlx_migrations`, the table that says what has run: its own row would have no place";
+
 /// The tables that a run is going to create are not there. If they are, the database is one that
 /// existed before this tool.
 ///

@@ -112,3 +112,36 @@ fn the_password_is_generated_once_and_kept_in_dot_env() {
     let password = before.trim().trim_start_matches("DEV_USERS_PASSWORD=");
     assert!(!run.stderr.contains(password) && !run.stdout.contains(password));
 }
+
+#[test]
+fn two_seeds_at_once_both_add_their_users() {
+    let project = Project::new();
+    project
+        .xtask(&["db-migrate", "--to", "20251201000000"])
+        .succeeds();
+    let seeds: Vec<_> = (0..3)
+        .map(|_| project.start(&["db-seed", "--users", "3000"]))
+        .collect();
+    for seed in seeds {
+        seed.ends().succeeds();
+    }
+    assert_eq!(project.value("SELECT count(*) FROM users"), "9000");
+    assert_eq!(
+        project.value("SELECT count(*) FROM users WHERE role = 'admin'"),
+        "1"
+    );
+    assert_eq!(
+        project.value(
+            "SELECT count(*) FROM users AS u WHERE id % 4 = 0
+            AND (SELECT count(*) FROM sessions AS s WHERE s.user_id = u.id) <> 1"
+        ),
+        "0"
+    );
+    // One password opens every account.
+    assert_eq!(
+        project.value("SELECT count(DISTINCT password_hash) <= 3 FROM users"),
+        "true"
+    );
+    let env = std::fs::read_to_string(project.path(".env")).expect("reads");
+    assert_eq!(env.matches("DEV_USERS_PASSWORD=").count(), 1, "{env}");
+}
