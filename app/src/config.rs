@@ -1,12 +1,14 @@
 //! Flags, environment and `.env`: the only reader of all three.
 
+use std::fs::File;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser};
 use tracing_subscriber::filter::Targets;
 
 use crate::session::Key;
@@ -85,10 +87,22 @@ impl Config {
             None => Ok(None),
         };
 
-        let database_url = match flags.database_url.filter(|url| !url.is_empty()) {
+        let database_url = match flags.database_url {
             Some(url) => Some(url),
             None => dot_env_value(DATABASE_URL)?,
         };
+        // Whose variable is empty meant a database, and not whichever is found next.
+        if database_url
+            .as_ref()
+            .is_some_and(|url| url.trim().is_empty())
+        {
+            let message = format!(
+                "{DATABASE_URL} is set, and empty\n\nhint: set it to the database's address, or remove it"
+            );
+            Flags::command()
+                .error(ErrorKind::InvalidValue, message)
+                .exit();
+        }
         let Some(database_url) = database_url else {
             bail!(
                 "no database is configured\n\n\
@@ -98,19 +112,15 @@ impl Config {
 
         let session_key = match environment(SESSION_KEY) {
             Some(key) => Some(key),
-            None => dot_env_value(SESSION_KEY)?,
+            None => dot_env_value(SESSION_KEY)?.filter(|key| !key.is_empty()),
         };
         let session_key = match (session_key, &dot_env) {
             (Some(key), _) => Key::from_hex(&key).with_context(|| {
                 format!("{SESSION_KEY} must be 64 hexadecimal digits\n\nhint: openssl rand -hex 32")
             })?,
-            (None, Some(path)) => {
-                let key = Key::generate()?;
-                append_private(path, &format!("{SESSION_KEY}={}\n", key.to_hex())).with_context(
-                    || format!("cannot keep a new {SESSION_KEY} in {}", path.display()),
-                )?;
-                key
-            }
+            (None, Some(path)) => keep_session_key(path).with_context(|| {
+                format!("cannot keep a new {SESSION_KEY} in {}", path.display())
+            })?,
             (None, None) => bail!(
                 "{SESSION_KEY} is not set, and outside of a workspace there is no `.env` to keep one in\n\n\
                  hint: export {SESSION_KEY}=$(openssl rand -hex 32), the same for all instances"
@@ -145,23 +155,40 @@ fn workspace_root() -> Option<PathBuf> {
         .map(Path::to_owned)
 }
 
-/// A value of `.env`, if the file is there and has it.
+/// A value of `.env`, if the file is there and has it; an empty one only where there is no other.
 fn read_dot_env(path: &Path, key: &str) -> anyhow::Result<Option<String>> {
     if !path.exists() {
         return Ok(None);
     }
     let lines =
         dotenvy::from_path_iter(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut found = None;
     for line in lines {
         // dotenvy's error quotes the line, which may hold a password.
         let Ok((name, value)) = line else {
             bail!("a line of {} is not KEY=value", path.display());
         };
-        if name == key && !value.is_empty() {
-            return Ok(Some(value));
+        if name == key {
+            found = Some(value);
+        }
+        if found.as_ref().is_some_and(|value| !value.is_empty()) {
+            break;
         }
     }
-    Ok(None)
+    Ok(found)
+}
+
+/// Makes a session key, unless another instance of the application has just done so. The workspace is
+/// locked, as by `cargo xtask`, which replaces `.env` where it changes a line.
+fn keep_session_key(path: &Path) -> anyhow::Result<Key> {
+    let folder = File::open(path.parent().unwrap_or(path))?;
+    folder.lock()?;
+    if let Some(key) = read_dot_env(path, SESSION_KEY)?.filter(|key| !key.is_empty()) {
+        return Key::from_hex(&key).context("it has one that is no key: 64 hexadecimal digits");
+    }
+    let key = Key::generate()?;
+    append_private(path, &format!("{SESSION_KEY}={}\n", key.to_hex()))?;
+    Ok(key)
 }
 
 /// Adds a line to a file that is the owner's alone from then on.

@@ -134,13 +134,13 @@ struct TlsSettings {
 /// Not supported: `allow` and `verify-ca`, client certificates, revocation lists.
 fn take_tls_settings(url: &str) -> anyhow::Result<(String, TlsSettings)> {
     let (mut mode, mut roots) = (None, None);
-    let mut is_ours = |pair: &str| match pair.split_once('=') {
-        Some(("sslmode", value)) => {
-            mode = Some(value.to_owned());
+    let mut is_ours = |key: &str, value: String| match key {
+        "sslmode" => {
+            mode = Some(value);
             true
         }
-        Some(("sslrootcert", value)) => {
-            roots = Some(value.to_owned());
+        "sslrootcert" => {
+            roots = Some(value);
             true
         }
         _ => false,
@@ -148,23 +148,27 @@ fn take_tls_settings(url: &str) -> anyhow::Result<(String, TlsSettings)> {
     let is_url = url.starts_with("postgres://") || url.starts_with("postgresql://");
     let rest = if is_url {
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
-        let mut kept = query
-            .split('&')
-            .filter(|pair| !pair.is_empty())
-            .collect::<Vec<_>>();
-        kept.retain(|pair| !is_ours(pair));
+        let mut kept = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let decoded = |text| percent_decode_str(text).decode_utf8();
+            if !is_ours(&decoded(key)?, decoded(value)?.into_owned()) {
+                kept.push(pair);
+            }
+        }
         match kept.as_slice() {
             [] => base.to_owned(),
             kept => format!("{base}?{}", kept.join("&")),
         }
     } else {
-        let mut kept = url.split(' ').collect::<Vec<_>>();
-        kept.retain(|pair| !is_ours(pair));
+        let mut kept = Vec::new();
+        for (pair, key, value) in pairs(url) {
+            if !is_ours(key, value) {
+                kept.push(pair);
+            }
+        }
         kept.join(" ")
     };
-    if is_url && let Some(path) = &mut roots {
-        *path = percent_decode_str(path).decode_utf8()?.into_owned();
-    }
 
     let (mode, verify) = match mode.as_deref() {
         Some("disable") => (SslMode::Disable, false),
@@ -184,6 +188,38 @@ fn take_tls_settings(url: &str) -> anyhow::Result<(String, TlsSettings)> {
             roots,
         },
     ))
+}
+
+/// The `key=value` pairs of an address, each as it is written and as it is meant. As libpq reads them:
+/// there may be white space around `=`, and a value may stand in single quotes.
+fn pairs(text: &str) -> Vec<(&str, &str, String)> {
+    let mut pairs = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let (key, behind) = rest.split_once('=').unwrap_or((rest, ""));
+        let behind = behind.trim_start();
+        let (mut value, mut quoted, mut end) = (String::new(), false, behind.len());
+        let mut chars = behind.char_indices();
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '\\' => value.extend(chars.next().map(|(_, c)| c)),
+                '\'' if at == 0 => quoted = true,
+                '\'' if quoted => {
+                    end = at + 1;
+                    break;
+                }
+                c if c.is_whitespace() && !quoted => {
+                    end = at;
+                    break;
+                }
+                c => value.push(c),
+            }
+        }
+        let behind = &behind[end..];
+        pairs.push((&rest[..rest.len() - behind.len()], key.trim_end(), value));
+        rest = behind.trim_start();
+    }
+    pairs
 }
 
 impl TlsSettings {
@@ -286,12 +322,33 @@ mod tests {
                 SslMode::Require,
                 true,
             ),
+            (
+                "postgres://h/d?ssl%6Dode=require",
+                "postgres://h/d",
+                SslMode::Require,
+                false,
+            ),
         ];
         for (given, rest, mode, verify) in table {
             let (found, tls) = take_tls_settings(given).unwrap();
             assert_eq!(found, rest);
             assert_eq!((tls.mode, tls.verify), (mode, verify), "{given}");
         }
+        // As libpq reads it, there may be white space around the sign, and quotes.
+        for pair in [
+            "sslmode = require",
+            "sslmode =require",
+            "sslmode\t=\trequire",
+            "\nsslmode=\nrequire\n",
+            "sslmode='require'",
+            "sslmode = 'requ\\ire'",
+        ] {
+            let given = format!("password = 'a b=\\'c' {pair} host = h");
+            let (found, tls) = take_tls_settings(&given).unwrap();
+            assert_eq!(found, "password = 'a b=\\'c' host = h", "{pair}");
+            assert_eq!(tls.mode, SslMode::Require, "{pair}");
+        }
+        assert!(take_tls_settings("host=h sslmode = 'verify-ca'").is_err());
         assert!(take_tls_settings("postgres://h/d?sslmode=verify-ca").is_err());
         let (_, tls) = take_tls_settings("postgres://h/d?sslrootcert=%2Ftmp%2Fa%20b").unwrap();
         assert_eq!(tls.roots.as_deref(), Some("/tmp/a b"));

@@ -487,8 +487,13 @@ impl Cluster {
     /// command line, where a `$` or a quote in a workspace's path would come to life.
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        // On macOS a server does not start under a locale that is not set or not known.
-        command.current_dir(&self.folder).env("LC_ALL", "C");
+        // Nothing of our environment, which may hold the password of another database: the server would
+        // keep it for as long as it runs. On macOS it does not start under a locale that is not set.
+        command
+            .current_dir(&self.folder)
+            .env_clear()
+            .env("LC_ALL", "C")
+            .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin");
         if let Some(account) = self.account {
             account.take(&mut command);
         }

@@ -56,6 +56,11 @@ impl Config {
         let env: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect();
+        if std::env::var_os(DATABASE_URL).is_some() && !env.contains_key(DATABASE_URL) {
+            return Err(Failure::usage(format!("{DATABASE_URL} is not UTF-8"))
+                .hint("set it to the database's address, or remove it: unset DATABASE_URL")
+                .into());
+        }
         let current = std::env::current_dir()?;
         let root = workspace_root(&env, &current)?;
         let folder = |given: &Option<PathBuf>, default: &str| match given {
@@ -91,21 +96,39 @@ impl Config {
     /// The database's address, from the flag, the environment or `.env`, in this order.
     ///
     /// # Errors
-    /// If `.env` cannot be read.
+    /// If `.env` cannot be read; if the first of them that is set is empty: whoever set it meant a
+    /// database, and not whichever is found next.
     pub(crate) fn database_url(&self) -> Result<Option<(String, Origin)>> {
-        let of_env = || self.env.get(DATABASE_URL).filter(|url| !url.is_empty());
-        if let Some(url) = &self.flag_url {
-            return Ok(Some((url.clone(), Origin::Flag)));
+        let found = if let Some(url) = &self.flag_url {
+            Some((url.clone(), Origin::Flag))
+        } else if let Some(url) = self.env.get(DATABASE_URL) {
+            Some((url.clone(), Origin::Environment))
+        } else {
+            let url = self.dot_env_value(DATABASE_URL)?;
+            url.map(|url| (url, Origin::DotEnv))
+        };
+        match found {
+            Some((url, origin)) if url.trim().is_empty() => {
+                let (what, remove) = match origin {
+                    Origin::Flag => ("--database-url is", "leave it out"),
+                    Origin::Environment => {
+                        ("DATABASE_URL is set, and", "remove it: unset DATABASE_URL")
+                    }
+                    Origin::DotEnv => ("DATABASE_URL in `.env` is", "remove the line"),
+                };
+                Err(Failure::usage(format!("{what} empty"))
+                    .cause("that names no database, and no other is taken in its place")
+                    .state("nothing was connected to")
+                    .hint(format!(
+                        "set it to the database's address, or {remove}; then: cargo xtask db-status"
+                    ))
+                    .into())
+            }
+            found => Ok(found),
         }
-        if let Some(url) = of_env() {
-            return Ok(Some((url.clone(), Origin::Environment)));
-        }
-        Ok(self
-            .dot_env_value(DATABASE_URL)?
-            .map(|url| (url, Origin::DotEnv)))
     }
 
-    /// A value of `.env`.
+    /// A value of `.env`; an empty one only where there is no other.
     ///
     /// # Errors
     /// If `.env` is there and cannot be read.
@@ -120,17 +143,21 @@ impl Config {
                 .hint(format!("mend or remove {}", path.display()))
         };
         let lines = dotenvy::from_path_iter(&path).map_err(|error| unreadable(&error))?;
+        let mut found = None;
         for line in lines {
             // A parse error of dotenvy quotes the line, which may hold the password.
             let (name, value) = line.map_err(|error| match error {
                 dotenvy::Error::Io(error) => unreadable(&error),
                 _ => unreadable(&"a line is not KEY=value"),
             })?;
-            if name == key && !value.is_empty() {
-                return Ok(Some(value));
+            if name == key {
+                found = Some(value);
+            }
+            if found.as_ref().is_some_and(|value| !value.is_empty()) {
+                break;
             }
         }
-        Ok(None)
+        Ok(found)
     }
 
     /// Sets a key in `.env`, keeping every other line; the file is the owner's alone.
@@ -138,7 +165,21 @@ impl Config {
     /// # Errors
     /// If it cannot be written.
     pub(crate) fn set_dot_env(&self, key: &str, value: &str) -> Result {
-        self.rewrite_dot_env(key, Some(value))
+        self.rewrite_dot_env(&self.lock_dot_env()?, key, Some(value))
+    }
+
+    /// As [`Config::set_dot_env`], unless the key has a value already: the one that it has from then on.
+    ///
+    /// # Errors
+    /// If `.env` cannot be read or written.
+    pub(crate) fn keep_in_dot_env(&self, key: &str, value: &str) -> Result<String> {
+        let lock = self.lock_dot_env()?;
+        let known = self.dot_env_value(key)?;
+        if let Some(known) = known.filter(|known| !known.is_empty()) {
+            return Ok(known);
+        }
+        self.rewrite_dot_env(&lock, key, Some(value))?;
+        Ok(value.to_owned())
     }
 
     /// Removes a key from `.env`.
@@ -146,15 +187,20 @@ impl Config {
     /// # Errors
     /// If it cannot be written.
     pub(crate) fn unset_dot_env(&self, key: &str) -> Result {
-        self.rewrite_dot_env(key, None)
+        self.rewrite_dot_env(&self.lock_dot_env()?, key, None)
     }
 
-    fn rewrite_dot_env(&self, key: &str, value: Option<&str>) -> Result {
-        use std::io::Write as _;
-        let path = self.dot_env();
-        // Two commands at once must not forget each other's lines.
+    /// Two commands at once, or the application beside one, must not forget each other's lines. The file
+    /// itself is replaced, so its folder is locked.
+    fn lock_dot_env(&self) -> Result<File> {
         let folder = File::open(&self.root)?;
         folder.lock()?;
+        Ok(folder)
+    }
+
+    fn rewrite_dot_env(&self, _lock: &File, key: &str, value: Option<&str>) -> Result {
+        use std::io::Write as _;
+        let path = self.dot_env();
         let before = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),

@@ -118,6 +118,21 @@ impl Failure {
     }
 }
 
+/// The command that runs this SQL, for a hint.
+pub(crate) fn psql_command(sql: &str) -> String {
+    format!("cargo xtask db-psql -- -c {}", shell_word(sql))
+}
+
+/// Text as one word for a shell, which expands nothing in it.
+pub(crate) fn shell_word(text: &str) -> String {
+    format!("'{}'", in_quotes(text))
+}
+
+/// Text for between a shell's single quotes.
+pub(crate) fn in_quotes(text: &str) -> String {
+    text.replace('\'', r"'\''")
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)

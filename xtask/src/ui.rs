@@ -82,6 +82,8 @@ impl Ui {
 
     fn line(&self, style: Style, verb: &str, what: impl Display) {
         if !self.quiet {
+            let what = what.to_string();
+            let what = visible(&what);
             self.err(format_args!("{style}{verb:>12}{style:#} {what}"));
         }
     }
@@ -89,7 +91,7 @@ impl Ui {
     /// The command that a person would have typed, below its step.
     pub(crate) fn command(&self, command: &str) {
         if !self.quiet {
-            for line in command.lines() {
+            for line in visible(command).lines() {
                 self.err(format_args!("{:>12} {DIM}$ {line}{DIM:#}", ""));
             }
         }
@@ -98,6 +100,8 @@ impl Ui {
     /// Something worth knowing with `--verbose` only.
     pub(crate) fn detail(&self, what: impl Display) {
         if self.verbose {
+            let what = what.to_string();
+            let what = visible(&what);
             self.err(format_args!("{:>12} {DIM}{what}{DIM:#}", ""));
         }
     }
@@ -105,12 +109,15 @@ impl Ui {
     /// A continuation of the line above.
     pub(crate) fn more(&self, what: impl Display) {
         if !self.quiet {
-            self.err(format_args!("{:>12} {what}", ""));
+            let what = what.to_string();
+            self.err(format_args!("{:>12} {}", "", visible(&what)));
         }
     }
 
     /// Something is not as it should be, and the command goes on.
     pub(crate) fn warn(&self, what: impl Display) {
+        let what = what.to_string();
+        let what = visible(&what);
         self.err(format_args!("{WARN}warning{WARN:#}: {what}"));
     }
 
@@ -119,13 +126,15 @@ impl Ui {
         if self.quiet {
             return;
         }
+        let what = what.to_string();
+        let what = visible(&what);
         self.err(format_args!("{INFO}hint{INFO:#}: {what}"));
     }
 
     /// Data for people, on stdout; nothing with `--format json`, where [`Ui::json`] prints it.
     pub(crate) fn data(&self, text: impl Display) {
         if !self.json_wanted() {
-            self.out(text);
+            self.out(visible(&text.to_string()));
         }
     }
 
@@ -242,7 +251,7 @@ impl Progress<'_> {
     pub(crate) fn update(&self, what: impl Display) {
         match &self.bar {
             Some(bar) => {
-                bar.set_message(what.to_string());
+                bar.set_message(visible(&what.to_string()).into_owned());
                 bar.tick();
             }
             None if self.last_line.get().elapsed() >= PLAIN_PROGRESS_EVERY => {
@@ -318,7 +327,7 @@ fn render_failure(failure: &Failure) -> String {
     } else {
         "error"
     };
-    let mut text = format!("{BAD}{label}{BAD:#}: {}", failure.message);
+    let mut text = format!("{BAD}{label}{BAD:#}: {}", visible(&failure.message));
     if let Some(code) = &failure.sqlstate {
         text.push_str(&format!(" (SQLSTATE {code})"));
     }
@@ -326,7 +335,7 @@ fn render_failure(failure: &Failure) -> String {
         text.push_str(&format!("\n{BAD}caused by{BAD:#}: {}", indent(cause)));
     }
     if let Some(excerpt) = &failure.excerpt {
-        text.push_str(&format!("\n{excerpt}"));
+        text.push_str(&format!("\n{}", visible(excerpt)));
     }
     for state in &failure.state {
         text.push_str(&format!("\n{INFO}state{INFO:#}: {}", indent(state)));
@@ -341,7 +350,29 @@ fn render_failure(failure: &Failure) -> String {
 }
 
 fn indent(text: &str) -> String {
-    text.replace('\n', "\n  ")
+    visible(text).replace('\n', "\n  ")
+}
+
+/// Text that may hold what somebody else wrote, such as the name of a session or a table: what would make
+/// a terminal do something else than show it, as `\u{1b}`.
+fn visible(text: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| match c {
+        '\n' | '\t' => true,
+        // Those that turn the direction of what follows.
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => false,
+        c => !c.is_control(),
+    };
+    if text.chars().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match is_plain(c) {
+            true => shown.push(c),
+            false => shown.extend(c.escape_unicode()),
+        }
+    }
+    Cow::Owned(shown)
 }
 
 /// Rows under a header, columns as wide as they need to be.
@@ -462,6 +493,18 @@ mod tests {
             text,
             "error: cannot apply `x`\ncaused by: no space\nstate: nothing changed\n\nhint: cargo xtask db-doctor"
         );
+    }
+
+    #[test]
+    fn what_would_steer_a_terminal_is_shown_instead() {
+        for (text, shown) in [
+            ("plain text, Zoë, 数\n\tnext", "plain text, Zoë, 数\n\tnext"),
+            ("\u{1b}[2Jgone", "\\u{1b}[2Jgone"),
+            ("a\rb\u{7}\u{9b}1m\u{7f}", "a\\u{d}b\\u{7}\\u{9b}1m\\u{7f}"),
+            ("\u{202e}txt.exe", "\\u{202e}txt.exe"),
+        ] {
+            assert_eq!(visible(text), shown);
+        }
     }
 
     #[test]

@@ -106,6 +106,69 @@ fn without_a_database_it_says_what_to_run() {
     assert!(stderr.contains("hint: `cargo xtask db-setup`"), "{stderr}");
 }
 
+/// Beside them somebody rewrites the file as `cargo xtask` does: with the folder locked.
+#[test]
+fn instances_that_start_at_once_keep_one_key_and_nobodys_line_is_lost() {
+    let folder = workspace();
+    let dot_env = folder.path().join(".env");
+    for round in 0..5 {
+        std::fs::write(&dot_env, "OTHER=0\n").unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut command = command();
+                    command.current_dir(folder.path()).env_remove("SESSION_KEY");
+                    let url = "postgresql://127.0.0.1:1/x";
+                    drop(Process::spawn(
+                        command.env("DATABASE_URL", url),
+                        "127.0.0.1:0",
+                    ));
+                });
+            }
+            for number in 1..=200 {
+                let lock = std::fs::File::open(folder.path()).unwrap();
+                lock.lock().unwrap();
+                let before = std::fs::read_to_string(&dot_env).unwrap();
+                let kept = before.lines().filter(|line| !line.starts_with("OTHER="));
+                let mut text: String = kept.map(|line| format!("{line}\n")).collect();
+                text.push_str(&format!("OTHER={number}\n"));
+                let new = folder.path().join("new");
+                std::fs::write(&new, text).unwrap();
+                std::fs::rename(&new, &dot_env).unwrap();
+            }
+        });
+        let text = std::fs::read_to_string(&dot_env).unwrap();
+        let keys = text.lines().filter(|line| line.starts_with("SESSION_KEY="));
+        assert_eq!(keys.count(), 1, "round {round}: {text}");
+        assert!(text.contains("OTHER=200\n"), "{text}");
+    }
+}
+
+#[test]
+fn an_address_that_is_set_and_empty_is_an_error_and_no_other_is_taken() {
+    let folder = workspace();
+    let dot_env = folder.path().join(".env");
+    std::fs::write(&dot_env, "DATABASE_URL=postgresql://127.0.0.1:1/x\n").unwrap();
+    let refused = |command: &mut Command| {
+        let (code, stderr) = output(command.current_dir(folder.path()));
+        assert_eq!(code, Some(2), "{stderr}");
+        assert!(
+            stderr.starts_with("error: DATABASE_URL is set, and empty"),
+            "{stderr}"
+        );
+        assert!(stderr.contains("hint: "), "{stderr}");
+    };
+    for empty in ["", " "] {
+        refused(command().env("DATABASE_URL", empty));
+        refused(command().args(["--database-url", empty]));
+        let flag = format!("--database-url={empty}");
+        refused(command().arg(flag).env("DATABASE_URL", "host=x"));
+        std::fs::write(&dot_env, format!("DATABASE_URL={empty}\n")).unwrap();
+        refused(&mut command());
+        std::fs::write(&dot_env, "DATABASE_URL=postgresql://127.0.0.1:1/x\n").unwrap();
+    }
+}
+
 #[test]
 fn settings_that_make_no_sense_are_refused_and_not_repeated() {
     let folder = workspace();

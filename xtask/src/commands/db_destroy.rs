@@ -35,8 +35,8 @@ pub(crate) fn run(ctx: &Context) -> Result {
     }
     // `.env` itself, whatever the environment says today.
     let written = match ctx.config.dot_env_value(DATABASE_URL)? {
-        Some(url) => server::is_private(ctx, &ctx.resolve(&url)?)?,
-        None => false,
+        Some(url) if !url.is_empty() => server::is_private(ctx, &ctx.resolve(&url)?)?,
+        _ => false,
     };
     cluster.destroy()?;
     if written {

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::Context;
 use crate::database::{Database, activity, catalog, history};
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, psql_command};
 use crate::flags::Output;
 use crate::migration::effects::ObjectName;
 use crate::migration::plan;
@@ -289,8 +289,8 @@ fn invalid_indexes(db: &mut Database, checks: &mut Checks) {
                 Status::Fail,
                 format!("INVALID: {}", names.join(", ")),
                 Some(format!(
-                    "if a pending migration builds it: cargo xtask db-migrate; else: cargo xtask db-psql -- -c 'REINDEX INDEX CONCURRENTLY {}'",
-                    names[0]
+                    "if a pending migration builds it: cargo xtask db-migrate; else: {}",
+                    psql_command(&format!("REINDEX INDEX CONCURRENTLY {}", names[0]))
                 )),
             );
         }

@@ -8,9 +8,10 @@ use crate::Context;
 use crate::database::catalog::{self, InvalidIndex};
 use crate::database::standby::{self, Standby};
 use crate::database::{Database, history};
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, psql_command};
 use crate::flags::Verify;
 use crate::interrupt;
+use crate::migration::effects::quote;
 use crate::migration::plan::{self, State};
 use crate::runbook::indexes;
 use crate::runbook::verify::{self, Checked};
@@ -20,6 +21,8 @@ use crate::ui;
 struct Report {
     checks: Vec<Checked>,
     standbys: Vec<Standby>,
+    /// Attached, and not for this role to see.
+    hidden_standbys: u64,
     ok: bool,
 }
 
@@ -62,10 +65,21 @@ pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
         });
     }
     let standbys = wait_for_standbys(&mut db, flags.wait_standbys)?;
-    let ok = checks.iter().all(|check| check.ok) && standbys.iter().all(|standby| standby.replayed);
+    let hidden_standbys = standby::hidden(&mut db)?;
+    // Who asks for standbys to be waited for wants to know, and not to be told that none was seen.
+    let asked = !flags.wait_standbys.is_zero();
+    let unknown = match (asked, db.server.in_recovery) {
+        (true, true) => Some(only_the_primary_knows(&db)),
+        (_, false) if hidden_standbys > 0 => Some(not_for_this_role(&db, hidden_standbys)),
+        _ => None,
+    };
+    let known = unknown.is_none() || !asked;
+    let replayed = standbys.iter().all(|standby| standby.replayed);
+    let ok = checks.iter().all(|check| check.ok) && replayed && known;
     let report = Report {
         checks,
         standbys,
+        hidden_standbys,
         ok,
     };
 
@@ -100,7 +114,40 @@ pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
         ));
     }
     ctx.ui.json(&report)?;
-    finding(&report, &invalid).map_or(Ok(()), |failure| Err(failure.into()))
+    let finding = finding(&report, &invalid);
+    match (finding, unknown) {
+        (Some(failure), _) => Err(failure.into()),
+        (None, Some(failure)) if asked => Err(failure.into()),
+        (None, Some(failure)) => {
+            ctx.ui.warn(failure.one_line());
+            Ok(())
+        }
+        (None, None) => Ok(()),
+    }
+}
+
+fn not_for_this_role(db: &Database, standbys: u64) -> Failure {
+    let user = &db.server.user;
+    Failure::finding(format!(
+        "whether {} replayed the migration cannot be known",
+        match standbys {
+            1 => "the attached standby has".to_owned(),
+            many => format!("the {} attached standbys have", ui::count(many)),
+        }
+    ))
+    .cause(format!(
+        "role `{user}` may not see how far they are: that takes pg_read_all_stats"
+    ))
+    .hint(format!(
+        "as a superuser: {}, then: cargo xtask db-verify --wait-standbys 60s",
+        psql_command(&format!("GRANT pg_read_all_stats TO {}", quote(user)))
+    ))
+}
+
+fn only_the_primary_knows(db: &Database) -> Failure {
+    Failure::finding("whether every standby has replayed the migration cannot be known here")
+        .cause(format!("{} is a standby itself", db.server))
+        .hint("ask the primary: cargo xtask db-verify --wait-standbys 60s --database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'")
 }
 
 fn finding(report: &Report, invalid: &[InvalidIndex]) -> Option<Failure> {
@@ -108,8 +155,8 @@ fn finding(report: &Report, invalid: &[InvalidIndex]) -> Option<Failure> {
         let mut failure = failure.hint("cargo xtask db-status");
         for index in invalid {
             failure = failure.hint(format!(
-                "build it again beside its table's users: cargo xtask db-psql -- -c 'REINDEX INDEX CONCURRENTLY {}'",
-                index.name
+                "build it again beside its table's users: {}",
+                psql_command(&format!("REINDEX INDEX CONCURRENTLY {}", index.name))
             ));
         }
         if report

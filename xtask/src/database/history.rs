@@ -189,6 +189,23 @@ pub(crate) fn quote_identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// As [`quote_literal`], with control characters as codes: for a hint.
+pub(crate) fn literal(text: &str) -> String {
+    if !text.chars().any(char::is_control) {
+        return quote_literal(text);
+    }
+    let mut escaped = String::new();
+    for c in text.chars() {
+        match c {
+            c if c.is_control() => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            '\\' => escaped.push_str("\\\\"),
+            '\'' => escaped.push_str("''"),
+            c => escaped.push(c),
+        }
+    }
+    format!("E'{escaped}'")
+}
+
 /// A string literal under `standard_conforming_strings`, which every session here has on.
 pub(crate) fn quote_literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use argon2::Argon2;
 use argon2::password_hash::PasswordHasher;
 use jiff::Timestamp;
+use postgres::types::Type;
 
 use super::Database;
 use super::catalog;
@@ -24,6 +25,8 @@ pub(crate) const ADMIN_EMAIL: &str = "admin@example.com";
 /// Days over which accounts were created, and over which logins are spread.
 const CREATED_DAYS: u64 = 730;
 const LOGIN_DAYS: u64 = 60;
+/// The advisory lock of whoever seeds: the letters `seed`.
+const SEEDING: i64 = 0x7365_6564;
 /// Bytes sent to the server at once.
 const CHUNK: usize = 128 * 1024;
 
@@ -40,14 +43,14 @@ pub(crate) struct Seeding<'a> {
 /// # Errors
 /// If `.env` cannot be read or written.
 pub(crate) fn development_password(config: &Config) -> Result<String> {
-    if let Some(password) = config.dot_env_value(DEV_PASSWORD)? {
+    let known = config.dot_env_value(DEV_PASSWORD)?;
+    if let Some(password) = known.filter(|password| !password.is_empty()) {
         return Ok(password);
     }
     let mut bytes = [0u8; 9];
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
     let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    config.set_dot_env(DEV_PASSWORD, &password)?;
-    Ok(password)
+    config.keep_in_dot_env(DEV_PASSWORD, &password)
 }
 
 /// Adds users, and a session for every fourth, in one transaction.
@@ -86,6 +89,13 @@ pub(crate) fn run(db: &mut Database, ui: &Ui, seeding: &Seeding<'_>) -> Result {
 
     let now = db.server.clock;
     let mut transaction = db.client.transaction()?;
+    // Another db-seed would number its users the same.
+    transaction
+        .query_typed(
+            "SELECT pg_catalog.pg_advisory_xact_lock($1)",
+            &[(&SEEDING, Type::INT8)],
+        )
+        .context("cannot wait for another db-seed to end")?;
     let row = transaction.query_typed_one(
         &format!("SELECT coalesce(pg_catalog.max(id), 0)::int8, EXISTS (SELECT FROM {table} WHERE email = '{ADMIN_EMAIL}') FROM {table}"),
         &[],

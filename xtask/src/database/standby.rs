@@ -29,8 +29,21 @@ pub(crate) fn written(db: &mut Database) -> Result<Option<String>> {
     Ok(Some(row.get(0)))
 }
 
+/// How many are attached of which this role sees no more than that: `pg_stat_replication` shows them to
+/// superusers and to members of `pg_read_all_stats`. What it hides may be a base backup, too.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn hidden(db: &mut Database) -> Result<u64> {
+    let row = db.client.query_typed_one(
+        "SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_replication WHERE state IS NULL",
+        &[],
+    )?;
+    Ok(row.get::<_, i64>(0).max(0) as u64)
+}
+
 /// Who is attached, and whether each has replayed up to `target`. Base backups and the like, which
-/// replay nothing, are left out; so is what this role may not see.
+/// replay nothing, are left out; so is what this role may not see: see [`hidden`].
 ///
 /// # Errors
 /// If the query fails.

@@ -48,6 +48,9 @@ const GOES_ON: &str = "the server may still be at it; the next run waits for tha
 /// How often a concurrent build is begun anew after a deadlock.
 const DEADLOCKS: u32 = 3;
 
+/// How often a migration is rolled back to keep what it destroys.
+const KEPT: u32 = 5;
+
 /// How many migrations psql is fed ahead, and how large one may be: together they fit into a pipe,
 /// of which Linux buffers 64 KiB (pipe(7)), so that feeding never waits.
 const AHEAD: usize = 8;
@@ -288,11 +291,28 @@ impl<'a> Runner<'a> {
     ) -> Result<Effort> {
         let again = self.again.clone();
         let mut waiter = Waiter::new(self.locks, locked_by(script), &again);
+        let mut kept = 0;
         loop {
             let mut seen = Waiting::default();
             match self.try_transaction(migration, script, upcoming, direction, &mut seen)? {
                 Try::Committed => break,
-                Try::Kept => {}
+                // What it destroys is another thing each time.
+                Try::Kept if kept == KEPT => {
+                    return Err(Failure::failed(format!(
+                        "cannot keep what `{}` destroys",
+                        migration.stem
+                    ))
+                    .cause(format!(
+                        "after {KEPT} backups it still destroys what is in none"
+                    ))
+                    .state(format!(
+                        "`{}` was rolled back: it has changed nothing",
+                        migration.stem
+                    ))
+                    .hint(format!("{again} --no-backup"))
+                    .into());
+                }
+                Try::Kept => kept += 1,
                 Try::Locked(error) => {
                     waiter.watch(self.db, self.ui, &seen, || excerpt::of(script, &error))?;
                 }
@@ -1087,6 +1107,12 @@ fn script_failure(script: &Script, direction: Direction, error: &SessionError) -
     failure.causes.push(server.message);
     failure.causes.extend(server.causes);
     failure.excerpt = excerpt::of(script, error);
+    if failure.sqlstate.as_deref() == Some("42P01") && preflight::moves_history(script) {
+        let file = script.path.display();
+        failure = failure.cause(preflight::HISTORY_MOVED).hint(format!(
+            "take that out of {file}, then: cargo xtask db-migrate"
+        ));
+    }
     if failure.sqlstate.is_none() {
         // psql itself is gone, or its connection: the server may not know yet.
         failure = failure

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use crate::database::connect::{ConnectError, ConnectProblem};
 use crate::database::pooler;
-use crate::error::{Failure, Kind};
+use crate::error::{Failure, Kind, in_quotes};
 use crate::interrupt;
 use crate::migration::effects::ObjectName;
 use crate::tools;
@@ -163,7 +163,9 @@ pub(crate) fn explain_about(mut failure: Failure, table: Option<&ObjectName>) ->
         if failure.hints.is_empty() {
             failure.causes.push(row.cause.to_owned());
             // Without a name `\d` lists all tables.
-            let table = table.map_or(String::new(), |table| format!(" {table}"));
+            let table = table.map_or(String::new(), |table| {
+                format!(" {}", in_quotes(&table.to_string()))
+            });
             failure.hints.push(row.hint.replace(" {table}", &table));
         }
         if failure.kind == Kind::Failed {

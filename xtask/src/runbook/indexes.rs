@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::apply::Runner;
 use crate::database::catalog::{self, IndexState};
 use crate::database::{Database, activity};
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, psql_command};
 use crate::interrupt;
 use crate::migration::effects::{self, Effect, ObjectName};
 use crate::migration::script::Script;
@@ -252,13 +252,16 @@ fn differs(db: &mut Database, wanted: &Wanted, state: &IndexState) -> Result<Opt
         return Ok(None);
     }
     let different = |there: &str, asked: &str| {
-        Failure::finding(format!("index `{}` is another one than the migration makes", state.name))
-            .cause(format!("there is:  {there}"))
-            .cause(format!("wanted is: {asked}"))
-            .hint(format!(
-                "keep the one that is right; to drop the other: cargo xtask db-psql -- -c 'DROP INDEX CONCURRENTLY {}', then: cargo xtask db-migrate",
-                state.name
-            ))
+        Failure::finding(format!(
+            "index `{}` is another one than the migration makes",
+            state.name
+        ))
+        .cause(format!("there is:  {there}"))
+        .cause(format!("wanted is: {asked}"))
+        .hint(format!(
+            "keep the one that is right; to drop the other: {}, then: cargo xtask db-migrate",
+            psql_command(&format!("DROP INDEX CONCURRENTLY {}", state.name))
+        ))
     };
     let Some(table) = catalog::find(db, &wanted.table)? else {
         return Ok(None);

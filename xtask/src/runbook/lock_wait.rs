@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::apply::Effort;
 use crate::database::activity::{self, Session, Waiting};
-use crate::database::{Database, catalog};
-use crate::error::{Failure, Result};
+use crate::database::{Database, catalog, history};
+use crate::error::{Failure, Result, psql_command};
 use crate::flags::Locks;
 use crate::interrupt;
 use crate::migration::effects::{Effect, ObjectName};
@@ -234,14 +234,17 @@ pub(super) fn name(mut failure: Failure, in_the_way: &[Session], again: &str) ->
     }
     match in_the_way.iter().find(|session| session.pid != 0) {
         Some(session) => failure.hint(format!(
-            "let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend({})', then: {again}",
-            session.pid
+            "let it end, or end it: {}, then: {again}",
+            psql_command(&format!("SELECT pg_terminate_backend({})", session.pid)),
         )),
         None => match in_the_way.first() {
             // Its name stands where a session has its application's.
             Some(prepared) => failure.hint(format!(
-                "end it: cargo xtask db-psql -- -c \"ROLLBACK PREPARED '{}'\" (or COMMIT PREPARED), then: {again}",
-                prepared.application
+                "end it: {} (or COMMIT PREPARED), then: {again}",
+                psql_command(&format!(
+                    "ROLLBACK PREPARED {}",
+                    history::literal(&prepared.application)
+                )),
             )),
             None => failure.hint(format!("{again} --lock-deadline 1h")),
         },

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use super::losses;
 use crate::database::catalog::{self, Relation};
 use crate::database::{Database, OLDEST_SERVER, Server, activity, history};
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, psql_command};
 use crate::migration::effects::{self, Effect, ObjectName};
 use crate::migration::names::Names;
 use crate::migration::script::Script;
@@ -280,6 +280,40 @@ fn with_heirs(db: &mut Database, backed_up: &[u32]) -> Result {
         .into())
 }
 
+/// Whether a script moves, renames or drops the table that says what has run: its own row would have no
+/// place, and the next run would take the database for an empty one.
+pub(crate) fn moves_history(script: &Script) -> bool {
+    script.statements.iter().any(|statement| {
+        let has_word = |word| statement.has_word(&script.text, word);
+        has_word(history::TABLE) && ["drop", "rename", "schema"].into_iter().any(has_word)
+    })
+}
+
+/// The history stays where it is. In a transaction the server sees to that; outside of one it is too late
+/// when it says so.
+///
+/// # Errors
+/// If a script that runs outside a transaction moves it.
+pub(crate) fn history_stays<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Result {
+    let mut scripts = scripts.into_iter();
+    match scripts.find(|script| !script.transactional && moves_history(script)) {
+        Some(script) => Err(
+            Failure::usage(format!("cannot run `{}`", script.path.display()))
+                .cause(HISTORY_MOVED)
+                .state("no migration has run; nothing was changed")
+                .hint(format!(
+                    "take that out of {}, then: cargo xtask db-migrate",
+                    script.path.display()
+                ))
+                .into(),
+        ),
+        None => Ok(()),
+    }
+}
+
+/// What is wrong with such a script.
+pub(crate) const HISTORY_MOVED: &str = "it moves, renames or drops `_sqlx_migrations`, the table that says what has run: its own row would have no place";
+
 /// The tables that a run is going to create are not there. If they are, the database is one that
 /// existed before this tool.
 ///
@@ -347,8 +381,8 @@ fn must_be_table(relation: &Relation) -> Result {
     .sqlstate("42809")
     .cause("it can be neither altered as a table nor backed up")
     .hint(format!(
-        "see what is behind it: cargo xtask db-psql -- -c '\\d+ {}', name a table in the migration, then: cargo xtask db-migrate",
-        relation.qualified()
+        "see what is behind it: {}, name a table in the migration, then: cargo xtask db-migrate",
+        psql_command(&format!("\\d+ {}", relation.qualified()))
     ))
     .into())
 }
@@ -363,7 +397,8 @@ pub(crate) fn can_be_backed_up(db: &mut Database, relation: &Relation) -> Result
             .sqlstate("0A000")
             .cause("its rows are in its partitions: a backup of it alone would hold none")
             .hint(format!(
-                "list them: cargo xtask db-psql -- -c '\\d+ {table}', and name each: in the migration, `-- xtask: backup PARTITION`, or cargo xtask db-backup PARTITION"
+                "list them: {}, and name each: in the migration, `-- xtask: backup PARTITION`, or cargo xtask db-backup PARTITION",
+                psql_command(&format!("\\d+ {table}"))
             ))
             .hint("or go without a backup of ours: cargo xtask db-migrate --no-backup")
             .into());

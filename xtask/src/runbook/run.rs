@@ -118,6 +118,7 @@ pub(crate) fn migrate(
     preflight::history_rights(db)?;
     preflight::not_adopted(db, &touched, !applied.is_empty())?;
     preflight::tables(db, &touched)?;
+    preflight::history_stays(pending.iter().map(|migration| &migration.up))?;
     indexes::foresee(db, pending.iter().map(|migration| &migration.up))?;
     ctx.ui.status(
         "Preflight",
@@ -199,6 +200,7 @@ pub(crate) fn rollback(
     }
     preflight::history_rights(db)?;
     preflight::tables(db, &touched)?;
+    preflight::history_stays(scripts.iter().copied())?;
     indexes::foresee(db, scripts.iter().copied())?;
     ctx.ui.status(
         "Preflight",

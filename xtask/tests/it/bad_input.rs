@@ -118,6 +118,44 @@ fn without_any_address_both_ways_on_are_named() {
 }
 
 #[test]
+fn an_address_that_is_set_and_empty_is_an_error_and_no_other_is_taken() {
+    let project = Project::new();
+    let good = format!("DATABASE_URL={}\n", project.url);
+    let more: [&[&str]; 5] = [
+        &["db-setup"],
+        &["db-seed"],
+        &["db-psql"],
+        &["db-redo", "--yes"],
+        &["db-baseline"],
+    ];
+    for empty in ["", " "] {
+        for command in CONNECTING.into_iter().chain(more) {
+            project.write(".env", &good);
+            let mut environment = project.unconfigured(command);
+            environment.env("DATABASE_URL", empty);
+            let mut flag = project.unconfigured(command);
+            flag.args(["--database-url", empty]);
+            let mut both = project.command(command);
+            both.arg(format!("--database-url={empty}"));
+            for (run, what) in [
+                (&mut environment, "DATABASE_URL is set, and empty"),
+                (&mut flag, "--database-url is empty"),
+                (&mut both, "--database-url is empty"),
+            ] {
+                Run::of(run).exits(2).says(what).says("hint: set it to");
+            }
+            project.write(".env", format!("DATABASE_URL={empty}\n"));
+            project
+                .unconfigured_run(command)
+                .exits(2)
+                .says("DATABASE_URL in `.env` is empty");
+        }
+    }
+    assert_eq!(project.value("SELECT to_regclass('_sqlx_migrations')"), "");
+    assert!(!project.path(".postgres").exists(), "nor a private server");
+}
+
+#[test]
 fn a_wrong_password_says_where_it_came_from() {
     let project = adopted();
     let url = url_as("admin", "wr0ng", &project.database);

@@ -447,6 +447,28 @@ fn a_directive_is_heeded_at_its_moment() {
 }
 
 #[test]
+fn a_file_that_destroys_something_else_each_time_is_not_tried_for_ever() {
+    let project = project(&[(
+        "1.up",
+        "DO $$ BEGIN EXECUTE 'DELETE FROM t' || nextval('next'); END $$;",
+    )]);
+    project.sql("CREATE SEQUENCE next");
+    for number in 1..20 {
+        project.sql(&format!("CREATE TABLE t{number} AS SELECT 1 AS id"));
+    }
+    project
+        .xtask(&["db-migrate"])
+        .exits(1)
+        .says("cannot keep what `1_x` destroys")
+        .says("it has changed nothing");
+    let rows = project.value(
+        "SELECT sum((xpath('/row/n/text()', query_to_xml('SELECT count(*) AS n FROM ' || relname, false, true, '')))[1]::text::int)
+         FROM pg_class WHERE relname ~ '^t[0-9]+$' AND relkind = 'r'",
+    );
+    assert_eq!(rows, "19");
+}
+
+#[test]
 fn large_objects_are_not_lost_unasked() {
     let project = project(&[
         ("1.up", "SELECT 1;"),

@@ -172,3 +172,37 @@ fn a_build_that_fails_says_what_it_leaves_and_is_repaired_by_the_next_run() {
         .succeeds();
     assert_eq!(applied(&project), "");
 }
+
+/// The table that says what has run is a table like others to a migration.
+#[test]
+fn a_migration_that_moves_the_history_is_rolled_back_or_stopped_and_told() {
+    for change in [
+        "ALTER TABLE _sqlx_migrations SET SCHEMA other;\n",
+        "ALTER TABLE _sqlx_migrations RENAME TO history;\n",
+        "DROP TABLE _sqlx_migrations;\n",
+    ] {
+        for head in ["", "-- no-transaction\n"] {
+            let project = Project::empty();
+            project.sql("CREATE SCHEMA other");
+            project.write("migrations/1_first.up.sql", "CREATE TABLE one (id int);\n");
+            project.xtask(&["db-migrate"]).succeeds();
+            project.write(
+                "migrations/2_move.up.sql",
+                format!("{head}CREATE TABLE IF NOT EXISTS two (id int);\n{change}"),
+            );
+            project.write(
+                "migrations/3_third.up.sql",
+                "CREATE TABLE three (id int);\n",
+            );
+            let before = project.dump();
+            let refused = project.xtask(&["db-migrate", "--to", "2"]);
+            let status = if head.is_empty() { 1 } else { 2 };
+            refused
+                .exits(status)
+                .says("moves, renames or drops `_sqlx_migrations`")
+                .says("take that out of migrations/2_move.up.sql, then: cargo xtask db-migrate")
+                .says("changed");
+            assert_eq!(project.dump(), before, "{head}{change}");
+        }
+    }
+}

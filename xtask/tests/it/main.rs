@@ -31,5 +31,6 @@ mod restore;
 mod seed;
 mod setup;
 mod stall;
+mod standbys;
 mod terminal;
 mod way_back;

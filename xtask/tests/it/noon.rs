@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{
     BASELINE, COLUMN, Logins, Project, READER, Run, Stalls, WRITER, blocker, blocker_at, long,
-    tool, until, url_as,
+    path_variable, tool, until, url_as,
 };
 
 /// `--lock-timeout`, unless given.
@@ -556,4 +556,58 @@ fn the_lock_timeout_that_was_asked_for_is_the_one_that_counts() {
         figures.hold_for(&format!("--lock-timeout {text}"), timeout);
         project.xtask(&["db-rollback", "--yes"]).succeeds();
     }
+}
+
+#[test]
+fn what_other_sessions_call_themselves_neither_steers_the_terminal_nor_runs_in_a_shell() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let project = Project::seeded();
+    let gid = "$(touch hacked)`touch hacked`'\"\u{1b}[2J";
+    let (mut holder, _) = blocker(&project, READER);
+    holder
+        .batch_execute(&format!(
+            "PREPARE TRANSACTION '{}'",
+            gid.replace('\'', "''")
+        ))
+        .expect("prepares");
+    let run = project.xtask(&[
+        "db-migrate",
+        "--lock-deadline",
+        "300ms",
+        "--color",
+        "always",
+    ]);
+    let run = run.exits(4).says("\\u{1b}[2J");
+    assert!(!run.stderr.contains("\u{1b}[2J"), "{:?}", run.stderr);
+    let prepared = "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()";
+    assert_eq!(project.value(prepared), "1");
+
+    // The hint, pasted.
+    let (_, hint) = run.stderr.split_once("end it: ").expect("a hint");
+    let (command, _) = hint.split_once(" (or COMMIT").expect("a command");
+    let cargo = project.path("bin/cargo");
+    project.write(
+        "bin/cargo",
+        format!(
+            "#!/bin/sh\nshift\nexec {} \"$@\"\n",
+            env!("CARGO_BIN_EXE_xtask")
+        ),
+    );
+    std::fs::set_permissions(&cargo, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+    let path = format!(
+        "{}:{}",
+        project.path("bin").display(),
+        path_variable().to_string_lossy()
+    );
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell
+        .args(["-c", command])
+        .current_dir(project.path("."))
+        .env("PATH", path)
+        .env("DATABASE_URL", &project.url);
+    Run::of(&mut shell).succeeds();
+    assert!(!project.path("hacked").exists());
+    assert_eq!(project.value(prepared), "0");
+    project.xtask(&["db-migrate"]).succeeds();
 }

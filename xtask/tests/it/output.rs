@@ -3,7 +3,7 @@
 
 use expect_test::expect_file;
 
-use crate::common::{Project, Run};
+use crate::common::{COLUMN, Project, Run};
 
 #[test]
 fn from_the_plan_to_the_way_back() {
@@ -107,5 +107,42 @@ fn every_help_page() {
         let run = Run::of(&mut project.unconfigured(&[command, "--help"])).succeeds();
         let file = format!("snapshots/help/{command}.txt");
         expect_file![file].assert_eq(&run.stdout);
+    }
+}
+
+/// Snapshots collapse runs of spaces: a column is as wide as its widest cell, and times differ.
+#[test]
+fn the_columns_of_every_table_are_aligned() {
+    let project = Project::seeded();
+    project
+        .xtask(&["db-backup", "users", "sessions"])
+        .succeeds();
+    project.xtask(&["db-migrate", "--to", COLUMN]).succeeds();
+    for command in ["db-status", "db-verify", "db-backups", "db-doctor"] {
+        let text = project.xtask(&[command]).succeeds().stdout;
+        let lines: Vec<Vec<char>> = text.lines().map(|line| line.chars().collect()).collect();
+        let rule = lines.iter().position(|line| line.contains(&'─'));
+        let rule = rule.expect("a table");
+        let columns = lines[rule]
+            .split(|&c| c == ' ')
+            .filter(|run| !run.is_empty());
+        let widths: Vec<usize> = columns.map(<[char]>::len).collect();
+        assert!(widths.len() > 2, "{text}");
+        let rows = lines[rule + 1..].iter().take_while(|line| !line.is_empty());
+        let rows: Vec<&Vec<char>> = std::iter::once(&lines[rule - 1]).chain(rows).collect();
+        assert!(rows.len() > 2, "{text}");
+        for row in rows {
+            let mut rest = &row[..];
+            for width in &widths {
+                // A cell begins where its column does, or is empty; two spaces are behind it.
+                let (cell, behind) = rest.split_at((*width).min(rest.len()));
+                let (gap, next) = behind.split_at(2.min(behind.len()));
+                let is_blank = |run: &[char]| run.iter().all(|&c| c == ' ');
+                assert!(is_blank(cell) || cell[0] != ' ', "{cell:?} in\n{text}");
+                assert!(is_blank(gap), "{gap:?} behind {cell:?} in\n{text}");
+                rest = next;
+            }
+            assert!(rest.is_empty(), "{rest:?} behind all columns of\n{text}");
+        }
     }
 }

@@ -1,5 +1,9 @@
 //! Development users: how many, how they look, and where they do not go.
 
+use argon2::Argon2;
+use argon2::password_hash::PasswordVerifier;
+use argon2::password_hash::phc::PasswordHash;
+
 use crate::common::Project;
 
 #[test]
@@ -111,4 +115,44 @@ fn the_password_is_generated_once_and_kept_in_dot_env() {
     assert_eq!(read(), before);
     let password = before.trim().trim_start_matches("DEV_USERS_PASSWORD=");
     assert!(!run.stderr.contains(password) && !run.stdout.contains(password));
+}
+
+#[test]
+fn two_seeds_at_once_both_add_their_users() {
+    let project = Project::new();
+    project
+        .xtask(&["db-migrate", "--to", "20251201000000"])
+        .succeeds();
+    let seeds: Vec<_> = (0..3)
+        .map(|_| project.start(&["db-seed", "--users", "3000"]))
+        .collect();
+    for seed in seeds {
+        seed.ends().succeeds();
+    }
+    assert_eq!(project.value("SELECT count(*) FROM users"), "9000");
+    assert_eq!(
+        project.value("SELECT count(*) FROM users WHERE role = 'admin'"),
+        "1"
+    );
+    assert_eq!(
+        project.value(
+            "SELECT count(*) FROM users AS u WHERE id % 4 = 0
+            AND (SELECT count(*) FROM sessions AS s WHERE s.user_id = u.id) <> 1"
+        ),
+        "0"
+    );
+    let env = std::fs::read_to_string(project.path(".env")).expect("reads");
+    assert_eq!(env.matches("DEV_USERS_PASSWORD=").count(), 1, "{env}");
+    // One password opens every account.
+    let password = env
+        .lines()
+        .find_map(|line| line.strip_prefix("DEV_USERS_PASSWORD="))
+        .expect("a password");
+    let hashes = project.value("SELECT string_agg(DISTINCT password_hash, ' ') FROM users");
+    assert_eq!(hashes.split(' ').count(), 3);
+    for hash in hashes.split(' ') {
+        let hash = PasswordHash::new(hash).expect("a hash");
+        let opens = Argon2::default().verify_password(password.as_bytes(), &hash);
+        opens.expect("the password opens it");
+    }
 }

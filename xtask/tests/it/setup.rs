@@ -618,3 +618,31 @@ fn with_nothing_configured_every_command_names_both_ways_on() {
     assert!(!project.path(".postgres").exists());
     assert!(!project.path("backups").exists());
 }
+
+/// It runs for days, and its environment is there to be read.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_private_server_keeps_nothing_of_our_environment() {
+    let workspace = Workspace::new();
+    let secret = "s3cret-of-another";
+    let with_secrets = |arguments: &[&str]| {
+        let mut command = workspace.command(arguments);
+        command
+            .env("PGPASSWORD", secret)
+            .env("PRODUCTION_URL", format!("postgres://u:{secret}@h/d"));
+        Run::of(&mut command).succeeds();
+        let file = workspace.path(".postgres/data/postmaster.pid");
+        let pid = std::fs::read_to_string(file).expect("runs");
+        let pid = pid.lines().next().expect("a process id");
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).expect("is there");
+        let environment = String::from_utf8_lossy(&environment).into_owned();
+        assert!(
+            !environment.contains(secret),
+            "{arguments:?}: {environment}"
+        );
+        assert!(environment.contains("LC_ALL=C"), "{environment}");
+    };
+    with_secrets(&["db-setup", "--no-migrate", "--users", "1"]);
+    workspace.xtask(&["db-stop"]).succeeds();
+    with_secrets(&["db-start"]);
+}
