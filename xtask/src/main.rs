@@ -219,7 +219,7 @@ impl Context {
             // A server that does not hear it is asked again by whoever waits for it.
             let _ = canceller.cancel();
         });
-        Database::learn(connection).map_err(|error| ConnectError {
+        Database::learn(connection, &self.application_name).map_err(|error| ConnectError {
             problem: ConnectProblem::Other,
             failure: Box::new(failures::from_error(&error)),
         })

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use postgres::Transaction;
 use postgres::types::Type;
 
-use super::Database;
+use super::{Database, OWN_SEARCH_PATH, USERS_PATH};
 use crate::error::{Failure, Result};
 use crate::migration::effects::{Effect, quote};
 use crate::migration::script::Script;
@@ -42,11 +42,9 @@ pub(crate) fn compare(db: &mut Database, scripts: &[&Script]) -> Result<Differen
         .clone()
         .unwrap_or_else(|| "public".to_owned());
     let named = named_schemas(scripts);
+    let path = db.search_path.clone();
     let mut transaction = db.client.transaction()?;
     transaction.batch_execute(LOCK_TIMEOUT)?;
-    let path: String = transaction
-        .query_typed_one("SELECT pg_catalog.current_setting('search_path')", &[])?
-        .get(0);
     let (wanted, live) = match named.is_empty() {
         true => beside(&mut transaction, scripts, &path, &live_schema)?,
         false => instead(&mut transaction, scripts, &path, &live_schema, named)?,
@@ -77,6 +75,7 @@ fn beside(
     let (beside, behind) = (format!("pg_temp, {path}"), format!("{path}, pg_temp"));
     search(transaction, &beside)?;
     run(transaction, scripts)?;
+    search(transaction, OWN_SEARCH_PATH)?;
     let temp: Option<String> = transaction
         .query_typed_one(
             "SELECT (SELECT nspname::text FROM pg_catalog.pg_namespace
@@ -86,13 +85,11 @@ fn beside(
         .get(0);
     // The catalog names without its schema what the search path finds first: the same things are
     // described in the same words.
-    search(transaction, &beside)?;
     let wanted = match &temp {
-        Some(temp) => describe(transaction, [temp.as_str()], temp)?,
+        Some(temp) => describe(transaction, &beside, [temp.as_str()], temp)?,
         None => Schema::default(),
     };
-    search(transaction, &behind)?;
-    let live = describe(transaction, [live_schema], live_schema)?;
+    let live = describe(transaction, &behind, [live_schema], live_schema)?;
     Ok((wanted, live))
 }
 
@@ -106,7 +103,7 @@ fn instead(
 ) -> Result<(Schema, Schema)> {
     schemas.insert(live_schema.to_owned());
     let schemas: Vec<&str> = schemas.iter().map(String::as_str).collect();
-    let live = describe(transaction, schemas.iter().copied(), live_schema)?;
+    let live = describe(transaction, path, schemas.iter().copied(), live_schema)?;
     let mut path = path.to_owned();
     for (number, schema) in schemas.iter().enumerate() {
         let aside = format!("xtask_live_{number}");
@@ -124,8 +121,7 @@ fn instead(
     move_extensions(transaction, live_schema)?;
     search(transaction, &path)?;
     run(transaction, scripts)?;
-    search(transaction, &path)?;
-    let wanted = describe(transaction, schemas.iter().copied(), live_schema)?;
+    let wanted = describe(transaction, &path, schemas.iter().copied(), live_schema)?;
     Ok((wanted, live))
 }
 
@@ -205,23 +201,25 @@ fn search(transaction: &mut Transaction<'_>, path: &str) -> Result {
 type Schema = BTreeMap<String, BTreeSet<String>>;
 
 /// Columns, constraints and indexes of every table in these schemas, as lines that are equal if they
-/// are. Tables of `own` are named without it.
+/// are. Tables of `own` are named without it, and everything as this search path finds it.
 fn describe<'a>(
     transaction: &mut Transaction<'_>,
+    path: &str,
     schemas: impl IntoIterator<Item = &'a str>,
     own: &str,
 ) -> Result<Schema> {
     let schemas: Vec<&str> = schemas.into_iter().collect();
     // Names of constraints and indexes are left out: what they do counts. NOT NULL, which newer
     // servers keep as a constraint too (18), is told by the column.
+    search(transaction, OWN_SEARCH_PATH)?;
     let rows = transaction
         .query_typed(
-            "WITH tables AS (
-                 SELECT c.oid, CASE n.nspname WHEN $2::text THEN c.relname::text
+            &format!("{USERS_PATH}, tables AS MATERIALIZED (
+                 SELECT c.oid, CASE n.nspname WHEN $3::text THEN c.relname::text
                                     ELSE n.nspname || '.' || c.relname END AS relname
-                 FROM pg_catalog.pg_class AS c
+                 FROM path, pg_catalog.pg_class AS c
                  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-                 WHERE n.nspname = ANY ($1::text[]) AND c.relkind IN ('r', 'p'))
+                 WHERE path.was_set AND n.nspname = ANY ($2::text[]) AND c.relkind IN ('r', 'p'))
              SELECT t.relname, pg_catalog.format('column %s %s%s%s%s', a.attname,
                         pg_catalog.format_type(a.atttypid, a.atttypmod),
                         CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END,
@@ -242,10 +240,15 @@ fn describe<'a>(
              JOIN pg_catalog.pg_index AS i ON i.indrelid = t.oid
              WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS c WHERE c.conindid = i.indexrelid)
              UNION ALL
-             SELECT t.relname, NULL FROM tables AS t",
-            &[(&schemas, Type::TEXT_ARRAY), (&own, Type::TEXT)],
+             SELECT t.relname, NULL FROM tables AS t"),
+            &[
+                (&path, Type::TEXT),
+                (&schemas, Type::TEXT_ARRAY),
+                (&own, Type::TEXT),
+            ],
         )
         .context("cannot describe the schema")?;
+    search(transaction, OWN_SEARCH_PATH)?;
     let mut tables = Schema::new();
     for row in rows {
         let properties = tables.entry(row.get(0)).or_default();

@@ -4,8 +4,8 @@ use postgres::GenericClient;
 use postgres::types::Type;
 use serde::Serialize;
 
-use super::Database;
 use super::history::quote_identifier;
+use super::{Database, USERS_PATH};
 use crate::error::Result;
 use crate::migration::effects::ObjectName;
 
@@ -74,7 +74,8 @@ pub(crate) fn existing<'a>(
 ) -> Result<Vec<Relation>> {
     let names: Vec<String> = names.into_iter().map(ToString::to_string).collect();
     let rows = db.client.query_typed(
-        "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind,
+        &format!("{USERS_PATH}
+         SELECT c.oid, n.nspname::text, c.relname::text, c.relkind,
                 pg_catalog.pg_get_userbyid(c.relowner)::text,
                 pg_catalog.pg_has_role(c.relowner, 'USAGE'),
                 pg_catalog.has_table_privilege(c.oid, 'SELECT') AND NOT EXISTS (
@@ -91,8 +92,8 @@ pub(crate) fn existing<'a>(
                 c.relpersistence = 't'
          FROM pg_catalog.pg_class AS c
          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-         WHERE c.oid IN (SELECT pg_catalog.to_regclass(name) FROM unnest($1::text[]) AS name)",
-        &[(&names, Type::TEXT_ARRAY)],
+         WHERE c.oid IN (SELECT pg_catalog.to_regclass(CASE WHEN path.was_set THEN name END) FROM path, unnest($2::text[]) AS name)"),
+        &[(&db.search_path, Type::TEXT), (&names, Type::TEXT_ARRAY)],
     )?;
     let relation = |row: &postgres::Row| Relation {
         oid: row.get(0),
@@ -190,14 +191,17 @@ pub(crate) struct InvalidIndex {
 /// If the query fails.
 pub(crate) fn invalid_indexes(db: &mut Database) -> Result<Vec<InvalidIndex>> {
     let rows = db.client.query_typed(
-        "SELECT i.indexrelid::pg_catalog.regclass::text, i.indrelid::pg_catalog.regclass::text,
+        &format!(
+            "{USERS_PATH}
+         SELECT i.indexrelid::pg_catalog.regclass::text, i.indrelid::pg_catalog.regclass::text,
                 pg_catalog.pg_get_indexdef(i.indexrelid)
-         FROM pg_catalog.pg_index AS i
+         FROM path CROSS JOIN pg_catalog.pg_index AS i
          JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
          WHERE NOT (i.indisvalid AND i.indisready) AND c.relkind = 'i'
            AND c.relnamespace <> 'pg_toast'::pg_catalog.regnamespace
-         ORDER BY 1",
-        &[],
+         ORDER BY 1"
+        ),
+        &[(&db.search_path, Type::TEXT)],
     )?;
     Ok(rows
         .iter()
@@ -255,15 +259,17 @@ pub(crate) fn index_states(
 ) -> Result<Vec<Option<IndexState>>> {
     let written: Vec<String> = names.iter().map(ToString::to_string).collect();
     let rows = db.client.query_typed(
-        "SELECT wanted.position::int4, n.nspname::text, c.relname::text, i.indrelid,
+        &format!("{USERS_PATH}
+         SELECT wanted.position::int4, n.nspname::text, c.relname::text, i.indrelid,
                 t.relname::text, i.indisvalid, i.indisready, c.relkind = 'I',
                 pg_catalog.pg_get_indexdef(i.indexrelid)
-         FROM unnest($1::text[]) WITH ORDINALITY AS wanted (name, position)
-         JOIN pg_catalog.pg_index AS i ON i.indexrelid = pg_catalog.to_regclass(wanted.name)
+         FROM path
+         CROSS JOIN unnest($2::text[]) WITH ORDINALITY AS wanted (name, position)
+         JOIN pg_catalog.pg_index AS i ON i.indexrelid = pg_catalog.to_regclass(CASE WHEN path.was_set THEN wanted.name END)
          JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
          JOIN pg_catalog.pg_class AS t ON t.oid = i.indrelid
-         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace",
-        &[(&written, Type::TEXT_ARRAY)],
+         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"),
+        &[(&db.search_path, Type::TEXT), (&written, Type::TEXT_ARRAY)],
     )?;
     let mut states = vec![None; names.len()];
     for row in rows {
@@ -297,9 +303,12 @@ pub(crate) fn index_definition(
 ) -> Result<String> {
     let unique = if unique { "UNIQUE " } else { "" };
     let mut transaction = db.client.transaction()?;
+    // The definition is the migration's, and means what it does there.
     transaction.batch_execute(&format!(
-        "CREATE TEMPORARY TABLE xtask_like (LIKE {});
+        "SET LOCAL search_path = {};
+         CREATE TEMPORARY TABLE xtask_like (LIKE {});
          CREATE {unique}INDEX xtask_index ON pg_temp.xtask_like {definition}",
+        db.search_path,
         table.qualified()
     ))?;
     let row = transaction.query_typed_one(

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use postgres::types::Type;
 
-use super::Database;
+use super::{Database, USERS_PATH};
 use crate::error::Result;
 use crate::migration::effects::quote;
 use crate::migration::history::Applied;
@@ -23,11 +24,14 @@ pub(crate) fn read(db: &mut Database) -> Result<Vec<Applied>> {
     let found: Option<String> = db
         .client
         .query_typed_one(
-            "SELECT (SELECT n.nspname::text
-                     FROM pg_catalog.pg_class AS c
-                     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-                     WHERE c.oid = pg_catalog.to_regclass('_sqlx_migrations'))",
-            &[],
+            &format!(
+                "{USERS_PATH}
+                 SELECT (SELECT n.nspname::text
+                         FROM path, pg_catalog.pg_class AS c
+                         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                         WHERE c.oid = pg_catalog.to_regclass(CASE WHEN path.was_set THEN '_sqlx_migrations' END))"
+            ),
+            &[(&db.search_path, Type::TEXT)],
         )?
         .get(0);
     db.server.history_schema = found;
@@ -113,7 +117,7 @@ pub(crate) fn create_sql(table: &str) -> String {
 /// The time since `BEGIN` in nanoseconds, as SQL; at least 1, also where the clock is set back meanwhile:
 /// what is not positive was not run. date_part, because extract computes in numeric, which takes longer
 /// than the INSERT.
-pub(crate) const SINCE_BEGIN: &str = "greatest(1, (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - pg_catalog.now()) * 1000000000)::bigint)";
+pub(crate) const SINCE_BEGIN: &str = "greatest(1, (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.now()) OPERATOR(pg_catalog.*) 1000000000)::bigint)";
 
 /// The `execution_time` of what is recorded without being run.
 pub(crate) const UNRUN: &str = "0";

@@ -23,17 +23,26 @@ use anyhow::Context as _;
 use connect::Connection;
 use conninfo::ConnInfo;
 use jiff::Timestamp;
-use postgres::Client;
+use postgres::types::Type;
+use postgres::{Client, SimpleQueryMessage};
 use serde::Serialize;
 
 use crate::error::Result;
 
-/// Settings that every session of a run starts with, whatever the role or database has set: no
-/// limit of theirs may end a backup or leave an INVALID index. Options in the startup packet take
-/// precedence over `ALTER ROLE … SET` and are what RESET goes back to.
+/// What every session of ours has, whatever role, database, address or environment have set: no limit
+/// of theirs may end a backup or leave an INVALID index, and a client that is gone or frozen lets go of
+/// its locks. Given at the start, where RESET goes back to, behind the user's own; and looked at
+/// afterwards, since a proxy may keep them to itself. A read-only default is a fence, and stays.
 pub(crate) const SESSION_OPTIONS: &str = "-c statement_timeout=0 -c lock_timeout=0 \
-    -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0 \
-    -c standard_conforming_strings=on -c default_transaction_read_only=off";
+    -c idle_in_transaction_session_timeout=1min -c idle_session_timeout=0 \
+    -c standard_conforming_strings=on -c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 \
+    -c tcp_keepalives_count=4 -c tcp_user_timeout=30000";
+
+/// Where our own statements look for functions, operators and types: nobody else may make any there.
+const OWN_SEARCH_PATH: &str = "pg_catalog, pg_temp";
+
+/// A transaction of ours that waits for something else is kept alive this often.
+pub(crate) const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
 
 /// A client that has died (its machine too) is noticed within this time, also in the midst of an
 /// index build, which ends then.
@@ -64,8 +73,9 @@ pub(crate) struct Database {
     /// What psql's sessions start with: [`SESSION_OPTIONS`], and more once [`Database::settle`] has
     /// asked the server what it knows.
     pub(crate) session_options: String,
-    /// Whether a proxy keeps startup options to itself, so that only statements set them.
-    pub(crate) options_lost: bool,
+    /// The user's `search_path`, by which the names in migrations are looked up. The native session
+    /// itself has [`OWN_SEARCH_PATH`].
+    pub(crate) search_path: String,
 }
 
 /// The server, the database and the role, as they say themselves.
@@ -89,6 +99,9 @@ pub(crate) struct Server {
     pub(crate) encrypted: bool,
     #[serde(skip)]
     pub(crate) in_recovery: bool,
+    /// Whether transactions are read-only unless they say otherwise.
+    #[serde(skip)]
+    pub(crate) read_only: bool,
     /// The first schema of the search path that exists.
     #[serde(skip)]
     pub(crate) schema: Option<String>,
@@ -155,28 +168,33 @@ impl std::fmt::Display for Server {
 }
 
 impl Database {
-    /// Asks the server who and what it is: one round trip more than the connection.
+    /// Makes the session ours, and asks the server who and what it is: two round trips more than the
+    /// connection.
     ///
     /// # Errors
-    /// If the query fails.
-    pub(crate) fn learn(connection: Connection) -> Result<Database> {
+    /// If a query fails.
+    pub(crate) fn learn(connection: Connection, application_name: &str) -> Result<Database> {
         let encrypted = connection.encrypted;
         let (mut client, target) = (connection.client, connection.info);
+        let (search_path, schema) = own_session(&mut client, application_name, &native_options())?;
         // Everything as text, so that no type has to be looked up first.
         let row = client
             .query_typed_one(
-                "SELECT pg_catalog.current_database()::text, current_user::text,
+                &format!(
+                    "{USERS_PATH}
+                     SELECT pg_catalog.current_database()::text, current_user::text,
                         pg_catalog.current_setting('server_version'),
                         pg_catalog.current_setting('server_version_num'),
                         pg_catalog.pg_is_in_recovery(),
-                        pg_catalog.current_schema()::text,
+                        pg_catalog.current_setting('default_transaction_read_only')::bool,
                         pg_catalog.clock_timestamp(), pg_catalog.pg_backend_pid(),
                         (SELECT n.nspname::text
-                         FROM pg_catalog.pg_class AS c
+                         FROM path, pg_catalog.pg_class AS c
                          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-                         WHERE c.oid = pg_catalog.to_regclass('_sqlx_migrations')),
-                        pg_catalog.current_setting('server_encoding')",
-                &[],
+                         WHERE c.oid = pg_catalog.to_regclass(CASE WHEN path.was_set THEN '_sqlx_migrations' END)),
+                        pg_catalog.current_setting('server_encoding')"
+                ),
+                &[(&search_path, Type::TEXT)],
             )
             .context("cannot ask the server what it is")?;
         let version: String = row.get(2);
@@ -190,7 +208,8 @@ impl Database {
                 .parse()
                 .context("the server's version is no number")?,
             in_recovery: row.get(4),
-            schema: row.get(5),
+            read_only: row.get(5),
+            schema,
             clock: row.get(6),
             backend_pid: row.get(7),
             history_schema: row.get(8),
@@ -206,7 +225,7 @@ impl Database {
             server,
             lock_wait: LOCK_WAIT,
             session_options: SESSION_OPTIONS.to_owned(),
-            options_lost: false,
+            search_path,
         })
     }
 
@@ -228,24 +247,15 @@ impl Database {
         format!("SET lock_timeout = {}", self.lock_wait.as_millis())
     }
 
-    /// Before a run that writes: options that this server knows and others do not, and whether
-    /// startup options have arrived at all.
+    /// Before a run that writes: options that this server knows and others do not.
     ///
     /// # Errors
     /// If the server cannot be asked.
     pub(crate) fn settle(&mut self) -> Result {
         if self.server.major() >= 17 {
-            self.session_options.push_str(" -c transaction_timeout=0");
-        }
-        let arrived = self.client.query_typed_one(
-            "SELECT source = 'client' FROM pg_catalog.pg_settings WHERE name = 'statement_timeout'",
-            &[],
-        )?;
-        self.options_lost = !arrived.get::<_, bool>(0);
-        if self.options_lost || self.server.major() >= 17 {
-            let (settings, lock_wait) = (self.session_settings(), self.lock_wait_setting());
-            self.client
-                .batch_execute(&format!("{settings}; {lock_wait}"))?;
+            let without = " -c transaction_timeout=0";
+            self.session_options.push_str(without);
+            self.client.batch_execute(&settings_of(without))?;
         }
         // Refused where the server's platform cannot tell that a client is gone.
         let watched = self.client.batch_execute(&settings_of(DEAD_CLIENT_OPTION));
@@ -255,10 +265,63 @@ impl Database {
         Ok(())
     }
 
-    /// The session options as a statement.
-    pub(crate) fn session_settings(&self) -> String {
-        settings_of(&self.session_options)
+    /// The options of a psql session as a statement, for where RESET does not go back to them.
+    pub(crate) fn session_settings(&self, application_name: &str) -> String {
+        format!(
+            "{}, {}, {}",
+            settings_of(&self.session_options),
+            call("client_encoding", "UTF8"),
+            call("application_name", application_name)
+        )
     }
+}
+
+/// A CTE, `path`, for a query that looks names up by the user's `search_path`, its first parameter. The
+/// query's own functions and operators have been found by then, by ours. A name must depend on
+/// `path.was_set`, lest it is looked up before. It ends with the transaction, which the query must be
+/// itself, or which must set its search path again.
+pub(crate) const USERS_PATH: &str = "WITH path (was_set) AS MATERIALIZED (
+    SELECT pg_catalog.set_config('search_path', $1::text, true) IS NOT NULL)";
+
+/// Makes a session that has just been opened ours; returns the user's `search_path`, and its first schema
+/// that exists. `options` are those that it was opened with. Nothing here is looked up by the user's path: functions are named with their schema, and
+/// have these very arguments.
+///
+/// # Errors
+/// If the server says no.
+pub(crate) fn own_session(
+    client: &mut Client,
+    application_name: &str,
+    options: &str,
+) -> Result<(String, Option<String>)> {
+    let last = [
+        ("application_name", application_name),
+        ("client_encoding", "UTF8"),
+        ("quote_all_identifiers", "off"),
+        ("search_path", OWN_SEARCH_PATH),
+    ];
+    let last: Vec<String> = last.iter().map(|(name, value)| call(name, value)).collect();
+    let messages = client
+        .simple_query(&format!(
+            "SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_schema(); {}; SELECT {}",
+            settings_of(options),
+            last.join(", ")
+        ))
+        .context("cannot prepare the session")?;
+    let first = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let row = first.context("the server does not say its search path")?;
+    let path = row.get(0).unwrap_or_default().to_owned();
+    Ok((path, row.get(1).map(str::to_owned)))
+}
+
+fn call(name: &str, value: &str) -> String {
+    format!(
+        "pg_catalog.set_config('{name}', {}, false)",
+        history::quote_literal(value)
+    )
 }
 
 /// `-c name=value -c …` as one statement.
@@ -266,7 +329,7 @@ fn settings_of(options: &str) -> String {
     let calls: Vec<String> = options
         .split("-c ")
         .filter_map(|option| option.trim().split_once('='))
-        .map(|(name, value)| format!("pg_catalog.set_config('{name}', '{value}', false)"))
+        .map(|(name, value)| call(name, value))
         .collect();
     format!("SELECT {}", calls.join(", "))
 }

@@ -95,6 +95,8 @@ pub(crate) struct Runner<'a> {
     prepared: bool,
     /// Versions of the migrations that psql has been fed and not come to.
     ahead: VecDeque<i64>,
+    /// Whether a proxy keeps startup options to itself, so that only statements set them.
+    options_lost: bool,
     /// Whether the session has run a transaction whose rows were counted.
     counted: bool,
     /// Who waited too long for the last statement, which was cancelled for it.
@@ -140,6 +142,7 @@ impl<'a> Runner<'a> {
             used: false,
             prepared: false,
             ahead: VecDeque::new(),
+            options_lost: false,
             counted: false,
             stalled: None,
             cleaning: false,
@@ -889,13 +892,33 @@ impl<'a> Runner<'a> {
             }
         };
         if session.backend_pid() == 0 {
-            if let Err(error) = session.greet() {
-                return Ok(Err(error));
+            let name = lock::psql_name(&self.ctx.application_name);
+            match session.greet(&name) {
+                Ok(arrived) => self.options_lost = !arrived,
+                Err(error) => return Ok(Err(error)),
             }
             if session.backend_pid() == self.db.server.backend_pid {
                 return Err(pooler::failure(self.db).into());
             }
             pooler::refuse(self.db)?;
+            if self.options_lost {
+                let chunk = Chunk {
+                    before: self.settings_by_statement(),
+                    ..Chunk::default()
+                };
+                let set = session.run(&chunk, &mut |_| {});
+                match set.and_then(|_| session.greet(&name)) {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        return Err(Failure::failed("psql's session does not take our settings")
+                            .cause("its timeouts, encoding or name are others than were set")
+                            .state("nothing was changed")
+                            .hint(pooler::DIRECTLY)
+                            .into());
+                    }
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
         }
         self.session = Some(session);
         Ok(Ok(()))
@@ -919,8 +942,9 @@ impl<'a> Runner<'a> {
 
     /// The session's options, where RESET does not go back to them.
     fn settings_by_statement(&self) -> String {
-        match self.db.options_lost {
-            true => format!("{};\n", self.db.session_settings()),
+        let name = lock::psql_name(&self.ctx.application_name);
+        match self.options_lost {
+            true => format!("{};\n", self.db.session_settings(&name)),
             false => String::new(),
         }
     }

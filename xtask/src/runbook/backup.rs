@@ -25,9 +25,9 @@ use tempfile::NamedTempFile;
 use super::proof::{self, Content, Loader, Scratch};
 use super::{failures, lock_wait, preflight};
 use crate::Context;
-use crate::database::Database;
 use crate::database::activity;
 use crate::database::catalog::{self, Identity, Relation, WalPosition};
+use crate::database::{Database, KEEP_ALIVE_EVERY};
 use crate::error::{Failure, Result};
 use crate::flags::{Proof, ProofFlags};
 use crate::interrupt;
@@ -468,6 +468,11 @@ fn dump(
         let mut flushed = 0;
         while !dump.is_finished() {
             show();
+            // The server ends a transaction that is idle for long, as one of a client that is gone.
+            if looked.elapsed() >= KEEP_ALIVE_EVERY {
+                looked = Instant::now();
+                let _ = client.batch_execute("");
+            }
             // On its way to the disk while pg_dump is at work; whether it arrived is for the flush at
             // the end to say.
             let written = bytes_so_far.load(Ordering::Relaxed);

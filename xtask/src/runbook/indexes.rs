@@ -248,7 +248,7 @@ fn mismatch(db: &mut Database, wanted: &Wanted) -> Result<Option<Failure>> {
 fn differs(db: &mut Database, wanted: &Wanted, state: &IndexState) -> Result<Option<Failure>> {
     let there = catalog::nameless(&state.definition);
     let as_written = there == wanted.as_written() && state.table_name == wanted.table.name;
-    if !state.usable() || as_written || db.server.in_recovery {
+    if !state.usable() || as_written || db.server.in_recovery || db.server.read_only {
         return Ok(None);
     }
     let different = |there: &str, asked: &str| {

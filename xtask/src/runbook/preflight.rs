@@ -167,6 +167,18 @@ fn fit(server: &Server) -> Result {
             .hint("cargo xtask db-migrate --database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'")
             .into());
     }
+    if server.read_only {
+        return Err(Failure::failed(format!("`{}` is fenced off: it accepts reads only", server.name))
+            .sqlstate("25006")
+            .cause(format!(
+                "default_transaction_read_only is on for `{}`, here for this role, this database or the server: somebody wants nothing to be written",
+                server.user
+            ))
+            .state("nothing was changed")
+            .hint("see who has set it: cargo xtask db-psql -- -c '\\drds'; where the fence may be lifted, by whoever put it up: cargo xtask db-psql -- -c 'SET default_transaction_read_only = off' -c 'ALTER DATABASE … RESET default_transaction_read_only'")
+            .hint("of several hosts take the one that may be written to: cargo xtask db-migrate --database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'")
+            .into());
+    }
     Ok(())
 }
 
@@ -546,6 +558,7 @@ mod tests {
             encoding: "UTF8".to_owned(),
             encrypted: false,
             in_recovery,
+            read_only: false,
             schema: None,
             clock: jiff::Timestamp::UNIX_EPOCH,
             history_schema: None,

@@ -22,7 +22,7 @@ use crate::database::catalog::Column;
 use crate::database::connect::{Canceller, ConnectProblem, Connection};
 use crate::database::conninfo::ConnInfo;
 use crate::database::history::quote_identifier;
-use crate::database::{SESSION_OPTIONS, Server, connect};
+use crate::database::{SESSION_OPTIONS, Server, connect, own_session};
 use crate::error::{Failure, Result};
 use crate::migration::effects::{ObjectName, quote, split_names};
 use crate::server;
@@ -370,7 +370,7 @@ pub(super) fn text_options() -> String {
 /// If the server says no.
 pub(super) fn connect(ctx: &Context, target: &ConnInfo) -> Result<Connection> {
     let options = format!("{SESSION_OPTIONS}{}", text_options());
-    connect::connect(target, &ctx.application_name, &options).map_err(|error| {
+    let mut connection = connect::connect(target, &ctx.application_name, &options).map_err(|error| {
         let mut failure = *error.failure;
         if error.problem == ConnectProblem::TooManyConnections {
             let role = quote(target.user());
@@ -381,8 +381,10 @@ pub(super) fn connect(ctx: &Context, target: &ConnInfo) -> Result<Connection> {
                     ctx.application_name
                 ));
         }
-        failure.into()
-    })
+        anyhow::Error::from(failure)
+    })?;
+    own_session(&mut connection.client, &ctx.application_name, &options)?;
+    Ok(connection)
 }
 
 /// `"id" bigint, …`: columns without constraints.

@@ -31,6 +31,8 @@ pub(crate) fn run<'a>(
     migrations: impl IntoIterator<Item = &'a Migration>,
 ) -> Result<Vec<Checked>> {
     let mut transaction = db.client.build_transaction().read_only(true).start()?;
+    // Checks are the user's, and name things as migrations do.
+    transaction.batch_execute(&format!("SET LOCAL search_path = {}", db.search_path))?;
     let mut checked = Vec::new();
     for migration in migrations {
         let Some(script) = &migration.verify else {

@@ -14,7 +14,7 @@ use private_server::platform::PlatformCommand;
 use private_server::{Installation, Platform, Version, installation};
 use xshell::{Shell, cmd};
 
-use crate::database::conninfo::{ConnInfo, removed_variables};
+use crate::database::conninfo::{ConnInfo, quoted, removed_variables};
 use crate::error::{Failure, Result};
 
 /// A pg_dump that can read the server.
@@ -139,23 +139,27 @@ pub(crate) fn start_hint() -> Option<String> {
         .map(|command| command.to_string())
 }
 
-/// Points a database program at this database: settings by its environment, the password too, and
-/// messages of the program itself in English, whose labels we read (the server's stay as they are).
-fn with_target(
-    mut command: Command,
-    target: &ConnInfo,
-    application_name: &str,
-    options: &str,
-) -> Command {
+/// The connection string of a database program, without a password: what was resolved, and behind it what
+/// our sessions have. Of two values of a keyword the last counts, and any beats the environment.
+fn conninfo(target: &ConnInfo, application_name: &str, options: &str, encoding: &str) -> String {
+    let options = format!("{} {options}", target.options());
+    format!(
+        "{} application_name={} client_encoding={} options={}",
+        target.psql_conninfo(),
+        quoted(application_name),
+        quoted(encoding),
+        quoted(options.trim())
+    )
+}
+
+/// What a database program finds in its environment: the password, none of the settings that its
+/// connection string has, and messages of the program itself in English, whose labels we read (the
+/// server's stay as they are).
+fn with_target(mut command: Command, target: &ConnInfo) -> Command {
     for variable in removed_variables() {
         command.env_remove(variable);
     }
-    command
-        .envs(target.tool_env())
-        .env("PGAPPNAME", application_name)
-        .env("PGOPTIONS", options)
-        .env("PGCLIENTENCODING", "UTF8")
-        .env("LC_ALL", "C");
+    command.envs(target.tool_env()).env("LC_ALL", "C");
     command
 }
 

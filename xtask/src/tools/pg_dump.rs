@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use xshell::{Shell, cmd};
 
 use crate::database::SESSION_OPTIONS;
-use crate::database::conninfo::{ConnInfo, quoted};
+use crate::database::conninfo::ConnInfo;
 use crate::error::{Failure, Result};
 use crate::interrupt;
 
@@ -87,19 +87,9 @@ pub(crate) fn run(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Dump> {
     let sh = Shell::new()?;
-    // Of two values of a keyword the last counts, and any beats the environment.
-    let options = format!(
-        "{} {SESSION_OPTIONS}{}",
-        request.target.options(),
-        request.options
-    );
-    let conninfo = format!(
-        "{} application_name={} options={}",
-        request.target.psql_conninfo(),
-        quoted(request.application_name),
-        quoted(&options)
-    );
     let encoding = request.encoding;
+    let options = format!("{SESSION_OPTIONS}{}", request.options);
+    let conninfo = super::conninfo(request.target, request.application_name, &options, encoding);
     let program = request.pg_dump;
     let snapshot = request.snapshot;
     let lock_wait = request.lock_wait.as_millis().to_string();
@@ -109,12 +99,7 @@ pub(crate) fn run(
         "{program} --no-password --dbname={conninfo} --snapshot={snapshot} --lock-wait-timeout={lock_wait} --encoding={encoding} {arguments...}"
     )
     .into();
-    let mut child = super::with_target(
-        command,
-        request.target,
-        request.application_name,
-        &options,
-    )
+    let mut child = super::with_target(command, request.target)
     .stdin(Stdio::null())
     .stdout(Stdio::piped())
     .stderr(Stdio::piped())

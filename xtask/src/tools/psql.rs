@@ -27,6 +27,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Client versions that know `\restrict` (the fix of CVE-2025-8714): major, first minor.
 const RESTRICT_SINCE: [(u32, u32); 6] = [(13, 22), (14, 19), (15, 14), (16, 10), (17, 6), (18, 0)];
 
+/// Settings that safety depends on, as the server shows them.
+const SAFE_SETTINGS: [(&str, &str); 5] = [
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "1min"),
+    ("standard_conforming_strings", "on"),
+    ("client_encoding", "UTF8"),
+];
+
 /// What a chunk came to.
 #[derive(Debug, Default)]
 pub(crate) struct Reply {
@@ -177,24 +186,34 @@ impl Session {
     }
 
     /// Waits until psql is connected, and learns the backend's process id and what this psql can do.
+    /// Returns whether the session has the settings that safety depends on: a proxy may have kept them
+    /// to itself.
     ///
     /// # Errors
     /// If it cannot connect.
-    pub(crate) fn greet(&mut self) -> Result<(), Box<SessionError>> {
+    pub(crate) fn greet(&mut self, application_name: &str) -> Result<bool, Box<SessionError>> {
+        let settings: Vec<String> = SAFE_SETTINGS
+            .iter()
+            .map(|(name, _)| format!("pg_catalog.current_setting('{name}')"))
+            .collect();
         let hello = Chunk {
-            after: "SELECT pg_catalog.pg_backend_pid() AS pid \\gset\n\
-                    \\set hello :pid ' ' :VERSION_NUM\n"
-                .to_owned(),
+            after: format!(
+                "SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.concat_ws('/', {}, pg_catalog.current_setting('application_name')) AS settings \\gset\n\
+                 \\set hello :pid ' ' :VERSION_NUM ' ' :settings\n",
+                settings.join(", ")
+            ),
             value: Some("hello"),
             ..Chunk::default()
         };
         let reply = self.run(&hello, &mut |_| {})?;
         let hello = reply.value.unwrap_or_default();
-        let (pid, version) = hello.split_once(' ').unwrap_or_default();
-        self.backend_pid = pid.parse().unwrap_or_default();
-        let version: u32 = version.trim().parse().unwrap_or_default();
+        let mut parts = hello.splitn(3, ' ');
+        let mut part = || parts.next().unwrap_or_default();
+        self.backend_pid = part().parse().unwrap_or_default();
+        let version: u32 = part().parse().unwrap_or_default();
         self.restrict = knows_restrict(version / 10_000, version % 10_000);
-        Ok(())
+        let wanted: Vec<&str> = SAFE_SETTINGS.iter().map(|(_, value)| *value).collect();
+        Ok(part() == format!("{}/{application_name}", wanted.join("/")))
     }
 
     /// The server process behind this session.
@@ -378,14 +397,9 @@ pub(crate) fn command(
     options: &str,
 ) -> Result<Command> {
     let sh = Shell::new()?;
-    let conninfo = target.psql_conninfo();
+    let conninfo = super::conninfo(target, application_name, options, "UTF8");
     let command = cmd!(sh, "{psql} --no-psqlrc --no-password --dbname={conninfo}").into();
-    Ok(super::with_target(
-        command,
-        target,
-        application_name,
-        options,
-    ))
+    Ok(super::with_target(command, target))
 }
 
 /// Runs psql for a person, with their own settings and terminal.
@@ -402,7 +416,7 @@ pub(crate) fn interactive(
     let command: Command = cmd!(sh, "{psql} --dbname={conninfo} {arguments...}").into();
     interrupt::leave_to_child();
     // A person's psql speaks the person's language.
-    super::with_target(command, target, "psql", "")
+    super::with_target(command, target)
         .env_remove("LC_ALL")
         .status()
         .with_context(|| format!("cannot start `{}`", psql.display()))

@@ -338,8 +338,7 @@ fn a_roles_own_timeouts_end_nothing() {
         "CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'hasty';
          ALTER ROLE {role} SET statement_timeout = '1ms';
          ALTER ROLE {role} SET lock_timeout = '1ms';
-         ALTER ROLE {role} SET idle_in_transaction_session_timeout = '1ms';
-         ALTER ROLE {role} SET default_transaction_read_only = on"
+         ALTER ROLE {role} SET idle_in_transaction_session_timeout = '1ms'"
     ));
     project.write(
         "migrations/20260101000000_slow.up.sql",

@@ -29,6 +29,7 @@ mod read_only;
 mod report;
 mod restore;
 mod seed;
+mod sessions;
 mod setup;
 mod stall;
 mod standbys;
