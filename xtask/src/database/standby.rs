@@ -53,10 +53,13 @@ pub(crate) fn attached(db: &mut Database, target: &Option<String>) -> Result<Vec
     };
     let rows = db.client.query_typed(
         "SELECT coalesce(nullif(application_name, ''), client_addr::text, pid::text),
-                replay_lsn >= $1::text::pg_catalog.pg_lsn,
-                greatest(pg_catalog.pg_wal_lsn_diff($1::text::pg_catalog.pg_lsn, replay_lsn), 0)::int8
+                coalesce(replay_lsn >= $1::text::pg_catalog.pg_lsn, false),
+                greatest(pg_catalog.pg_wal_lsn_diff($1::text::pg_catalog.pg_lsn,
+                                                    coalesce(replay_lsn, sent_lsn, '0/0')), 0)::int8
          FROM pg_catalog.pg_stat_replication
          WHERE replay_lsn IS NOT NULL
+               -- Attached just now: it has not said yet how far it is.
+               OR (write_lsn IS NULL AND state IN ('startup', 'catchup', 'streaming'))
          ORDER BY 1",
         &[(target, Type::TEXT)],
     )?;

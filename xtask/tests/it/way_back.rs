@@ -195,6 +195,23 @@ fn two_rollbacks_at_once_do_not_undo_two_runs() {
         }
         has(&project, "12");
     }
+    // Nor is it well where there was but one run: what this was to undo is undone.
+    for (arguments, second) in [(&["--steps", "1"][..], 3), (&[], 3), (&["--all"], 0)] {
+        let project = runs(1);
+        let (holder, _) = blocker(&project, "BEGIN; LOCK TABLE t1 IN ACCESS SHARE MODE");
+        let mut first = project.start(&["db-rollback", "--yes"]);
+        first.says("Waiting");
+        let mut waits = project.start(&[&["db-rollback", "--yes"], arguments].concat());
+        waits.says("another run holds the migration lock");
+        drop(holder);
+        first.ends().succeeds();
+        let run = waits.ends().exits(second);
+        let said = match second {
+            0 => "nothing to roll back",
+            _ => "it would undo now: nothing",
+        };
+        run.says(said);
+    }
 }
 
 #[test]
