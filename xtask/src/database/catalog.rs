@@ -309,7 +309,7 @@ pub(crate) fn count_values(
 }
 
 /// A column of a table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Column {
     pub(crate) name: String,
     /// As `format_type` writes it: `character varying(80)`, `public.citext`.
@@ -354,6 +354,7 @@ pub(crate) fn columns(client: &mut impl GenericClient, table: u32) -> Result<Vec
 /// A sequence that belongs to a column: `serial` or identity.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnedSequence {
+    pub(crate) oid: u32,
     pub(crate) column: String,
     /// Qualified and quoted.
     pub(crate) name: String,
@@ -376,7 +377,8 @@ pub(crate) fn owned_sequences(
                 pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),
                 q.seqincrement > 0,
                 CASE WHEN pg_catalog.has_sequence_privilege(c.oid, 'SELECT, USAGE')
-                     THEN pg_catalog.pg_sequence_last_value(c.oid) END
+                     THEN pg_catalog.pg_sequence_last_value(c.oid) END,
+                c.oid
          FROM pg_catalog.pg_depend AS d
          JOIN pg_catalog.pg_sequence AS q ON q.seqrelid = d.objid
          JOIN pg_catalog.pg_class AS c ON c.oid = d.objid
@@ -395,6 +397,7 @@ pub(crate) fn owned_sequences(
             name: row.get(1),
             ascending: row.get(2),
             last_value: row.get(3),
+            oid: row.get(4),
         })
         .collect())
 }

@@ -80,6 +80,9 @@ pub(crate) struct Manifest {
     pub(crate) content_hash: Option<String>,
     /// The columns that the file holds, in its order.
     pub(crate) columns: Vec<ManifestColumn>,
+    /// The primary key's columns: how rows were told apart. Manifests of earlier versions lack it.
+    #[serde(default)]
+    pub(crate) primary_key: Option<Vec<String>>,
     /// How far the sequences were that belong to columns.
     pub(crate) sequences: Vec<ManifestSequence>,
     /// The server's clock at the snapshot.
@@ -180,6 +183,7 @@ pub(crate) fn take(
         proof,
         content_hash: snapshot.content_hash,
         columns: snapshot.columns,
+        primary_key: Some(snapshot.primary_key),
         sequences: snapshot.sequences,
         created_at: snapshot.at,
         wal_lsn: snapshot.wal_lsn,
@@ -209,6 +213,7 @@ struct Snapshot {
     dump: pg_dump::Dump,
     content_hash: Option<String>,
     columns: Vec<ManifestColumn>,
+    primary_key: Vec<String>,
     sequences: Vec<ManifestSequence>,
     at: Timestamp,
     wal_lsn: String,
@@ -243,6 +248,7 @@ fn dump(
     let (snapshot, at, wal_lsn): (String, Timestamp, String) = (row.get(0), row.get(1), row.get(2));
     let identity = catalog::identity(&mut transaction)?;
     let sequences = catalog::owned_sequences(&mut transaction, table.oid)?;
+    let primary_key = catalog::primary_key(&mut transaction, table.oid)?;
     let mut columns = catalog::columns(&mut transaction, table.oid)?;
     columns.retain(|column| !column.generated);
 
@@ -379,6 +385,7 @@ fn dump(
                 type_name: column.type_name,
             })
             .collect(),
+        primary_key,
         sequences: sequences
             .into_iter()
             .filter_map(|sequence| {

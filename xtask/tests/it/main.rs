@@ -24,6 +24,7 @@ mod proof;
 mod read_only;
 mod report;
 mod restore;
+mod restore_race;
 mod seed;
 mod setup;
 mod terminal;

@@ -164,7 +164,7 @@ pub(super) fn stage(
                 .into(),
         );
     }
-    client.batch_execute(&format!("COMMIT; ANALYZE {STAGING}"))?;
+    client.batch_execute(&format!("ANALYZE {STAGING}; COMMIT"))?;
     Ok(())
 }
 

@@ -3,14 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use postgres::{Client, Transaction};
+use postgres::types::Type;
+use postgres::{Client, IsolationLevel, Transaction};
 
-use super::plan::{Plan, conflict};
+use super::plan::{Plan, changed, conflict};
 use super::{CHANGES, STAGING, Session};
 use crate::Context;
 use crate::database::Database;
-use crate::database::activity::Waiting;
-use crate::database::history::{quote_identifier, quote_literal};
+use crate::database::activity::{self, Waiting};
+use crate::database::history::quote_identifier;
 use crate::error::{Failure, Kind, Result};
 use crate::flags::Restore;
 use crate::interrupt;
@@ -19,27 +20,47 @@ use crate::runbook::failures;
 use crate::runbook::lock_wait::Waiter;
 use crate::ui;
 
+/// How long the server may take to end a transaction whose session was lost.
+const LOST_SESSION_ENDS: Duration = Duration::from_secs(5);
 /// How often those in the way are looked at while the merge runs.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 impl Plan {
     /// Everything that is written, under locks that are had at once or not at all.
-    fn apply(&self, client: &mut Client, lock_timeout: Duration) -> Result<(u64, u64)> {
-        let mut transaction = client.transaction()?;
+    fn apply(
+        &self,
+        client: &mut Client,
+        storage: u32,
+        (lock_timeout, synchronous_commit): (Duration, &str),
+        commit: &mut Option<Commit>,
+    ) -> Result<(u64, u64)> {
+        // Each statement sees what was committed before the lock was had.
+        let mut transaction = client
+            .build_transaction()
+            .isolation_level(IsolationLevel::ReadCommitted)
+            .start()?;
         transaction.batch_execute(&format!(
-            "SET LOCAL lock_timeout = {};
-             LOCK TABLE ONLY {} IN SHARE ROW EXCLUSIVE MODE",
+            "SET LOCAL lock_timeout = {}; SET LOCAL synchronous_commit = {synchronous_commit}",
             lock_timeout.as_millis(),
-            self.table
         ))?;
+        if self.lock(&mut transaction, "SHARE ROW EXCLUSIVE")? != storage {
+            let cause = "its rows were rewritten or truncated";
+            return Err(changed(&self.table, cause).into());
+        }
         self.alter_triggers(&mut transaction, |_| "DISABLE")?;
         let row = transaction.query_typed_one(&self.merge_sql(), &[])?;
         self.advance_sequences(&mut transaction)?;
         // A table with checks still to be made cannot be altered.
         transaction.batch_execute("SET CONSTRAINTS ALL IMMEDIATE")?;
         self.alter_triggers(&mut transaction, |enable| enable)?;
+        let xid = transaction
+            .query_typed_one("SELECT pg_catalog.pg_current_xact_id()::text", &[])?
+            .get(0);
+        let counts = (row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64);
+        interrupt::check()?;
+        *commit = Some(Commit { xid, counts });
         transaction.commit()?;
-        Ok((row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64))
+        Ok(counts)
     }
 
     /// Triggers of users do not fire for rows that had fired them once. Turning them off takes the
@@ -78,9 +99,10 @@ impl Plan {
                     .collect();
                 format!(
                     "UPDATE ONLY {table} AS l SET {} FROM {changed}
-                     WHERE NOT c.missing AND {} RETURNING 1",
+                     WHERE NOT c.missing AND {} AND {} RETURNING 1",
                     set.join(", "),
-                    self.same_key("l", "s")
+                    self.same_key("l", "s"),
+                    self.unchanged(),
                 )
             }
         };
@@ -115,11 +137,11 @@ impl Plan {
             };
             let saved = saved.map_or("NULL".to_owned(), |value| value.to_string());
             transaction.batch_execute(&format!(
-                "SELECT pg_catalog.setval({}, t.target)
+                "SELECT pg_catalog.setval({}::pg_catalog.oid::pg_catalog.regclass, t.target)
                  FROM (SELECT {farthest}((SELECT pg_catalog.{end}({column}) FROM ONLY {})::int8, {saved}) AS target) AS t,
                       {} AS q
                  WHERE t.target {beyond} q.last_value OR (t.target = q.last_value AND NOT q.is_called)",
-                quote_literal(&sequence.name),
+                sequence.oid,
                 self.table,
                 sequence.name,
             ))
@@ -136,6 +158,7 @@ pub(super) fn merge(
     db: &mut Database,
     session: &mut Session,
     plan: &Plan,
+    storage: u32,
     flags: &Restore,
 ) -> Result<(u64, u64)> {
     if !plan.triggers.is_empty() && !plan.owned {
@@ -153,12 +176,18 @@ pub(super) fn merge(
         interrupt::check()?;
         let mut seen = Waiting::default();
         let started = Instant::now();
+        let mut commit = None;
         let outcome = std::thread::scope(|scope| {
-            let client = &mut session.client;
-            let work = scope.spawn(move || plan.apply(client, flags.locks.lock_timeout));
+            let (client, commit) = (&mut session.client, &mut commit);
+            let settings = (flags.locks.lock_timeout, &*session.synchronous_commit);
+            let work = scope.spawn(move || plan.apply(client, storage, settings, commit));
             while !work.is_finished() {
                 std::thread::sleep(LOOK_EVERY);
                 seen.update(&mut db.client, session.pid);
+                // Once may be between two statements.
+                if interrupt::requested() {
+                    let _ = activity::cancel(&mut db.client, session.pid);
+                }
                 progress.update(ui::time(started.elapsed()));
             }
             work.join()
@@ -168,6 +197,11 @@ pub(super) fn merge(
             Ok(counts) => return Ok(counts),
             Err(error) => error,
         };
+        if let Some(commit) = commit
+            && is_lost(&error)
+        {
+            return lost_commit(ctx, db, plan, &commit, &error, flags);
+        }
         match sqlstate(&error).as_deref() {
             Some("55P03" | "40P01") if !interrupt::requested() => {
                 waiter
@@ -213,6 +247,88 @@ fn in_our_words(mut failure: Failure, flags: &Restore) -> Failure {
         failure.message = "the restore was cancelled".to_owned();
     }
     failure
+}
+
+/// A COMMIT that was sent.
+struct Commit {
+    xid: String,
+    /// Rows updated and inserted by it.
+    counts: (u64, u64),
+}
+
+/// Whether the session ended, so that the answer is not known.
+fn is_lost(error: &anyhow::Error) -> bool {
+    let closed = |cause: &(dyn std::error::Error + 'static)| {
+        let error = cause.downcast_ref::<postgres::Error>();
+        error.is_some_and(|error| error.is_closed() || error.code().is_none())
+    };
+    match sqlstate(error) {
+        Some(code) => code.starts_with("08") || code.starts_with("57P"),
+        None => error.chain().any(closed),
+    }
+}
+
+/// The answer to COMMIT did not arrive: the server knows whether it was committed.
+fn lost_commit(
+    ctx: &Context,
+    db: &mut Database,
+    plan: &Plan,
+    commit: &Commit,
+    error: &anyhow::Error,
+    flags: &Restore,
+) -> Result<(u64, u64)> {
+    let again = format!("cargo xtask db-restore {} --dry-run", flags.file.display());
+    let (updated, inserted) = commit.counts;
+    let mut failure = failures::from_error(error);
+    failure.message = "the answer to COMMIT was lost".to_owned();
+    match fate(ctx, db, &commit.xid).as_deref() {
+        Some("committed") => {
+            ctx.ui.warn(format_args!(
+                "the session ended in COMMIT; the server says that it was committed: `{}` is restored, which a standby may not have received yet",
+                plan.table
+            ));
+            return Ok(commit.counts);
+        }
+        Some("aborted") => {
+            failure.state = vec![format!("nothing was restored in `{}`", plan.table)];
+        }
+        status => {
+            failure.state = vec![format!(
+                "whether `{}` was restored ({} with the backup's values, {} returned) is not known: the server says {}",
+                plan.table,
+                ui::plural(updated, "row"),
+                ui::count(inserted),
+                status.unwrap_or("nothing"),
+            )];
+        }
+    }
+    failure.hints = vec![format!("see what is left to restore: {again}")];
+    Err(failure.into())
+}
+
+/// What became of a transaction whose session has ended, in the server's words.
+fn fate(ctx: &Context, db: &mut Database, xid: &str) -> Option<String> {
+    let asked = Instant::now();
+    let mut status = None;
+    while asked.elapsed() < LOST_SESSION_ENDS {
+        let row = db.client.query_typed_one(
+            "SELECT pg_catalog.pg_xact_status($1::text::pg_catalog.xid8)",
+            &[(&xid, Type::TEXT)],
+        );
+        match row {
+            Ok(row) => status = row.get(0),
+            Err(_) if db.client.is_closed() => match ctx.connect() {
+                Ok(another) => *db = another,
+                Err(_) => status = None,
+            },
+            Err(_) => return status,
+        }
+        if matches!(status.as_deref(), Some("committed" | "aborted")) {
+            break;
+        }
+        std::thread::sleep(LOOK_EVERY * 5);
+    }
+    status
 }
 
 fn sqlstate(error: &anyhow::Error) -> Option<String> {

@@ -4,7 +4,8 @@
 //! Of the file only the rows are used, through COPY into a temporary table: its SQL never runs. That,
 //! and the comparison, happen before any lock; the lock on the live table lets readers through and is
 //! held while what differs is written. A row that somebody writes between the comparison and the
-//! lock, and that did not differ before, is newer than the restore, and stays as it is.
+//! lock is newer than the restore, and stays as it is; where the table itself was changed or swapped
+//! meanwhile, nothing is restored.
 
 mod file;
 mod merge;
@@ -18,7 +19,7 @@ use serde::Serialize;
 
 use self::file::{find, same_database, stage};
 use self::merge::merge;
-use self::plan::{Plan, conflict};
+use self::plan::{Comparison, Plan, conflict};
 use super::{backup, preflight};
 use crate::Context;
 use crate::database::{Database, SESSION_OPTIONS, connect, lock, pooler};
@@ -43,6 +44,8 @@ pub(crate) struct Merged {
     /// In the table and not in the backup.
     pub(crate) kept_newer: u64,
     pub(crate) unchanged: u64,
+    /// Written, removed or added by somebody between the comparison and the lock: left as they are.
+    pub(crate) changed_meanwhile: u64,
     /// Columns of the backup that the table does not have, or computes itself.
     pub(crate) skipped_columns: Vec<String>,
     pub(crate) dry_run: bool,
@@ -80,7 +83,12 @@ pub(crate) fn run(ctx: &Context, flags: &Restore) -> Result<Merged> {
     }
 
     stage(ctx, &mut session.client, &file, &manifest, &plan)?;
-    let (mut merged, replaced) = plan
+    interrupt::check()?;
+    let Comparison {
+        mut merged,
+        replaced,
+        storage,
+    } = plan
         .compare(&mut session.client, manifest.rows)
         .with_context(|| format!("cannot compare `{}` with the backup", plan.table))?;
     merged.dry_run = flags.dry_run;
@@ -112,9 +120,19 @@ pub(crate) fn run(ctx: &Context, flags: &Restore) -> Result<Merged> {
                 .into());
         }
     }
-    let (updated, inserted) = merge(ctx, &mut db, &mut session, &plan, flags)?;
+    interrupt::check()?;
+    let (updated, inserted) = merge(ctx, &mut db, &mut session, &plan, storage, flags)?;
+    merged.changed_meanwhile =
+        (merged.updated + merged.inserted).saturating_sub(updated + inserted);
     merged.updated = updated;
     merged.inserted = inserted;
+    if merged.changed_meanwhile > 0 {
+        ctx.ui.warn(format_args!(
+            "{} changed between the comparison and the lock, and stay as they are; compare again: cargo xtask db-restore {} --dry-run",
+            ui::plural(merged.changed_meanwhile, "row"),
+            flags.file.display()
+        ));
+    }
     let summary = plan.tell(&merged, 0);
     ctx.ui.status(
         "Restored",
@@ -128,6 +146,9 @@ pub(crate) fn run(ctx: &Context, flags: &Restore) -> Result<Merged> {
 struct Session {
     client: Client,
     pid: i32,
+    /// As it is configured, for the merge alone: what is temporary, also what the server drops when the
+    /// session ends, waits for no standby.
+    synchronous_commit: String,
 }
 
 impl Session {
@@ -140,12 +161,19 @@ impl Session {
             let _ = canceller.cancel();
         });
         let mut client = connection.client;
-        let pid = client
-            .query_typed_one("SELECT pg_catalog.pg_backend_pid()", &[])?
-            .get(0);
+        let row = client.query_typed_one(
+            "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('synchronous_commit')",
+            &[],
+        )?;
+        let (pid, synchronous_commit) = (row.get(0), row.get(1));
+        client.batch_execute("SET synchronous_commit = local")?;
         if pid == db.server.backend_pid {
             return Err(pooler::failure(db).into());
         }
-        Ok(Session { client, pid })
+        Ok(Session {
+            client,
+            pid,
+            synchronous_commit,
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! What a restore would do: which column goes where, which rows differ, and what stands in the way.
 
-use postgres::{Client, IsolationLevel};
+use postgres::types::Type;
+use postgres::{Client, GenericClient, IsolationLevel};
 
 use super::{CHANGES, Merged, STAGING};
 use crate::database::catalog::{self, Column, Relation};
@@ -13,11 +14,37 @@ use crate::ui;
 /// Conflicts that are named.
 const SHOWN: usize = 10;
 
+/// A table as a plan was made for it. It is read again under each lock: what a restore means is fixed
+/// before it waits.
+#[derive(PartialEq, Eq)]
+struct Shape {
+    columns: Vec<Column>,
+    key: Vec<String>,
+    /// Column, oid and name of each.
+    sequences: Vec<(String, u32, String)>,
+    triggers: Vec<(String, bool)>,
+}
+
+impl Shape {
+    fn of(client: &mut impl GenericClient, table: u32) -> Result<Shape> {
+        Ok(Shape {
+            columns: catalog::columns(client, table)?,
+            key: catalog::primary_key(client, table)?,
+            sequences: catalog::owned_sequences(client, table)?
+                .into_iter()
+                .map(|sequence| (sequence.column, sequence.oid, sequence.name))
+                .collect(),
+            triggers: catalog::firing_triggers(client, table)?,
+        })
+    }
+}
+
 /// Which column goes where.
 pub(super) struct Plan {
     /// Qualified name.
     pub(super) table: String,
     pub(super) oid: u32,
+    shape: Shape,
     pub(super) owned: bool,
     /// The primary key's columns, quoted.
     pub(super) key: Vec<String>,
@@ -43,8 +70,10 @@ impl Plan {
         flags: &Restore,
     ) -> Result<Plan> {
         let (file, only) = (flags.file.display(), &flags.columns[..]);
-        let live = catalog::columns(client, table.oid)?;
-        let key = catalog::primary_key(client, table.oid)?;
+        let qualified = table.qualified();
+        check_name(client, &qualified, table.oid)?;
+        let shape = Shape::of(client, table.oid)?;
+        let (live, key) = (shape.columns.clone(), shape.key.clone());
         let saved = |name: &String| manifest.columns.iter().any(|column| column.name == *name);
         if key.is_empty() || !key.iter().all(saved) {
             return Err(Failure::failed(format!("`{}` cannot be merged with the backup", manifest.table))
@@ -64,7 +93,7 @@ impl Plan {
                 .find(|column| column.name == name && !column.generated)
         };
         let mut plan = Plan {
-            table: table.qualified(),
+            table: qualified,
             oid: table.oid,
             owned: table.owned,
             staged: Vec::new(),
@@ -73,14 +102,16 @@ impl Plan {
             skipped: Vec::new(),
             inserts: only.is_empty(),
             sequences: Vec::new(),
-            triggers: catalog::firing_triggers(client, table.oid)?
-                .into_iter()
+            triggers: shape
+                .triggers
+                .iter()
                 .map(|(name, always)| {
-                    let enable = if always { "ENABLE ALWAYS" } else { "ENABLE" };
-                    (quote_identifier(&name), enable)
+                    let enable = if *always { "ENABLE ALWAYS" } else { "ENABLE" };
+                    (quote_identifier(name), enable)
                 })
                 .collect(),
             key: key.iter().map(|name| quote_identifier(name)).collect(),
+            shape,
         };
         for saved in &manifest.columns {
             let found = restorable(&saved.name);
@@ -134,14 +165,40 @@ impl Plan {
         pairs.join(" AND ")
     }
 
+    /// Locks the table, and checks that it is still the one that the plan was made for. Returns where its
+    /// rows are (`pg_class.relfilenode`): TRUNCATE and rewrites make a new one.
+    pub(super) fn lock(&self, client: &mut impl GenericClient, mode: &str) -> Result<u32> {
+        let lock = format!("LOCK TABLE ONLY {} IN {mode} MODE", self.table);
+        client.batch_execute(&lock).map_err(|error| {
+            match error.code() == Some(&postgres::error::SqlState::UNDEFINED_TABLE) {
+                true => changed(&self.table, "it was dropped or renamed").into(),
+                false => anyhow::Error::new(error),
+            }
+        })?;
+        check_name(client, &self.table, self.oid)?;
+        if Shape::of(client, self.oid)? != self.shape {
+            let cause = "its columns, primary key, sequences or triggers were changed";
+            return Err(changed(&self.table, cause).into());
+        }
+        let row = client.query_typed_one(
+            "SELECT relfilenode FROM pg_catalog.pg_class WHERE oid = $1",
+            &[(&self.oid, Type::OID)],
+        )?;
+        Ok(row.get(0))
+    }
+
+    /// Whether a row is still the version that the comparison saw.
+    pub(super) fn unchanged(&self) -> &'static str {
+        "l.ctid OPERATOR(pg_catalog.=) c.seen_at AND l.xmin OPERATOR(pg_catalog.=) c.seen_by"
+    }
+
     /// Writes down which staged rows are missing from the table or differ from it; returns what a
     /// merge would do, and in how many rows it would replace a value, other than NULL, by another.
     ///
     /// `*<>` compares images of values (PostgreSQL manual, "Composite Type Comparison"): also those of types without
     /// equality, such as json, and `1.0` differs from `1.00`.
-    pub(super) fn compare(&self, client: &mut Client, staged: u64) -> Result<(Merged, u64)> {
+    pub(super) fn compare(&self, client: &mut Client, staged: u64) -> Result<Comparison> {
         let table = &self.table;
-        let first = &self.key[0];
         let columns = |of: &str| {
             let columns: Vec<String> = self
                 .taken
@@ -155,7 +212,7 @@ impl Plan {
             .taken
             .iter()
             .map(|name| {
-                format!("l.{name} IS NOT NULL AND ROW(l.{name})::record OPERATOR(pg_catalog.*<>) ROW(s.{name})::record")
+                format!("pg_catalog.num_nulls(l.{name}) = 0 AND ROW(l.{name})::record OPERATOR(pg_catalog.*<>) ROW(s.{name})::record")
             })
             .chain(["false".to_owned()])
             .collect();
@@ -163,12 +220,14 @@ impl Plan {
             .build_transaction()
             .isolation_level(IsolationLevel::RepeatableRead)
             .start()?;
+        // The lock comes first: a snapshot that is older than a TRUNCATE or a rewrite sees no row.
+        let storage = self.lock(&mut transaction, "ACCESS SHARE")?;
         transaction.batch_execute(&format!(
-            "DROP TABLE IF EXISTS {CHANGES};
-             CREATE TEMPORARY TABLE xtask_changes AS
-             SELECT s.ctid AS at, l.{first} IS NULL AS missing, {} AS replaces
+            "CREATE TEMPORARY TABLE xtask_changes AS
+             SELECT s.ctid AS at, l.ctid IS NULL AS missing, l.ctid AS seen_at, l.xmin AS seen_by,
+                    {} AS replaces
              FROM {STAGING} AS s LEFT JOIN ONLY {table} AS l ON {}
-             WHERE l.{first} IS NULL OR {differs};
+             WHERE l.ctid IS NULL OR {differs};
              ANALYZE {CHANGES}",
             replaces.join(" OR "),
             self.same_key("l", "s"),
@@ -192,9 +251,14 @@ impl Plan {
             kept_newer: live.saturating_sub(staged - missing),
             unchanged: staged - missing - differing,
             skipped_columns: self.skipped.clone(),
+            changed_meanwhile: 0,
             dry_run: false,
         };
-        Ok((merged, replaced))
+        Ok(Comparison {
+            merged,
+            replaced,
+            storage,
+        })
     }
 
     pub(super) fn tell(&self, merged: &Merged, replaced: u64) -> String {
@@ -210,6 +274,12 @@ impl Plan {
             text.push_str(&format!(
                 "; {} lose a value by it",
                 ui::plural(replaced, "row")
+            ));
+        }
+        if merged.changed_meanwhile > 0 {
+            text.push_str(&format!(
+                "; {} changed since the comparison and left as they are",
+                ui::plural(merged.changed_meanwhile, "row")
             ));
         }
         text
@@ -301,6 +371,36 @@ impl Plan {
         found.truncate(SHOWN);
         Ok(found)
     }
+}
+
+/// What a comparison found.
+pub(super) struct Comparison {
+    pub(super) merged: Merged,
+    /// In how many rows a value, other than NULL, would be replaced by another.
+    pub(super) replaced: u64,
+    /// Where the table's rows were then.
+    pub(super) storage: u32,
+}
+
+/// That a name is still this table's.
+fn check_name(client: &mut impl GenericClient, table: &str, oid: u32) -> Result {
+    let row = client.query_typed_one(
+        "SELECT pg_catalog.to_regclass($1)::pg_catalog.oid",
+        &[(&table, Type::TEXT)],
+    )?;
+    match row.get::<_, Option<u32>>(0) {
+        Some(now) if now == oid => Ok(()),
+        Some(_) => Err(changed(table, "another table has its name now").into()),
+        None => Err(changed(table, "it was dropped or renamed").into()),
+    }
+}
+
+/// The table is not the one any more that this restore was meant for.
+pub(super) fn changed(table: &str, cause: &str) -> Failure {
+    Failure::finding(format!("`{table}` was changed while the restore waited"))
+        .cause(cause)
+        .state("nothing was restored")
+        .hint("look whether the backup still fits: cargo xtask db-restore FILE --dry-run")
 }
 
 pub(super) fn conflict(plan: &Plan, conflicts: Vec<String>) -> Failure {
