@@ -25,6 +25,7 @@ mod read_only;
 mod report;
 mod restore;
 mod restore_race;
+mod restore_values;
 mod seed;
 mod setup;
 mod terminal;

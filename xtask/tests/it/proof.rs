@@ -40,7 +40,7 @@ fn manifest(project: &Project, file: &str) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-fn edit_manifest(project: &Project, file: &str, edit: impl FnOnce(&mut Value)) {
+pub(crate) fn edit_manifest(project: &Project, file: &str, edit: impl FnOnce(&mut Value)) {
     let mut value = manifest(project, file);
     edit(&mut value);
     project.write(&format!("{file}.json"), value.to_string());

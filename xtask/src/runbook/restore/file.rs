@@ -164,6 +164,8 @@ pub(super) fn stage(
                 .into(),
         );
     }
+    plan.convert(client)?;
+    plan.check_keys(client)?;
     client.batch_execute(&format!("ANALYZE {STAGING}; COMMIT"))?;
     Ok(())
 }

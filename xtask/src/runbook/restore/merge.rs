@@ -48,6 +48,7 @@ impl Plan {
             return Err(changed(&self.table, cause).into());
         }
         self.alter_triggers(&mut transaction, |_| "DISABLE")?;
+        self.park(&mut transaction)?;
         let row = transaction.query_typed_one(&self.merge_sql(), &[])?;
         self.advance_sequences(&mut transaction)?;
         // A table with checks still to be made cannot be altered.
@@ -230,6 +231,11 @@ fn in_our_words(mut failure: Failure, flags: &Restore) -> Failure {
         Some("23503") => vec![format!(
             "restore the table that it refers to first, then: {again}"
         )],
+        Some("23514") => vec![
+            "a row of the backup breaks a check constraint that came later, or that is NOT VALID: drop the constraint".to_owned(),
+            format!("then: {again}"),
+            "add it again with NOT VALID, which rows that are there need not pass".to_owned(),
+        ],
         Some("23502") => vec![format!(
             "a column added since the backup needs a default for rows that return; then: {again}"
         )],

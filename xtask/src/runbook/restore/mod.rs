@@ -10,6 +10,8 @@
 mod file;
 mod merge;
 mod plan;
+mod types;
+mod unique;
 
 use std::time::Instant;
 
@@ -82,16 +84,30 @@ pub(crate) fn run(ctx: &Context, flags: &Restore) -> Result<Merged> {
         );
     }
 
+    for (column, to) in plan.conversions.iter().map(|of| (&of.column, &of.to)) {
+        ctx.ui
+            .info("Converting", format_args!("{column} to {to}, as asked"));
+    }
     stage(ctx, &mut session.client, &file, &manifest, &plan)?;
     interrupt::check()?;
     let Comparison {
         mut merged,
         replaced,
         storage,
+        fixed,
     } = plan
         .compare(&mut session.client, manifest.rows)
         .with_context(|| format!("cannot compare `{}` with the backup", plan.table))?;
     merged.dry_run = flags.dry_run;
+    for (column, rows) in &fixed {
+        ctx.ui.info(
+            "Skipping",
+            format_args!(
+                "column `{column}` of {} that exist already: it is GENERATED ALWAYS AS IDENTITY, which an UPDATE may not set",
+                ui::plural(*rows, "row")
+            ),
+        );
+    }
     ctx.ui.info("Compared", plan.tell(&merged, replaced));
     if flags.dry_run {
         let conflicts = plan.conflicts(&mut session.client)?;

@@ -1,8 +1,10 @@
 //! What a restore would do: which column goes where, which rows differ, and what stands in the way.
 
+use anyhow::Context as _;
 use postgres::types::Type;
 use postgres::{Client, GenericClient, IsolationLevel};
 
+use super::types::{Conversion, is_widening};
 use super::{CHANGES, Merged, STAGING};
 use crate::database::catalog::{self, Column, Relation};
 use crate::database::history::quote_identifier;
@@ -12,7 +14,7 @@ use crate::runbook::backup::Manifest;
 use crate::ui;
 
 /// Conflicts that are named.
-const SHOWN: usize = 10;
+pub(super) const SHOWN: usize = 10;
 
 /// A table as a plan was made for it. It is read again under each lock: what a restore means is fixed
 /// before it waits.
@@ -55,6 +57,11 @@ pub(super) struct Plan {
     /// Those of them, quoted, that a differing row takes from the backup.
     pub(super) taken: Vec<String>,
     pub(super) skipped: Vec<String>,
+    /// Columns that rows return with and that an UPDATE may not set.
+    fixed: Vec<String>,
+    pub(super) conversions: Vec<Conversion>,
+    /// Whether it is not known that the backup's rows differ in their keys.
+    check_keys: bool,
     /// Whether missing rows return.
     pub(super) inserts: bool,
     pub(super) sequences: Vec<(catalog::OwnedSequence, Option<i64>)>,
@@ -88,6 +95,9 @@ impl Plan {
                 ))
                 .into());
         }
+        check_key(manifest, &key, flags)?;
+        check_rules(client, &qualified, table.oid, flags)?;
+        let mut differ = Vec::new();
         let restorable = |name: &str| {
             live.iter()
                 .find(|column| column.name == name && !column.generated)
@@ -100,6 +110,9 @@ impl Plan {
             common: Vec::new(),
             taken: Vec::new(),
             skipped: Vec::new(),
+            fixed: Vec::new(),
+            conversions: conversions(flags, manifest)?,
+            check_keys: manifest.primary_key.as_ref() != Some(&key),
             inserts: only.is_empty(),
             sequences: Vec::new(),
             triggers: shape
@@ -115,9 +128,30 @@ impl Plan {
         };
         for saved in &manifest.columns {
             let found = restorable(&saved.name);
+            let quoted = quote_identifier(&saved.name);
+            let wanted = only.is_empty() || only.contains(&saved.name);
+            let conversion = plan.conversions.iter_mut().find(|of| of.column == quoted);
+            let type_name = match (found, conversion) {
+                (None, _) => "text".to_owned(),
+                (Some(column), Some(conversion)) => {
+                    conversion.to.clone_from(&column.type_name);
+                    plan.check_keys |= key.contains(&saved.name);
+                    known_type(client, &saved.type_name)?
+                }
+                (Some(column), None) => {
+                    let is_read = wanted || key.contains(&saved.name);
+                    if is_read && !is_widening(&saved.type_name, &column.type_name) {
+                        differ.push((saved, &column.type_name));
+                    }
+                    match is_read {
+                        true => column.type_name.clone(),
+                        false => "text".to_owned(),
+                    }
+                }
+            };
             plan.staged.push(Column {
                 name: saved.name.clone(),
-                type_name: found.map_or("text".to_owned(), |column| column.type_name.clone()),
+                type_name,
                 portable: true,
                 generated: false,
                 always_identity: false,
@@ -126,12 +160,44 @@ impl Plan {
                 plan.skipped.push(saved.name.clone());
                 continue;
             };
-            let name = quote_identifier(&saved.name);
-            let wanted = only.is_empty() || only.contains(&saved.name);
+            let name = quoted;
+            if column.always_identity && !key.contains(&saved.name) {
+                plan.fixed.push(saved.name.clone());
+            }
             if wanted && !key.contains(&saved.name) && !column.always_identity {
                 plan.taken.push(name.clone());
             }
             plan.common.push(name);
+        }
+        if let Some((column, now)) = differ.first() {
+            let mut failure = Failure::finding(format!(
+                "types of columns of `{}` have changed since the backup",
+                plan.table
+            ));
+            failure.causes = differ
+                .iter()
+                .map(|(column, now)| {
+                    format!(
+                        "column `{}`: it was {}, and is {now}",
+                        column.name, column.type_name
+                    )
+                })
+                .collect();
+            let (name, was) = (&column.name, &column.type_name);
+            return Err(failure
+                .state("nothing was restored")
+                .hint(format!(
+                    "say what a value of type {was} is as {now}: cargo xtask db-restore {file} --convert '{name}={name}' --dry-run (or, say, --convert '{name}={name} * 100')"
+                ))
+                .into());
+        }
+        if let Some(conversion) = plan.conversions.iter().find(|of| of.to.is_empty()) {
+            return Err(Failure::usage(format!(
+                "column {} cannot be converted: the table does not have it, or computes it itself",
+                conversion.column
+            ))
+            .hint(format!("cargo xtask db-restore {file} --dry-run"))
+            .into());
         }
         if let Some(name) = only
             .iter()
@@ -139,7 +205,7 @@ impl Plan {
         {
             return Err(
                 Failure::usage(format!("column `{name}` cannot be taken from the backup"))
-                    .cause("it is not in both the backup and the table, or it is the primary key")
+                    .cause("it is not in both the backup and the table, is the primary key, or is GENERATED ALWAYS AS IDENTITY")
                     .hint(format!("cargo xtask db-restore {file} --dry-run"))
                     .into(),
             );
@@ -153,6 +219,67 @@ impl Plan {
                 .push((sequence.clone(), saved.map(|saved| saved.last_value)));
         }
         Ok(plan)
+    }
+
+    /// In the staging table, where it is asked for: the backup's values as values of today's types.
+    pub(super) fn convert(&self, client: &mut Client) -> Result {
+        if self.conversions.is_empty() {
+            return Ok(());
+        }
+        let columns: Vec<String> = self
+            .conversions
+            .iter()
+            .map(
+                |Conversion {
+                     column,
+                     to,
+                     expression,
+                 }| {
+                    format!("ALTER COLUMN {column} TYPE {to} USING ({expression})")
+                },
+            )
+            .collect();
+        // Prepared, so that it is one statement.
+        client
+            .execute(
+                &format!("ALTER TABLE {STAGING} {}", columns.join(", ")),
+                &[],
+            )
+            .context("cannot convert the backup's values as --convert says")?;
+        Ok(())
+    }
+
+    /// No two staged rows are for one live row.
+    pub(super) fn check_keys(&self, client: &mut Client) -> Result {
+        if !self.check_keys {
+            return Ok(());
+        }
+        let rows = client.query_typed(
+            &format!(
+                "SELECT ROW({key})::text, pg_catalog.count(*) FROM {STAGING}
+                 GROUP BY {key} HAVING pg_catalog.count(*) > 1 ORDER BY 1 LIMIT {SHOWN}",
+                key = self.key.join(", ")
+            ),
+            &[],
+        )?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut failure = Failure::finding(format!(
+            "the backup has several rows for one row of `{}`: its primary key is not what tells them apart",
+            self.table
+        ));
+        failure.causes = rows
+            .iter()
+            .map(|row| {
+                let (key, count): (String, i64) = (row.get(0), row.get(1));
+                format!("row {key}: {count} times in the backup")
+            })
+            .collect();
+        Err(failure
+            .state("nothing was restored")
+            .hint("look at the table's key: cargo xtask db-psql -- -c '\\d'")
+            .into())
     }
 
     /// `l.id = s.id AND …`.
@@ -242,6 +369,22 @@ impl Plan {
             ),
             &[],
         )?;
+        let mut fixed = Vec::new();
+        for name in &self.fixed {
+            let column = quote_identifier(name);
+            let row = transaction.query_typed_one(
+                &format!(
+                    "SELECT pg_catalog.count(*) FROM {STAGING} AS s JOIN ONLY {table} AS l ON {}
+                     WHERE l.{column} <> s.{column}",
+                    self.same_key("l", "s")
+                ),
+                &[],
+            )?;
+            match row.get::<_, i64>(0) as u64 {
+                0 => {}
+                rows => fixed.push((name.clone(), rows)),
+            }
+        }
         transaction.commit()?;
         let number = |column| row.get::<_, i64>(column) as u64;
         let (missing, differing, replaced, live) = (number(0), number(1), number(2), number(3));
@@ -250,7 +393,12 @@ impl Plan {
             updated: differing,
             kept_newer: live.saturating_sub(staged - missing),
             unchanged: staged - missing - differing,
-            skipped_columns: self.skipped.clone(),
+            skipped_columns: self
+                .skipped
+                .iter()
+                .chain(fixed.iter().map(|(column, _)| column))
+                .cloned()
+                .collect(),
             changed_meanwhile: 0,
             dry_run: false,
         };
@@ -258,6 +406,7 @@ impl Plan {
             merged,
             replaced,
             storage,
+            fixed,
         })
     }
 
@@ -299,20 +448,8 @@ impl Plan {
             if !needed.iter().all(|name| self.common.contains(name)) {
                 continue;
             }
-            let columns: Vec<String> = needed
-                .iter()
-                .map(|name| match self.taken.contains(name) {
-                    true => format!("s.{name}"),
-                    false => {
-                        format!("CASE WHEN c.missing THEN s.{name} ELSE l.{name} END AS {name}")
-                    }
-                })
-                .collect();
-            let key = |of: &str| {
-                let columns: Vec<String> =
-                    self.key.iter().map(|name| format!("{of}.{name}")).collect();
-                format!("ROW({})::text", columns.join(", "))
-            };
+            let columns: Vec<String> = needed.iter().map(|name| self.written(name)).collect();
+            let key = |of: &str| self.key_text(of);
             let keys = index.expressions.join(", ");
             let predicate = index.predicate.as_deref().unwrap_or("true");
             let names: Vec<String> = (1..=index.expressions.len())
@@ -368,8 +505,23 @@ impl Plan {
                 ));
             }
         }
+        found.extend(self.stuck(client)?);
         found.truncate(SHOWN);
         Ok(found)
+    }
+
+    /// What a column of a row that is written will hold.
+    pub(super) fn written(&self, name: &String) -> String {
+        match self.taken.contains(name) {
+            true => format!("s.{name}"),
+            false => format!("CASE WHEN c.missing THEN s.{name} ELSE l.{name} END AS {name}"),
+        }
+    }
+
+    /// A row's key, to show it.
+    pub(super) fn key_text(&self, of: &str) -> String {
+        let columns: Vec<String> = self.key.iter().map(|name| format!("{of}.{name}")).collect();
+        format!("ROW({})::text", columns.join(", "))
     }
 }
 
@@ -380,6 +532,101 @@ pub(super) struct Comparison {
     pub(super) replaced: u64,
     /// Where the table's rows were then.
     pub(super) storage: u32,
+    /// Columns that cannot be set, and in how many rows they differ.
+    pub(super) fixed: Vec<(String, u64)>,
+}
+
+/// What `--convert` asks for.
+fn conversions(flags: &Restore, manifest: &Manifest) -> Result<Vec<Conversion>> {
+    let mut conversions = Vec::new();
+    for given in &flags.convert {
+        let parsed = given.split_once('=').filter(|(column, expression)| {
+            let known = manifest.columns.iter().any(|of| of.name == column.trim());
+            known && !expression.trim().is_empty()
+        });
+        let Some((column, expression)) = parsed else {
+            return Err(Failure::usage(format!("cannot read `--convert {given}`"))
+                .cause("it takes a column of the backup, and what its values are to become")
+                .hint("for example: --convert 'price=price * 100'")
+                .into());
+        };
+        conversions.push(Conversion {
+            column: quote_identifier(column.trim()),
+            to: String::new(),
+            expression: expression.trim().to_owned(),
+        });
+    }
+    Ok(conversions)
+}
+
+/// The type that the values were written with, or text where it does not exist any more.
+fn known_type(client: &mut Client, name: &str) -> Result<String> {
+    let row = client.query_typed_one(
+        "SELECT pg_catalog.to_regtype($1) IS NOT NULL",
+        &[(&name, Type::TEXT)],
+    )?;
+    Ok(if row.get(0) { name } else { "text" }.to_owned())
+}
+
+/// Rows are told apart as they were when the backup was taken.
+fn check_key(manifest: &Manifest, key: &[String], flags: &Restore) -> Result {
+    let Some(was) = manifest.primary_key.as_ref().filter(|was| !was.is_empty()) else {
+        return Ok(());
+    };
+    if was.len() == key.len() && was.iter().all(|name| key.contains(name)) {
+        return Ok(());
+    }
+    Err(Failure::finding(format!(
+        "the primary key of `{}` has changed since the backup",
+        manifest.table
+    ))
+    .cause(format!(
+        "it was ({}), and is ({}): which row of the backup is which row of the table cannot be told",
+        was.join(", "),
+        key.join(", ")
+    ))
+    .state("nothing was restored")
+    .hint(format!(
+        "make ({}) the primary key again, then: cargo xtask db-restore {} --dry-run",
+        was.join(", "),
+        flags.file.display()
+    ))
+    .into())
+}
+
+/// A rule would write something else than the rows.
+fn check_rules(client: &mut Client, table: &str, oid: u32, flags: &Restore) -> Result {
+    let rows = client.query_typed(
+        "SELECT pg_catalog.quote_ident(rulename) FROM pg_catalog.pg_rewrite
+         WHERE ev_class = $1 AND ev_type IN ('2', '3') AND ev_enabled IN ('O', 'A') ORDER BY 1",
+        &[(&oid, Type::OID)],
+    )?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let rules: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let change = |verb: &str| {
+        let rules: Vec<String> = rules
+            .iter()
+            .map(|rule| format!("{verb} RULE {rule}"))
+            .collect();
+        format!(
+            "cargo xtask db-psql -- -c 'ALTER TABLE {table} {}'",
+            rules.join(", ")
+        )
+    };
+    Err(Failure::failed(format!(
+        "`{table}` has rules, which would rewrite the restore"
+    ))
+    .cause(format!("rules on INSERT or UPDATE: {}", rules.join(", ")))
+    .state("nothing was restored")
+    .hint(format!("turn them off: {}", change("DISABLE")))
+    .hint(format!(
+        "then: cargo xtask db-restore {}",
+        flags.file.display()
+    ))
+    .hint(format!("and on again: {}", change("ENABLE")))
+    .into())
 }
 
 /// That a name is still this table's.
