@@ -351,6 +351,30 @@ pub(crate) fn columns(client: &mut impl GenericClient, table: u32) -> Result<Vec
         .collect())
 }
 
+/// The columns of a table whose type is a domain, and the type beneath, through domains over domains.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn domain_columns(
+    client: &mut impl GenericClient,
+    table: u32,
+) -> Result<Vec<(String, String)>> {
+    let rows = client.query_typed(
+        "WITH RECURSIVE beneath (name, type, modifier) AS (
+             SELECT attname, atttypid, atttypmod FROM pg_catalog.pg_attribute
+             WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
+             UNION ALL
+             SELECT b.name, t.typbasetype, t.typtypmod
+             FROM beneath AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.type AND t.typtype = 'd')
+         SELECT b.name::text, pg_catalog.format_type(b.type, b.modifier)
+         FROM beneath AS b
+         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = $1 AND a.attname = b.name AND a.atttypid <> b.type
+         JOIN pg_catalog.pg_type AS t ON t.oid = b.type AND t.typtype <> 'd'",
+        &[(&table, Type::OID)],
+    )?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
 /// A sequence that belongs to a column: `serial` or identity.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnedSequence {

@@ -216,3 +216,32 @@ fn what_stands_in_the_way_of_a_restore_has_a_way_on() {
     project.xtask(&["db-restore", &file]).succeeds();
     assert_eq!(table(&project, "t"), "(1,-1) (2,2)");
 }
+
+#[test]
+fn a_domains_check_does_not_run_where_rows_are_only_compared() {
+    let project = Project::new();
+    project.sql(
+        "CREATE TABLE ran (by text);
+         CREATE FUNCTION spring(v text) RETURNS boolean LANGUAGE plpgsql AS
+         $$ BEGIN INSERT INTO public.ran VALUES (current_user); RETURN v <> ''; END $$;
+         CREATE DOMAIN word AS varchar(20) CHECK (spring(VALUE));
+         CREATE DOMAIN name AS word;
+         CREATE TABLE t (id int PRIMARY KEY, a word, b public.name UNIQUE);
+         INSERT INTO t VALUES (1, 'one', 'x'), (2, 'two', 'y'), (3, NULL, NULL)",
+    );
+    let file = back_up(&project, "t");
+    let before = table(&project, "t");
+    project
+        .sql("DELETE FROM t WHERE id = 1; UPDATE t SET a = 'other' WHERE id = 2; DELETE FROM ran");
+    project
+        .xtask(&["db-restore", &file, "--dry-run"])
+        .succeeds();
+    project.xtask(&["db-restore", &file]).exits(2);
+    assert_eq!(project.value("SELECT count(*) FROM ran"), "0");
+    project.xtask(&["db-restore", &file, "--yes"]).succeeds();
+    assert_eq!(table(&project, "t"), before);
+    let run = project
+        .xtask(&["db-restore", &file, "--format", "json"])
+        .succeeds();
+    assert_eq!(run.json()["unchanged"], 3);
+}

@@ -60,6 +60,9 @@ pub(super) struct Plan {
     /// Columns that rows return with and that an UPDATE may not set.
     fixed: Vec<String>,
     pub(super) conversions: Vec<Conversion>,
+    /// Columns of domains, and the type beneath, as which they are staged: a domain's checks are somebody
+    /// else's code, which is to run where a row is written, and not where it is only looked at.
+    domains: Vec<(String, String)>,
     /// Whether it is not known that the backup's rows differ in their keys.
     check_keys: bool,
     /// Whether missing rows return.
@@ -112,6 +115,7 @@ impl Plan {
             skipped: Vec::new(),
             fixed: Vec::new(),
             conversions: conversions(flags, manifest)?,
+            domains: catalog::domain_columns(client, table.oid)?,
             check_keys: manifest.primary_key.as_ref() != Some(&key),
             inserts: only.is_empty(),
             sequences: Vec::new(),
@@ -130,11 +134,16 @@ impl Plan {
             let found = restorable(&saved.name);
             let quoted = quote_identifier(&saved.name);
             let wanted = only.is_empty() || only.contains(&saved.name);
+            let domain = plan.domains.iter().find(|(of, _)| *of == saved.name);
+            let staged_as = |column: &Column| match domain {
+                Some((_, beneath)) => beneath.clone(),
+                None => column.type_name.clone(),
+            };
             let conversion = plan.conversions.iter_mut().find(|of| of.column == quoted);
             let type_name = match (found, conversion) {
                 (None, _) => "text".to_owned(),
                 (Some(column), Some(conversion)) => {
-                    conversion.to.clone_from(&column.type_name);
+                    conversion.to = staged_as(column);
                     plan.check_keys |= key.contains(&saved.name);
                     known_type(client, &saved.type_name)?
                 }
@@ -144,7 +153,7 @@ impl Plan {
                         differ.push((saved, &column.type_name));
                     }
                     match is_read {
-                        true => column.type_name.clone(),
+                        true => staged_as(column),
                         false => "text".to_owned(),
                     }
                 }
@@ -314,6 +323,13 @@ impl Plan {
         Ok(row.get(0))
     }
 
+    /// A cast to the type beneath a domain, for two values to be of one type.
+    fn beneath(&self, quoted: &str) -> String {
+        let of = |(name, _): &&(String, String)| quote_identifier(name) == quoted;
+        let found = self.domains.iter().find(of);
+        found.map_or(String::new(), |(_, beneath)| format!("::{beneath}"))
+    }
+
     /// Whether a row is still the version that the comparison saw.
     pub(super) fn unchanged(&self) -> &'static str {
         "l.ctid OPERATOR(pg_catalog.=) c.seen_at AND l.xmin OPERATOR(pg_catalog.=) c.seen_by"
@@ -330,7 +346,7 @@ impl Plan {
             let columns: Vec<String> = self
                 .taken
                 .iter()
-                .map(|name| format!("{of}.{name}"))
+                .map(|name| format!("{of}.{name}{}", self.beneath(name)))
                 .collect();
             format!("ROW({})::record", columns.join(", "))
         };
@@ -339,7 +355,7 @@ impl Plan {
             .taken
             .iter()
             .map(|name| {
-                format!("pg_catalog.num_nulls(l.{name}) = 0 AND ROW(l.{name})::record OPERATOR(pg_catalog.*<>) ROW(s.{name})::record")
+                format!("pg_catalog.num_nulls(l.{name}) = 0 AND ROW(l.{name}{beneath})::record OPERATOR(pg_catalog.*<>) ROW(s.{name})::record", beneath = self.beneath(name))
             })
             .chain(["false".to_owned()])
             .collect();
