@@ -180,6 +180,24 @@ fn migration_lock(project: &Project) -> String {
     key
 }
 
+/// Every commit waits for a standby that does not exist, until this is dropped.
+struct AbsentStandby<'a>(&'a Project);
+
+impl AbsentStandby<'_> {
+    fn wanted_by(project: &Project) -> AbsentStandby<'_> {
+        project.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+        project.sql("SELECT pg_reload_conf()");
+        AbsentStandby(project)
+    }
+}
+
+impl Drop for AbsentStandby<'_> {
+    fn drop(&mut self) {
+        self.0.sql("ALTER SYSTEM RESET synchronous_standby_names");
+        self.0.sql("SELECT pg_reload_conf()");
+    }
+}
+
 #[test]
 fn when_the_answer_to_commit_is_lost_it_is_said_what_the_server_did() {
     let server = own_server(&[("synchronous_commit", "on"), ("wal_sender_timeout", "61s")]);
@@ -188,8 +206,7 @@ fn when_the_answer_to_commit_is_lost_it_is_said_what_the_server_did() {
     let damage = "SET synchronous_commit = local; DELETE FROM users WHERE id <= 5";
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
     project.sql(damage);
-    project.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
-    project.sql("SELECT pg_reload_conf()");
+    let _standby = AbsentStandby::wanted_by(&project);
 
     let running = project.start(&["db-restore", &file, "--yes"]);
     until("it waits for a standby", || project.value(waits) != "0");
@@ -208,6 +225,4 @@ fn when_the_answer_to_commit_is_lost_it_is_said_what_the_server_did() {
     running.signal("INT");
     running.ends().succeeds().says("Restored");
     assert_eq!(project.value("SELECT count(*) FROM users"), "1200");
-    project.sql("ALTER SYSTEM RESET synchronous_standby_names");
-    project.sql("SELECT pg_reload_conf()");
 }
