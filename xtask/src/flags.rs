@@ -484,6 +484,10 @@ pub(crate) struct Restore {
     /// Take back this column only, of rows that are there; may be repeated
     #[arg(long = "column", value_name = "COLUMN")]
     pub(crate) columns: Vec<String>,
+    /// Where a column's type has changed: what its values become, as SQL over the backup's columns; may
+    /// be repeated
+    #[arg(long, value_name = "COLUMN=EXPRESSION")]
+    pub(crate) convert: Vec<String>,
     /// Restore a backup that was taken from another database
     #[arg(long)]
     pub(crate) force_other_database: bool,

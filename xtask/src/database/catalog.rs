@@ -348,7 +348,7 @@ pub(crate) fn count_values(
 }
 
 /// A column of a table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Column {
     pub(crate) name: String,
     /// `pg_attribute.attnum`: never given twice in a table, so a column that was dropped and added again
@@ -401,9 +401,34 @@ pub(crate) fn columns(client: &mut impl GenericClient, table: u32) -> Result<Vec
         .collect())
 }
 
+/// The columns of a table whose type is a domain, and the type beneath, through domains over domains.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn domain_columns(
+    client: &mut impl GenericClient,
+    table: u32,
+) -> Result<Vec<(String, String)>> {
+    let rows = client.query_typed(
+        "WITH RECURSIVE beneath (name, type, modifier) AS (
+             SELECT attname, atttypid, atttypmod FROM pg_catalog.pg_attribute
+             WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
+             UNION ALL
+             SELECT b.name, t.typbasetype, t.typtypmod
+             FROM beneath AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.type AND t.typtype = 'd')
+         SELECT b.name::text, pg_catalog.format_type(b.type, b.modifier)
+         FROM beneath AS b
+         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = $1 AND a.attname = b.name AND a.atttypid <> b.type
+         JOIN pg_catalog.pg_type AS t ON t.oid = b.type AND t.typtype <> 'd'",
+        &[(&table, Type::OID)],
+    )?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
 /// A sequence that belongs to a column: `serial` or identity.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnedSequence {
+    pub(crate) oid: u32,
     pub(crate) column: String,
     /// Qualified and quoted.
     pub(crate) name: String,
@@ -426,7 +451,8 @@ pub(crate) fn owned_sequences(
                 pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),
                 q.seqincrement > 0,
                 CASE WHEN pg_catalog.has_sequence_privilege(c.oid, 'SELECT, USAGE')
-                     THEN pg_catalog.pg_sequence_last_value(c.oid) END
+                     THEN pg_catalog.pg_sequence_last_value(c.oid) END,
+                c.oid
          FROM pg_catalog.pg_depend AS d
          JOIN pg_catalog.pg_sequence AS q ON q.seqrelid = d.objid
          JOIN pg_catalog.pg_class AS c ON c.oid = d.objid
@@ -445,6 +471,7 @@ pub(crate) fn owned_sequences(
             name: row.get(1),
             ascending: row.get(2),
             last_value: row.get(3),
+            oid: row.get(4),
         })
         .collect())
 }
@@ -464,6 +491,35 @@ pub(crate) fn primary_key(client: &mut impl GenericClient, table: u32) -> Result
         &[(&table, Type::OID)],
     )?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// By which operator each column of a key or index is equal, as SQL: that of its operator class, which
+/// for a type of an extension's is not PostgreSQL's own.
+const EQUALITY: &str = "ARRAY(
+    SELECT pg_catalog.format('OPERATOR(%I.%s)', n.nspname, o.oprname)
+    FROM unnest(i.indclass::oid[]) WITH ORDINALITY AS k (opclass, place)
+    JOIN pg_catalog.pg_opclass AS c ON c.oid = k.opclass
+    JOIN pg_catalog.pg_amop AS a ON a.amopfamily = c.opcfamily AND a.amopstrategy = 3
+         AND a.amoplefttype = c.opcintype AND a.amoprighttype = c.opcintype
+    JOIN pg_catalog.pg_operator AS o ON o.oid = a.amopopr
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = o.oprnamespace
+    ORDER BY k.place)";
+
+/// By which operator each column of the primary key is equal, in its order.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn primary_key_equality(
+    client: &mut impl GenericClient,
+    table: u32,
+) -> Result<Vec<String>> {
+    let row = client.query_typed_opt(
+        &format!(
+            "SELECT {EQUALITY} FROM pg_catalog.pg_index AS i WHERE i.indrelid = $1 AND i.indisprimary"
+        ),
+        &[(&table, Type::OID)],
+    )?;
+    Ok(row.map_or_else(Vec::new, |row| row.get(0)))
 }
 
 /// The other tables that a table's foreign keys refer to.
@@ -506,6 +562,33 @@ pub(crate) struct UniqueIndex {
     pub(crate) nulls_not_distinct: bool,
     /// The columns that any of it reads.
     pub(crate) columns: Vec<String>,
+    /// By which operator each expression is equal, as SQL.
+    equality: Vec<String>,
+}
+
+impl UniqueIndex {
+    /// Names for its expressions.
+    pub(crate) fn names(&self) -> Vec<String> {
+        (1..=self.expressions.len())
+            .map(|n| format!("k{n}"))
+            .collect()
+    }
+
+    /// That these two have the same value, by their [`UniqueIndex::names`].
+    pub(crate) fn same(&self, left: &str, right: &str) -> String {
+        let same = self
+            .names()
+            .into_iter()
+            .zip(&self.equality)
+            .map(|(name, equals)| {
+                let same = format!("{left}.{name} {equals} {right}.{name}");
+                match self.nulls_not_distinct {
+                    true => format!("({same} OR {left}.{name} IS NULL AND {right}.{name} IS NULL)"),
+                    false => same,
+                }
+            });
+        same.collect::<Vec<_>>().join(" AND ")
+    }
 }
 
 /// The unique indexes of a table, without its primary key's.
@@ -517,7 +600,8 @@ pub(crate) fn unique_indexes(
     table: u32,
 ) -> Result<Vec<UniqueIndex>> {
     let rows = client.query_typed(
-        "SELECT c.relname::text,
+        &format!(
+            "SELECT c.relname::text,
                 ARRAY(SELECT pg_catalog.pg_get_indexdef(i.indexrelid, k, true)
                       FROM pg_catalog.generate_series(1, i.indnkeyatts::int4) AS k ORDER BY k),
                 pg_catalog.pg_get_expr(i.indpred, i.indrelid, true),
@@ -528,11 +612,13 @@ pub(crate) fn unique_indexes(
                              OR EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                                         WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
                                           AND d.objid = i.indexrelid AND d.refobjid = i.indrelid
-                                          AND d.refobjsubid = a.attnum)))
+                                          AND d.refobjsubid = a.attnum))),
+                {EQUALITY}
          FROM pg_catalog.pg_index AS i
          JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
          WHERE i.indrelid = $1 AND i.indisunique AND NOT i.indisprimary AND i.indislive
-         ORDER BY 1",
+         ORDER BY 1"
+        ),
         &[(&table, Type::OID)],
     )?;
     Ok(rows
@@ -543,6 +629,7 @@ pub(crate) fn unique_indexes(
             predicate: row.get(2),
             nulls_not_distinct: row.get(3),
             columns: row.get(4),
+            equality: row.get(5),
         })
         .collect())
 }

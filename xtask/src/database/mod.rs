@@ -39,7 +39,7 @@ pub(crate) const SESSION_OPTIONS: &str = "-c statement_timeout=0 -c lock_timeout
     -c tcp_keepalives_count=4 -c tcp_user_timeout=30000";
 
 /// Where our own statements look for functions, operators and types: nobody else may make any there.
-const OWN_SEARCH_PATH: &str = "pg_catalog, pg_temp";
+pub(crate) const OWN_SEARCH_PATH: &str = "pg_catalog, pg_temp";
 
 /// A transaction of ours that waits for something else is kept alive this often.
 pub(crate) const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);

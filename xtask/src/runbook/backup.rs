@@ -109,6 +109,9 @@ pub(crate) struct Manifest {
     pub(crate) content_hash: Option<String>,
     /// The columns that the file holds, in its order.
     pub(crate) columns: Vec<ManifestColumn>,
+    /// The primary key's columns: how rows were told apart. Manifests of earlier versions lack it.
+    #[serde(default)]
+    pub(crate) primary_key: Option<Vec<String>>,
     /// How far the sequences were that belong to columns.
     pub(crate) sequences: Vec<ManifestSequence>,
     /// The server's clock at the snapshot.
@@ -229,6 +232,7 @@ fn take_into_folder(
         proof,
         content_hash: snapshot.content_hash,
         columns: snapshot.columns,
+        primary_key: Some(snapshot.primary_key),
         sequences: snapshot.sequences,
         created_at: snapshot.at,
         wal_lsn: snapshot.wal.lsn,
@@ -260,6 +264,7 @@ struct Snapshot {
     dump: pg_dump::Dump,
     content_hash: Option<String>,
     columns: Vec<ManifestColumn>,
+    primary_key: Vec<String>,
     sequences: Vec<ManifestSequence>,
     at: Timestamp,
     wal: WalPosition,
@@ -395,6 +400,7 @@ fn dump(
     let wal = catalog::wal_position(client)?;
     let identity = catalog::identity(client)?;
     let sequences = catalog::owned_sequences(client, table.oid)?;
+    let primary_key = catalog::primary_key(client, table.oid)?;
     let mut columns = catalog::columns(client, table.oid)?;
     columns.retain(|column| !column.generated);
 
@@ -548,6 +554,7 @@ fn dump(
                 values: held.as_ref().map(|held| held.values[place]),
             })
             .collect(),
+        primary_key,
         sequences: sequences
             .into_iter()
             .filter_map(|sequence| {

@@ -28,6 +28,8 @@ mod prune;
 mod read_only;
 mod report;
 mod restore;
+mod restore_race;
+mod restore_values;
 mod seed;
 mod sessions;
 mod setup;

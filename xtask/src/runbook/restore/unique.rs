@@ -1,0 +1,185 @@
+//! Unique values that move between rows that are there: two emails swapped, one passed on.
+//!
+//! An UPDATE checks a unique index row by row, so the row that still has a value that another one is to
+//! take is parked first, in the same transaction: the column gets NULL, or a value that no row has.
+
+use postgres::types::Type;
+use postgres::{GenericClient, Transaction};
+
+use super::plan::{Plan, SHOWN};
+use super::{CHANGES, STAGING};
+use crate::database::catalog::{self, UniqueIndex};
+use crate::database::history::quote_identifier;
+use crate::error::Result;
+
+impl Plan {
+    /// Parks them. The rows are the comparison's afterwards as before.
+    pub(super) fn park(&self, transaction: &mut Transaction<'_>) -> Result {
+        for index in self.restorable_indexes(transaction)? {
+            let Some((column, placeholder)) = self.placeholder(transaction, &index)? else {
+                continue;
+            };
+            transaction.batch_execute(&format!(
+                "WITH moving AS ({moving}), parked AS (
+                     UPDATE ONLY {table} AS l SET {column} = {placeholder}
+                     FROM {CHANGES} AS c JOIN {STAGING} AS s ON s.ctid = c.at
+                     JOIN moving AS m ON m.xtask_at = c.at
+                     WHERE NOT c.missing AND {same_key} AND {unchanged}
+                     RETURNING c.at, l.ctid AS seen_at, l.xmin AS seen_by)
+                 UPDATE {CHANGES} AS c SET seen_at = p.seen_at, seen_by = p.seen_by
+                 FROM parked AS p WHERE p.at = c.at",
+                moving = self.moving_sql(&index),
+                table = self.table,
+                same_key = self.same_key("l", "s"),
+                unchanged = self.unchanged(),
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// Rows whose values move, and cannot be parked.
+    pub(super) fn stuck(&self, client: &mut impl GenericClient) -> Result<Vec<String>> {
+        let mut stuck = Vec::new();
+        for index in self.restorable_indexes(client)? {
+            if self.placeholder(client, &index)?.is_some() {
+                continue;
+            }
+            let moving = self.moving_sql(&index);
+            let rows = client.query_typed(
+                &format!("SELECT xtask_key FROM ({moving}) AS m ORDER BY 1 LIMIT {SHOWN}"),
+                &[],
+            )?;
+            stuck.extend(rows.iter().map(|row| {
+                format!(
+                    "{}: the value of row {} is to go to another row, and no column of the index can be set aside meanwhile",
+                    index.name,
+                    row.get::<_, String>(0)
+                )
+            }));
+        }
+        Ok(stuck)
+    }
+
+    /// The unique indexes whose columns the backup holds, of which one is written.
+    fn restorable_indexes(&self, client: &mut impl GenericClient) -> Result<Vec<UniqueIndex>> {
+        let mut indexes = catalog::unique_indexes(client, self.oid)?;
+        indexes.retain(|index| {
+            let mut needed = index.columns.iter().map(|name| quote_identifier(name));
+            needed.clone().all(|name| self.common.contains(&name))
+                && needed.any(|name| self.taken.contains(&name))
+        });
+        Ok(indexes)
+    }
+
+    /// The rows that have a value now that another row is to have: `xtask_at` (in the staging table),
+    /// `xtask_key` and a number of each.
+    fn moving_sql(&self, index: &UniqueIndex) -> String {
+        let needed: Vec<String> = index
+            .columns
+            .iter()
+            .map(|name| quote_identifier(name))
+            .collect();
+        let live: Vec<String> = needed.iter().map(|name| format!("l.{name}")).collect();
+        let written: Vec<String> = needed.iter().map(|name| self.written(name)).collect();
+        format!(
+            "WITH old AS MATERIALIZED (
+                 SELECT c.at AS xtask_at, {live_key} AS xtask_key, {live}
+                 FROM {CHANGES} AS c JOIN {STAGING} AS s ON s.ctid = c.at
+                 JOIN ONLY {table} AS l ON {same_key}
+                 WHERE NOT c.missing AND {unchanged}),
+             new AS MATERIALIZED (
+                 SELECT {row_key} AS xtask_key, {written}
+                 FROM {CHANGES} AS c JOIN {STAGING} AS s ON s.ctid = c.at
+                 LEFT JOIN ONLY {table} AS l ON {same_key}
+                 WHERE {inserts} OR NOT c.missing),
+             o (xtask_at, xtask_key, {aliases}) AS (
+                 SELECT xtask_at, xtask_key, {keys} FROM old WHERE {predicate}),
+             w (xtask_key, {aliases}) AS (SELECT xtask_key, {keys} FROM new WHERE {predicate})
+             SELECT xtask_at, xtask_key, pg_catalog.row_number() OVER () AS n
+             FROM (SELECT DISTINCT o.xtask_at, o.xtask_key FROM o JOIN w ON {same}
+                   WHERE o.xtask_key <> w.xtask_key) AS moving",
+            live_key = self.key_text("l"),
+            row_key = self.key_text("s"),
+            live = live.join(", "),
+            written = written.join(", "),
+            table = self.table,
+            same_key = self.same_key("l", "s"),
+            unchanged = self.unchanged(),
+            inserts = self.inserts,
+            aliases = index.names().join(", "),
+            keys = index.expressions.join(", "),
+            predicate = index.predicate.as_deref().unwrap_or("true"),
+            same = index.same("w", "o"),
+        )
+    }
+
+    /// A column of the index that can be set aside, and what to set it to, as SQL.
+    fn placeholder(
+        &self,
+        client: &mut impl GenericClient,
+        index: &UniqueIndex,
+    ) -> Result<Option<(String, String)>> {
+        let rows = client.query_typed(
+            "SELECT a.attname::text, a.attnotnull OR t.typnotnull, t.typcategory::text,
+                    t.typname::text, t.typtype::text,
+                    CASE WHEN t.typname IN ('varchar', 'bpchar') AND a.atttypmod > 4
+                         THEN a.atttypmod - 4 END
+             FROM pg_catalog.pg_attribute AS a
+             JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+             WHERE a.attrelid = $1 AND a.attname::text = ANY ($2) ORDER BY a.attnum",
+            &[(&self.oid, Type::OID), (&index.columns, Type::TEXT_ARRAY)],
+        )?;
+        let table = &self.table;
+        for row in rows {
+            let bare: String = row.get(0);
+            let name = quote_identifier(&bare);
+            // A column that only the predicate reads would leave the value where it is.
+            let is_key = index.expressions.iter().any(|key| key.contains(&bare));
+            if !is_key || !self.taken.contains(&name) {
+                continue;
+            }
+            let (not_null, category): (bool, String) = (row.get(1), row.get(2));
+            let (type_name, kind): (String, String) = (row.get(3), row.get(4));
+            let length: Option<i32> = row.get(5);
+            // Only what the index reads as it is: an expression may make a value of NULL.
+            if !not_null
+                && !index.nulls_not_distinct
+                && index
+                    .expressions
+                    .iter()
+                    .any(|key| *key == bare || *key == name)
+            {
+                return Ok(Some((name, "NULL".to_owned())));
+            }
+            let farthest = format!(
+                "greatest((SELECT pg_catalog.max({name}) FROM ONLY {table}), (SELECT pg_catalog.max({name}) FROM {STAGING}))"
+            );
+            let unused = "pg_catalog.gen_random_uuid()";
+            let placeholder = match (&*category, &*type_name, length) {
+                _ if kind != "b" => continue,
+                ("S", "char" | "name", _) => continue,
+                // What it begins with stays: a check may want it so.
+                ("S", _, None) => format!("l.{name} || {unused}::text"),
+                ("S", _, Some(length)) if length > 40 => {
+                    format!(
+                        "pg_catalog.left(l.{name}::text, {}) || {unused}::text",
+                        length - 36
+                    )
+                }
+                ("S", _, Some(length)) => {
+                    format!("pg_catalog.left(pg_catalog.md5({unused}::text), {length})")
+                }
+                ("N", "int2" | "int4" | "int8" | "numeric" | "float8" | "float4", _) => {
+                    format!("{farthest} + m.n")
+                }
+                ("D", "date" | "timestamp" | "timestamptz", _) => {
+                    format!("{farthest} + m.n * '1 day'::pg_catalog.interval")
+                }
+                ("U", "uuid", _) => unused.to_owned(),
+                _ => continue,
+            };
+            return Ok(Some((name, placeholder)));
+        }
+        Ok(None)
+    }
+}
