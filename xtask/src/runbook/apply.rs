@@ -435,7 +435,6 @@ impl<'a> Runner<'a> {
                     "`{stem}` destroys what is in no backup: {destroyed}"
                 ));
             }
-            self.guard.give_up(&unkept);
             return Ok(true);
         }
         // Nobody waits for our locks while a backup is taken, or a person thinks.

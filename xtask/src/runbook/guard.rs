@@ -39,8 +39,7 @@ SELECT jsonb_build_object(
         'inserted', pg_stat_get_xact_tuples_inserted(l.oid) - coalesce((earlier.counts ->> 0)::int8, 0),
         'updated', pg_stat_get_xact_tuples_updated(l.oid) - coalesce((earlier.counts ->> 1)::int8, 0),
         'deleted', pg_stat_get_xact_tuples_deleted(l.oid) - coalesce((earlier.counts ->> 2)::int8, 0),
-        'columns', (SELECT jsonb_object_agg(a.attnum, jsonb_build_array(a.atttypid::int8, a.atttypmod))
-                    FROM pg_attribute AS a
+        'columns', (SELECT coalesce(jsonb_agg(a.attnum), '[]') FROM pg_attribute AS a
                     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped))), '[]')) AS changes
 FROM (SELECT DISTINCT relation AS oid FROM pg_locks
       WHERE pid = pg_backend_pid() AND granted AND locktype = 'relation' AND relation >= 16384
@@ -74,8 +73,8 @@ struct ChangedTable {
     inserted: i64,
     updated: i64,
     deleted: i64,
-    /// Type and its modifier by the column's number; none where the table is gone or has no column.
-    columns: Option<BTreeMap<i16, (u32, i32)>>,
+    /// Their numbers.
+    columns: BTreeSet<i16>,
 }
 
 /// A table as it was before the transaction.
@@ -88,7 +87,6 @@ struct TableBefore {
 struct ColumnBefore {
     number: i16,
     name: String,
-    of_type: (u32, i32),
 }
 
 /// Something that was there before the transaction and is not now.
@@ -107,8 +105,6 @@ pub(super) struct Destroyed {
 enum What {
     Table,
     Column(String),
-    /// The values were converted.
-    ColumnType(String),
     /// Truncated or rewritten.
     File,
     Deleted(u64),
@@ -125,12 +121,6 @@ impl fmt::Display for Destroyed {
         match &self.what {
             What::Table => write!(f, "table `{name}`"),
             What::Column(column) => write!(f, "column `{name}.{column}`"),
-            What::ColumnType(column) => {
-                write!(
-                    f,
-                    "the values of `{name}.{column}`, converted to another type"
-                )
-            }
             What::File => write!(f, "the rows of `{name}`, truncated or rewritten"),
             What::Deleted(number) => write!(f, "{} of `{name}`, deleted", rows(number)),
             What::Updated(number) => write!(f, "{} of `{name}`, updated", rows(number)),
@@ -288,7 +278,6 @@ impl Guard {
         };
         match what {
             What::LargeObjects(_) => false,
-            _ if columns.is_empty() => kept.is_some() || self.empty.contains(&(*table, None)),
             _ => columns
                 .iter()
                 .all(|column| kept.is_some_and(|kept| kept.contains(column)) || empty(column)),
@@ -342,9 +331,7 @@ impl Guard {
     fn holds_nothing(&mut self, db: &mut Database, destroyed: &Destroyed) -> Result<bool> {
         let (column, number) = match &destroyed.what {
             What::Table | What::File => (None, None),
-            What::Column(name) | What::ColumnType(name) => {
-                (Some(name.as_str()), destroyed.columns.first().copied())
-            }
+            What::Column(name) => (Some(name.as_str()), destroyed.columns.first().copied()),
             _ => return Ok(false),
         };
         let nothing = !holds_any(db, &destroyed.name, column)?;
@@ -395,15 +382,11 @@ impl Verdict {
         let rewritten = filenode != before.filenode;
         for column in &before.columns {
             let one = BTreeSet::from([column.number]);
-            match now.columns.as_ref().and_then(|now| now.get(&column.number)) {
-                None => destroy(one, What::Column(column.name.clone())),
-                // Without a rewrite every value is what it was, bit for bit.
-                Some(of_type) if rewritten && *of_type != column.of_type => {
-                    destroy(one, What::ColumnType(column.name.clone()));
-                }
-                Some(_) => {}
+            if !now.columns.contains(&column.number) {
+                destroy(one, What::Column(column.name.clone()));
             }
         }
+        // Also where a type was changed: without a rewrite every value is what it was, bit for bit.
         if rewritten {
             destroy(all.clone(), What::File);
         }
@@ -479,7 +462,7 @@ pub(crate) fn in_order_of_references(db: &mut Database, names: &[String]) -> Res
 fn columns(db: &mut Database, oids: &[u32]) -> Result<BTreeMap<u32, TableBefore>> {
     let rows = db.client.query_typed(
         "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), c.relfilenode,
-                a.attnum, a.attname::text, a.atttypid, a.atttypmod
+                a.attnum, a.attname::text
          FROM pg_catalog.pg_class AS c
          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
          LEFT JOIN pg_catalog.pg_attribute AS a
@@ -499,7 +482,6 @@ fn columns(db: &mut Database, oids: &[u32]) -> Result<BTreeMap<u32, TableBefore>
             table.columns.push(ColumnBefore {
                 number,
                 name: row.get(4),
-                of_type: (row.get(5), row.get(6)),
             });
         }
     }

@@ -98,6 +98,7 @@ fn name_and_manifest_tell_what_the_file_is() {
             "host",
             "pg_dump_version",
             "port",
+            "primary_key",
             "proof",
             "rows",
             "run_started_at",

@@ -186,6 +186,11 @@ const DESTROYERS: &[(&str, &str, u64)] = &[
         100,
     ),
     (
+        "DO $$ BEGIN UPDATE users SET email = 'x'; END $$;",
+        "destroys cannot be previewed",
+        100,
+    ),
+    (
         "SELECT empty_users();",
         "what `SELECT` at migrations/1_x.down.sql:1:1 destroys cannot be previewed",
         100,
@@ -259,8 +264,9 @@ fn an_up_file_that_destroys_is_backed_up_and_one_that_updates_is_told_of() {
     let run = project
         .xtask(&["db-migrate", "--format", "json"])
         .succeeds()
-        .says("100 rows of `public.users`")
+        .says("     Updated 100 rows of `public.users`")
         .says("destroys 10 rows of `public.users`, deleted");
+    assert_eq!(run.stderr.matches(" Updated ").count(), 1, "{}", run.stderr);
     assert_eq!(backups(&run), [("public.users".to_owned(), 100)]);
     assert_eq!(project.value("SELECT count(*) FROM users"), "90");
     restore(&project, &run);
@@ -300,9 +306,10 @@ fn what_holds_nothing_is_not_backed_up() {
         ),
         (
             "1.down",
-            "DROP TABLE notes; DO $$ BEGIN ALTER TABLE users DROP COLUMN nick; END $$;",
+            "DROP TABLE notes; DO $$ BEGIN ALTER TABLE users DROP COLUMN nick; DROP TABLE more; END $$;",
         ),
     ]);
+    project.sql("CREATE TABLE more (id int)");
     project.xtask(&["db-migrate"]).succeeds();
     let run = project.xtask(BACK).succeeds();
     assert!(backups(&run).is_empty(), "{}", run.stderr);
@@ -410,6 +417,68 @@ fn outside_a_transaction_too_a_backup_from_before_the_run_wrote_the_table_is_not
     let last = backups.last().expect("a backup")["file"].as_str();
     let text = std::fs::read_to_string(project.path(last.expect("a file"))).expect("reads");
     assert!(text.contains("\tcomputed 100\n"), "{text}");
+}
+
+#[test]
+fn after_a_file_that_nobody_could_ask_an_earlier_backup_is_not_enough() {
+    let project = project(&[
+        (
+            "1.up",
+            "-- xtask: backup users\nCOMMENT ON TABLE users IS 'x';",
+        ),
+        (
+            "2.up",
+            "-- no-transaction\n-- xtask: lossless\nDO $$ BEGIN UPDATE users SET email = 'computed'; END $$;",
+        ),
+        ("3.up", "ALTER TABLE users DROP COLUMN email;"),
+    ]);
+    let run = project
+        .xtask(&["db-migrate", "--format", "json"])
+        .succeeds();
+    assert_eq!(backups(&run).len(), 2, "{}", run.stderr);
+}
+
+#[test]
+fn what_held_nothing_before_the_run_filled_it_is_backed_up() {
+    let project = project(&[
+        ("1.up", "UPDATE users SET nick = 'n' || id;"),
+        ("2.up", "ALTER TABLE users DROP COLUMN nick;"),
+        (
+            "3.up",
+            "INSERT INTO notes SELECT i FROM generate_series(1, 5) AS i;",
+        ),
+        ("4.up", "DROP TABLE notes;"),
+    ]);
+    project.sql("ALTER TABLE users ADD COLUMN nick text; CREATE TABLE notes (id int)");
+    let run = project
+        .xtask(&["db-migrate", "--format", "json"])
+        .succeeds();
+    assert_eq!(
+        backups(&run),
+        [
+            ("public.users".to_owned(), 100),
+            ("public.notes".to_owned(), 5)
+        ]
+    );
+}
+
+#[test]
+fn a_person_may_agree_to_lose_what_the_guard_has_found() {
+    let files = [("1.up", "DO $$ BEGIN DELETE FROM users; END $$;")];
+    for (answer, status, left) in [("n", 1, "100"), ("y", 0, "0")] {
+        let project = project(&files);
+        let command = project.command(&["db-migrate", "--no-backup"]);
+        let Some(mut terminal) = crate::terminal::Terminal::run(&command) else {
+            println!("skipped: there is no `script` of util-linux");
+            return;
+        };
+        terminal.read_until("destroys 100 rows of `public.users`, deleted");
+        terminal.read_until("lose that for good? [y/N] ");
+        terminal.press(&format!("{answer}\n"));
+        let (code, said) = terminal.end();
+        assert_eq!(code, status, "{said}");
+        assert_eq!(project.value("SELECT count(*) FROM users"), left, "{said}");
+    }
 }
 
 #[test]

@@ -151,7 +151,10 @@ fn nobodys_operators_and_functions_run_as_us() {
     let path = format!("{}?options=-csearch_path%3Dapp%2Cpublic", project.url);
     project.sql("CREATE SCHEMA app");
     run(&["db-migrate", "--database-url", &path]).succeeds();
-    assert_eq!(project.value("SELECT to_regclass('app.other')"), "app.other");
+    assert_eq!(
+        project.value("SELECT to_regclass('app.other')"),
+        "app.other"
+    );
 }
 
 /// Every setting of libpq that could get in the way of what safety depends on, where the environment or
