@@ -5,7 +5,7 @@ use postgres::types::Type;
 use serde::Serialize;
 
 use super::history::quote_identifier;
-use super::{Database, USERS_PATH};
+use super::{Database, USERS_PATH, set_search_path};
 use crate::error::Result;
 use crate::migration::effects::ObjectName;
 
@@ -305,10 +305,10 @@ pub(crate) fn index_definition(
     let mut transaction = db.client.transaction()?;
     // The definition is the migration's, and means what it does there.
     transaction.batch_execute(&format!(
-        "SET LOCAL search_path = {};
+        "{};
          CREATE TEMPORARY TABLE xtask_like (LIKE {});
          CREATE {unique}INDEX xtask_index ON pg_temp.xtask_like {definition}",
-        db.search_path,
+        set_search_path(&db.search_path),
         table.qualified()
     ))?;
     let row = transaction.query_typed_one(

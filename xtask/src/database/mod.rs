@@ -283,6 +283,13 @@ impl Database {
 pub(crate) const USERS_PATH: &str = "WITH path (was_set) AS MATERIALIZED (
     SELECT pg_catalog.set_config('search_path', $1::text, true) IS NOT NULL)";
 
+/// A statement that has names looked up by this `search_path` until the transaction ends. A setting's value
+/// need not be what SET would take: it may be empty, or begin with an unquoted `$user`.
+pub(crate) fn set_search_path(path: &str) -> String {
+    let path = history::quote_literal(path);
+    format!("SELECT pg_catalog.set_config('search_path', {path}, true)")
+}
+
 /// Makes a session that has just been opened ours; returns the user's `search_path`, and its first schema
 /// that exists. `options` are those that it was opened with. Nothing here is looked up by the user's path: functions are named with their schema, and
 /// have these very arguments.

@@ -169,11 +169,11 @@ impl<'a> Runner<'a> {
     }
 
     /// Ends the psql session in order; returns what was kept.
-    pub(crate) fn finish(self) -> Guard {
+    pub(crate) fn finish(self) -> (&'a mut Database, Guard) {
         if let Some(session) = self.session {
             session.close();
         }
-        self.guard
+        (self.db, self.guard)
     }
 
     /// Backs up a table on the native connection.

@@ -522,6 +522,15 @@ fn dump(
                 if interrupt::requested() {
                     let _ = canceller.cancel();
                 }
+                // The lock and the snapshot are kept until both have been read.
+                let mut read = Instant::now();
+                while !restored.is_finished() {
+                    std::thread::sleep(LOOK_EVERY);
+                    if read.elapsed() >= KEEP_ALIVE_EVERY {
+                        read = Instant::now();
+                        let _ = client.batch_execute("");
+                    }
+                }
                 let restored = restored
                     .join()
                     .unwrap_or_else(|_| Err(anyhow::anyhow!("the thread that reads it panicked")))

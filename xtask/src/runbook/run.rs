@@ -24,7 +24,6 @@ use crate::migration::history::Applied;
 use crate::migration::plan::{self, Down};
 use crate::migration::script::Script;
 use crate::migration::source::{Folder, Migration};
-use crate::tools::psql::Session;
 use crate::ui;
 
 const MIGRATE: &str = "cargo xtask db-migrate";
@@ -146,7 +145,8 @@ pub(crate) fn migrate(
             options,
         ));
     };
-    let outcome = run_steps(ctx, db, Direction::Up, steps, psql, guard, options, started)?;
+    let runner = Runner::new(ctx, db, options.locks, guard).with_psql(psql);
+    let outcome = run_steps(ctx, runner, Direction::Up, steps, options, started)?;
     report::finish(ctx, &pending, db, &outcome, options.reports)?;
     Ok(outcome)
 }
@@ -238,16 +238,8 @@ pub(crate) fn rollback(
             .into());
     }
     let psql = start_psql(ctx, db).map_err(unchanged)?;
-    let outcome = run_steps(
-        ctx,
-        db,
-        Direction::Down,
-        steps,
-        psql,
-        guard,
-        options,
-        started,
-    )?;
+    let runner = Runner::new(ctx, db, options.locks, guard).with_psql(psql);
+    let outcome = run_steps(ctx, runner, Direction::Down, steps, options, started)?;
     report::finish_rollback(ctx, db, &outcome, options.reports)?;
     Ok(outcome)
 }
@@ -255,15 +247,13 @@ pub(crate) fn rollback(
 /// Backs up, runs each migration, verifies. The first error ends it, with where things stand.
 fn run_steps(
     ctx: &Context,
-    db: &mut Database,
+    mut runner: Runner<'_>,
     direction: Direction,
     steps: Vec<Step<'_>>,
-    psql: Session,
-    guard: Guard,
     options: &Options<'_>,
     started: Instant,
 ) -> Result<Outcome> {
-    let mut outcome = Outcome::of(db, direction, started, options);
+    let mut outcome = Outcome::of(runner.db, direction, started, options);
     let (verb_done, verb_now) = match direction {
         Direction::Up => ("Applied", "applied"),
         Direction::Down => ("Undid", "undone"),
@@ -277,7 +267,6 @@ fn run_steps(
         .collect();
     // psql connects before anything is written: where a proxy makes a session lock worthless, that
     // is found out now.
-    let mut runner = Runner::new(ctx, db, options.locks, guard).with_psql(psql);
     runner.open().map_err(unchanged)?;
     // The backups come first, on the native connection; then psql takes over.
     let (before, rest): (Vec<_>, Vec<_>) = steps
@@ -328,7 +317,8 @@ fn run_steps(
         ctx.ui.command(&step.command);
         outcome.add(migration, effort, verb_done);
     }
-    outcome.backups = runner.finish().backups;
+    let (db, guard) = runner.finish();
+    outcome.backups = guard.backups;
 
     for step in &rest {
         let Action::Verify(migrations) = &step.action else {

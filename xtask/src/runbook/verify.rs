@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use postgres::types::{FromSql, Type};
 use serde::Serialize;
 
-use crate::database::Database;
+use crate::database::{Database, set_search_path};
 use crate::error::{Failure, Result};
 use crate::migration::script::Script;
 use crate::migration::source::Migration;
@@ -32,7 +32,7 @@ pub(crate) fn run<'a>(
 ) -> Result<Vec<Checked>> {
     let mut transaction = db.client.build_transaction().read_only(true).start()?;
     // Checks are the user's, and name things as migrations do.
-    transaction.batch_execute(&format!("SET LOCAL search_path = {}", db.search_path))?;
+    transaction.batch_execute(&set_search_path(&db.search_path))?;
     let mut checked = Vec::new();
     for migration in migrations {
         let Some(script) = &migration.verify else {

@@ -157,6 +157,46 @@ fn nobodys_operators_and_functions_run_as_us() {
     );
 }
 
+#[test]
+fn any_search_path_that_a_setting_may_hold_is_one_to_look_names_up_by() {
+    for (path, located) in [
+        ("app", "app"),
+        ("$user,app", "app"),
+        ("\"user\",app", "app"),
+        ("", ""),
+    ] {
+        let project = Project::empty();
+        project.sql("CREATE SCHEMA app");
+        project.write(
+            "migrations/1_x.up.sql",
+            "CREATE TABLE t (a int);\nCREATE INDEX IF NOT EXISTS i ON t (a);",
+        );
+        project.write(
+            "migrations/verify/1_x.sql",
+            "SELECT 'there' AS check, to_regclass('t') IS NOT NULL AS ok;",
+        );
+        let options: String = format!("-csearch_path={path}")
+            .bytes()
+            .map(|byte| format!("%{byte:02X}"))
+            .collect();
+        let url = format!("{}?options={options}", project.url);
+        let xtask =
+            |arguments: &[&str]| Run::of(project.command(arguments).env("DATABASE_URL", &url));
+        if located.is_empty() {
+            xtask(&["db-migrate"])
+                .exits(1)
+                .says("no schema of the search path exists");
+            xtask(&["db-status"]).succeeds();
+            continue;
+        }
+        xtask(&["db-migrate"]).succeeds();
+        xtask(&["db-verify"]).succeeds();
+        xtask(&["db-status", "--check"]).succeeds();
+        let there = project.value("SELECT to_regclass('app.t') IS NOT NULL AND to_regclass('app._sqlx_migrations') IS NOT NULL");
+        assert_eq!(there, "true", "{path}");
+    }
+}
+
 /// Every setting of libpq that could get in the way of what safety depends on, where the environment or
 /// an address may have it.
 const HOSTILE: &[(&str, &str)] = &[

@@ -6,9 +6,9 @@ use postgres::{Client, GenericClient, IsolationLevel};
 
 use super::types::{Conversion, is_widening};
 use super::{CHANGES, Merged, STAGING, Session};
-use crate::database::OWN_SEARCH_PATH;
 use crate::database::catalog::{self, Column, Relation};
 use crate::database::history::quote_identifier;
+use crate::database::{OWN_SEARCH_PATH, set_search_path};
 use crate::error::{Failure, Result};
 use crate::flags::Restore;
 use crate::runbook::backup::Manifest;
@@ -260,7 +260,7 @@ impl Plan {
             search_path,
             ..
         } = session;
-        client.batch_execute(&format!("SET LOCAL search_path = {search_path}"))?;
+        client.batch_execute(&set_search_path(search_path))?;
         // Prepared, so that it is one statement.
         client
             .execute(
@@ -268,7 +268,7 @@ impl Plan {
                 &[],
             )
             .context("cannot convert the backup's values as --convert says")?;
-        client.batch_execute(&format!("SET LOCAL search_path = {OWN_SEARCH_PATH}"))?;
+        client.batch_execute(&set_search_path(OWN_SEARCH_PATH))?;
         Ok(())
     }
 
