@@ -407,7 +407,8 @@ impl Verdict {
                 before.name
             ));
         }
-        if rewritten || !counted || now.inserted > 0 || now.updated > 0 || now.deleted > 0 {
+        // What is left where rows were deleted is in the backup as it was.
+        if rewritten || !counted || now.inserted > 0 || now.updated > 0 {
             self.written.push(now.oid);
         }
     }
