@@ -413,7 +413,7 @@ impl<'a> Runner<'a> {
             for updated in &verdict.updated {
                 self.ui.info("Updated", updated);
             }
-            self.guard.committed(verdict);
+            self.guard.committed(self.db, verdict)?;
         }
         Ok(Try::Committed)
     }
@@ -549,7 +549,7 @@ impl<'a> Runner<'a> {
         let mut before = self.fresh();
         let mut begin = format!("BEGIN \\; {lock_timeout}");
         // Its lock on the history is waited for no longer than any other, and before we have one.
-        if is_prepared(script, direction) && !std::mem::replace(&mut self.prepared, true) {
+        if self.is_prepared(script, direction) && !std::mem::replace(&mut self.prepared, true) {
             let table = history::table(self.db);
             let prepare = history::prepare_sql(&table, self.installed_on);
             begin.push_str(&format!(" \\; {prepare}"));
@@ -669,7 +669,7 @@ impl<'a> Runner<'a> {
         self.feed(&chunk, &mut |_, _, _| {})?
             .map_err(|error| self.explain(script, direction, &error))?;
         if !script.destroys_nothing() {
-            self.guard.ran_unasked();
+            self.guard.ran_unasked(self.db)?;
         }
         Ok(waiter.effort())
     }
@@ -805,7 +805,7 @@ impl<'a> Runner<'a> {
 
     /// The history row and the end of the transaction that the migration ran in.
     fn commit(&self, migration: &Migration, script: &Script, direction: Direction) -> String {
-        let row = match is_prepared(script, direction) {
+        let row = match self.is_prepared(script, direction) {
             true => history::execute_sql(migration),
             false => self.row(migration, direction, history::SINCE_BEGIN),
         };
@@ -828,15 +828,28 @@ impl<'a> Runner<'a> {
         format!("SET lock_timeout = {};\n", self.db.lock_wait.as_millis())
     }
 
-    /// The statement that writes the history row, or on the way down removes it.
+    /// The statement that writes the history row, or on the way down removes it: exactly one.
     fn row(&self, migration: &Migration, direction: Direction, execution_time: &str) -> String {
         let table = history::table(self.db);
         match direction {
             Direction::Up => {
-                history::insert_sql(&table, migration, self.installed_on, execution_time)
+                let insert =
+                    history::insert_sql(&table, migration, self.installed_on, execution_time);
+                match self.guard.must_count(&migration.up) {
+                    true => history::exactly_one(&insert),
+                    false => insert,
+                }
             }
-            Direction::Down => history::delete_sql(&table, migration.version),
+            Direction::Down => {
+                history::exactly_one(&history::delete_sql(&table, migration.version))
+            }
         }
+    }
+
+    /// Whether the session's prepared statement records it: a script that may change its session may
+    /// have removed that statement.
+    fn is_prepared(&self, script: &Script, direction: Direction) -> bool {
+        direction == Direction::Up && !script.may_change_session() && !self.guard.must_count(script)
     }
 
     /// Drops what a build has left, saying whom that waits for. After an interrupt it may take
@@ -1042,12 +1055,6 @@ fn checks(migration: &Migration, direction: Direction) -> Option<Checks<'_>> {
         Direction::Up => migration.verify.as_ref().map(Checks::of),
         Direction::Down => None,
     }
-}
-
-/// Whether the session's prepared statement records it: a script that may change its session may
-/// have removed that statement.
-fn is_prepared(script: &Script, direction: Direction) -> bool {
-    direction == Direction::Up && !script.may_change_session()
 }
 
 /// Says that a backup was taken in the midst of a run.

@@ -17,7 +17,7 @@ use super::backup::{self, Taken};
 use crate::Context;
 use crate::database::Database;
 use crate::database::catalog::{self, Relation};
-use crate::database::history::quote_identifier;
+use crate::database::history::{self, quote_identifier};
 use crate::error::{Failure, Result};
 use crate::flags::BackupFlags;
 use crate::migration::script::Script;
@@ -138,7 +138,9 @@ pub(super) struct Verdict {
     pub(super) destroyed: Vec<Destroyed>,
     /// What an up file has updated, for people: it is meant to, and is told.
     pub(super) updated: Vec<String>,
-    /// Tables whose rows are no longer those that an earlier backup holds.
+    /// Every table that it has locked to change it.
+    changed: Vec<u32>,
+    /// Those whose rows are no longer the ones that an earlier backup holds.
     written: Vec<u32>,
 }
 
@@ -155,6 +157,9 @@ pub(crate) struct Guard {
     pub(crate) backups: Vec<Taken>,
     /// Whether event triggers may do anything at any DDL, so that no statement is harmless.
     event_triggers: bool,
+    /// The history's oid, and whether triggers, rules or policies may change what is written there.
+    history: Option<u32>,
+    history_is_changed: bool,
 }
 
 impl Guard {
@@ -166,20 +171,34 @@ impl Guard {
             given_up: BTreeSet::new(),
             backups: Vec::new(),
             event_triggers: false,
+            history: None,
+            history_is_changed: true,
         }
     }
 
-    /// Learns of event triggers, whose code runs beside harmless statements.
+    /// Learns of code that runs beside harmless statements: event triggers, and what is on the history.
     ///
     /// # Errors
     /// If the server cannot be asked.
     pub(crate) fn look(&mut self, db: &mut Database) -> Result {
+        let table = history::table(db);
         let row = db.client.query_typed_one(
-            "SELECT EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D')",
-            &[],
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'),
+                    (SELECT oid FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1::text)),
+                    (SELECT relhastriggers OR relhasrules OR relrowsecurity FROM pg_catalog.pg_class
+                     WHERE oid = pg_catalog.to_regclass($1::text))",
+            &[(&table, Type::TEXT)],
         )?;
         self.event_triggers = row.get(0);
+        self.history = row.get(1);
+        self.history_is_changed = row.get::<_, Option<bool>>(2).unwrap_or(true);
         Ok(())
+    }
+
+    /// Whether it has to be counted what a script's row in the history comes to: not where nothing can
+    /// be in its way.
+    pub(super) fn must_count(&self, script: &Script) -> bool {
+        self.history_is_changed || self.must_ask(script)
     }
 
     /// Whether a script's transaction has to be asked: not where every statement is known to destroy
@@ -234,6 +253,7 @@ impl Guard {
             destroyed: Vec::new(),
             updated: Vec::new(),
             written: Vec::new(),
+            changed: oids,
         };
         for now in &changes.tables {
             if let Some(before) = before.get(&now.oid) {
@@ -341,16 +361,28 @@ impl Guard {
         Ok(nothing)
     }
 
-    /// The transaction was committed: what it has written is no longer what a backup holds.
-    pub(super) fn committed(&mut self, verdict: &Verdict) {
+    /// The transaction was committed: what it has written is no longer what a backup holds, and it may
+    /// have put something on the history.
+    ///
+    /// # Errors
+    /// If the server cannot be asked.
+    pub(super) fn committed(&mut self, db: &mut Database, verdict: &Verdict) -> Result {
         for table in &verdict.written {
             self.forget(|of| of == *table);
         }
+        match verdict.changed.iter().any(|of| Some(*of) == self.history) {
+            true => self.look(db),
+            false => Ok(()),
+        }
     }
 
-    /// A script ran outside a transaction, where nobody can be asked what it has written.
-    pub(super) fn ran_unasked(&mut self) {
+    /// A script ran outside a transaction, where nobody can be asked what it has done.
+    ///
+    /// # Errors
+    /// If the server cannot be asked.
+    pub(super) fn ran_unasked(&mut self, db: &mut Database) -> Result {
         self.forget(|_| true);
+        self.look(db)
     }
 
     fn forget(&mut self, of: impl Fn(u32) -> bool) {

@@ -281,11 +281,10 @@ fn run_steps(
         announce(&ctx.ui, taken);
         outcome.summary.push(backed_up(taken));
     }
-    runner.guard.look(runner.db).map_err(unchanged)?;
-
     if direction == Direction::Up {
         runner.ensure_history()?;
     }
+    runner.guard.look(runner.db).map_err(unchanged)?;
     for step in &rest {
         let Action::Change(migration) = step.action else {
             continue;

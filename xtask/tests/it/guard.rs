@@ -618,3 +618,27 @@ fn the_history_is_written_exactly_once_or_nothing_is_committed() {
     );
     assert_eq!(columns, "id email a");
 }
+
+#[test]
+fn a_trigger_that_a_migration_of_the_run_puts_on_the_history_swallows_no_row_of_it() {
+    let trigger =
+        "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER swallow BEFORE INSERT ON _sqlx_migrations
+        FOR EACH ROW WHEN (NEW.version > 1) EXECUTE FUNCTION swallow();";
+    for no_transaction in [false, true] {
+        let first = match no_transaction {
+            true => format!("-- no-transaction\n-- xtask: lossless\n{trigger}"),
+            false => trigger.to_owned(),
+        };
+        let project = project(&[
+            ("1.up", &first),
+            ("2.up", "ALTER TABLE users ADD COLUMN a int;"),
+        ]);
+        project
+            .xtask(&["db-migrate"])
+            .exits(1)
+            .says("cannot write `migrations/2_x.up.sql` into the history table");
+        let column = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'users'::regclass AND attname = 'a'";
+        assert_eq!(project.value(column), "0");
+    }
+}
