@@ -423,8 +423,14 @@ impl Check<'_> {
 
     /// Without `standard_conforming_strings` a backslash quotes, and the file means something else.
     fn quoting_changed(&mut self, statement: &Statement, words: &[&str]) {
-        let sets = words.first() == Some(&"set") && words.contains(&"standard_conforming_strings");
-        if sets && !words.contains(&"on") {
+        // Anywhere, also in a string: what is quoted by then, psql and we would read differently.
+        let text = statement.text(self.text).to_ascii_lowercase();
+        let kept_on = matches!(
+            *words,
+            ["set", "standard_conforming_strings", "on"]
+                | ["set", "standard_conforming_strings", "to", "on"]
+        );
+        if text.contains("standard_conforming_strings") && !kept_on {
             self.problem(
                 statement.range.start,
                 "changes how quotes are read in the rest of the run",

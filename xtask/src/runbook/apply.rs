@@ -101,6 +101,8 @@ pub(crate) struct Runner<'a> {
     counted: bool,
     /// Who waited too long for the last statement, which was cancelled for it.
     stalled: Option<Stalled>,
+    /// Whether a statement runs that works concurrently.
+    concurrent: bool,
     /// After an interrupt: what runs now mends, and is not to be cancelled.
     cleaning: bool,
 }
@@ -145,6 +147,7 @@ impl<'a> Runner<'a> {
             options_lost: false,
             counted: false,
             stalled: None,
+            concurrent: false,
             cleaning: false,
         }
     }
@@ -317,6 +320,7 @@ impl<'a> Runner<'a> {
                 }
                 Try::Kept => kept += 1,
                 Try::Locked(error) => {
+                    self.guard.waited();
                     waiter.watch(self.db, self.ui, &seen, || excerpt::of(script, &error))?;
                 }
             }
@@ -368,6 +372,12 @@ impl<'a> Runner<'a> {
         if commits_by_itself {
             return Ok(Try::Committed);
         }
+        if self.stalled.is_some() {
+            // The file has caught the cancel. Without its session its transaction is rolled back.
+            self.session = None;
+            let error = SessionError::default();
+            return Err(self.failed(migration, script, direction, &error).into());
+        }
 
         // Whatever ends this here drops the session, and that rolls the transaction back.
         let Some(session) = self.session.take() else {
@@ -389,7 +399,13 @@ impl<'a> Runner<'a> {
             }
         }
         let verdict = match &answer.changes {
-            Some(changes) => Some(self.guard.judge(self.db, changes, direction)?),
+            Some(changes) => {
+                // Our own psql may hold what this reads: nobody waits for that for long.
+                self.db.client.batch_execute(&self.short_wait())?;
+                let verdict = self.guard.judge(self.db, changes, script, direction);
+                self.db.wait_for_locks(self.locks.lock_deadline)?;
+                Some(verdict?)
+            }
             None => None,
         };
         interrupt::check()?;
@@ -467,7 +483,9 @@ impl<'a> Runner<'a> {
             self.guard.give_up(&unkept);
             return Ok(false);
         }
-        self.ui.more("it was rolled back, to back that up first");
+        self.ui.more(
+            "it was rolled back, to see whether that holds anything, and to back that up first",
+        );
         let taken = self
             .guard
             .keep(self.ctx, self.db, &unkept)
@@ -478,6 +496,9 @@ impl<'a> Runner<'a> {
             })?;
         for backup in &taken {
             announce(self.ui, backup);
+        }
+        if taken.is_empty() {
+            self.ui.more("it holds nothing: no backup is needed");
         }
         Ok(false)
     }
@@ -631,6 +652,7 @@ impl<'a> Runner<'a> {
                 .context("cannot clean the session")?;
         }
         self.used = script.may_change_session();
+        self.counted |= !script.destroys_nothing();
         indexes::before(self, script).map_err(|error| {
             failures::from_error(&error).state(format!(
                 "`{}` has not begun: it has changed nothing",
@@ -718,10 +740,13 @@ impl<'a> Runner<'a> {
             let lock = lock_id(&self.db.server.name);
             let mut watch = concurrent.then(|| BuildWatch::new(ui, lock, patience));
             let mut seen = Waiting::default();
+            self.concurrent = concurrent;
             let outcome = self.feed(&chunk, &mut |client, pid, elapsed| match &mut watch {
                 Some(watch) => watch.look(client, pid, elapsed),
                 None => seen.update(client, pid),
-            })?;
+            });
+            self.concurrent = false;
+            let outcome = outcome?;
             let gave_up = watch.and_then(|watch| watch.gave_up);
             let mut reply = outcome.map_err(|error| {
                 let failure = self.explain(script, direction, &error);
@@ -823,6 +848,11 @@ impl<'a> Runner<'a> {
         format!("SET LOCAL lock_timeout = {milliseconds}")
     }
 
+    /// For the native session while psql's transaction is open.
+    fn short_wait(&self) -> String {
+        format!("SET lock_timeout = {}", self.locks.lock_timeout.as_millis())
+    }
+
     /// Where no strong lock is held: a wait that still ends.
     fn patient(&self) -> String {
         format!("SET lock_timeout = {};\n", self.db.lock_wait.as_millis())
@@ -869,10 +899,13 @@ impl<'a> Runner<'a> {
             ..Chunk::default()
         };
         let mut watch = BuildWatch::new(self.ui, lock_id(&self.db.server.name), None);
+        self.concurrent = true;
         let outcome = self.feed(&chunk, &mut |client, pid, elapsed| {
             watch.look(client, pid, elapsed);
-        })?;
+        });
+        self.concurrent = false;
         drop(watch);
+        let outcome = outcome?;
         outcome
             .map_err(|error| failures::explain(server_failure(&error.message)))
             .with_context(|| format!("cannot drop the INVALID index `{index}`"))
@@ -971,11 +1004,17 @@ impl<'a> Runner<'a> {
             return Err(Box::default());
         };
         let pid = session.backend_pid();
-        let client = &mut self.db.client;
         let cleaning = self.cleaning;
         let mut cancelled: Option<Duration> = None;
-        let mut stall = StallWatch::new(self.locks);
+        let mut stall = StallWatch::new(self.locks, !self.concurrent);
+        let short_wait = self.short_wait();
+        let mut looks = false;
+        let client = &mut self.db.client;
         let outcome = session.receive(&mut |elapsed| {
+            // psql may hold what a look reads.
+            if !std::mem::replace(&mut looks, true) {
+                let _ = client.batch_execute(&short_wait);
+            }
             // Again and again: the first may have met the moment between two statements.
             let due = cancelled.is_none_or(|last| elapsed >= last + CANCEL_EVERY);
             if interrupt::requested() && due && !cleaning {
@@ -987,7 +1026,11 @@ impl<'a> Runner<'a> {
             }
             look(client, pid, elapsed);
         });
-        self.stalled = stall.stalled();
+        self.stalled = stall.stalled(&mut self.db.client);
+        if looks {
+            // Where this fails, so does what comes next.
+            let _ = self.db.wait_for_locks(self.locks.lock_deadline);
+        }
         match outcome {
             Ok(_) => self.session = Some(session),
             // psql ends at the first error: what was fed behind it never runs.
@@ -1023,7 +1066,7 @@ impl<'a> Runner<'a> {
             failure.excerpt = excerpt::of(script, error);
             return failure;
         }
-        let of_history = error.after_line.is_some() || error.body_line.is_none();
+        let of_history = error.statement.is_none() && error.body_line.is_none();
         if of_history && error.message.sqlstate.as_deref() == Some(history::NOT_ONE_ROW) {
             let table = history::table(self.db);
             return Failure::failed(format!(

@@ -29,11 +29,13 @@ use crate::ui;
 /// (PostgreSQL manual, "Viewing Statistics"): those are in the variable `counted`, see [`BASELINE`].
 /// They count what a foreign key's cascade deletes, and what a rolled-back savepoint did, which errs
 /// on the safe side. Deferred constraints may change rows too, and have their say first. 2995 is
-/// `pg_largeobject_metadata`; tables of users have oids from 16384 on.
+/// `pg_largeobject_metadata`, 2613 `pg_largeobject`; tables of users have oids from 16384 on.
 pub(super) const QUESTION: &str = "SET CONSTRAINTS ALL IMMEDIATE \\; SET LOCAL search_path = pg_catalog, pg_temp;
 SELECT jsonb_build_object(
     'counted', current_setting('track_counts')::bool,
-    'large_objects', pg_stat_get_xact_tuples_deleted(2995),
+    'large_objects', pg_stat_get_xact_tuples_deleted(2995) + pg_stat_get_xact_tuples_updated(2613)
+        - coalesce((:'counted'::jsonb -> '2995' ->> 2)::int8, 0)
+        - coalesce((:'counted'::jsonb -> '2613' ->> 1)::int8, 0),
     'tables', coalesce(jsonb_agg(jsonb_build_object(
         'oid', l.oid::int8, 'filenode', c.relfilenode::int8,
         'inserted', pg_stat_get_xact_tuples_inserted(l.oid) - coalesce((earlier.counts ->> 0)::int8, 0),
@@ -50,7 +52,7 @@ LEFT JOIN LATERAL (SELECT :'counted'::jsonb -> l.oid::text AS counts) AS earlier
 ";
 
 /// What the counters hold before the transaction has done anything.
-pub(super) const BASELINE: &str = "SELECT coalesce(pg_catalog.jsonb_object_agg(relid::pg_catalog.int8, pg_catalog.jsonb_build_array(n_tup_ins, n_tup_upd, n_tup_del)), '{}') AS counted FROM pg_catalog.pg_stat_xact_user_tables WHERE n_tup_ins OPERATOR(pg_catalog.>) 0 OR n_tup_upd OPERATOR(pg_catalog.>) 0 OR n_tup_del OPERATOR(pg_catalog.>) 0 \\gset\n";
+pub(super) const BASELINE: &str = "SELECT coalesce(pg_catalog.jsonb_object_agg(relid::pg_catalog.int8, pg_catalog.jsonb_build_array(n_tup_ins, n_tup_upd, n_tup_del)), '{}') AS counted FROM pg_catalog.pg_stat_xact_all_tables WHERE n_tup_ins OPERATOR(pg_catalog.>) 0 OR n_tup_upd OPERATOR(pg_catalog.>) 0 OR n_tup_del OPERATOR(pg_catalog.>) 0 \\gset\n";
 
 /// [`BASELINE`] of a session that has counted nothing yet.
 pub(super) const NO_BASELINE: &str = "\\set counted '{}'\n";
@@ -60,7 +62,7 @@ pub(super) const NO_BASELINE: &str = "\\set counted '{}'\n";
 pub(super) struct Changes {
     /// Whether rows were counted at all: `track_counts` takes a superuser to turn on.
     counted: bool,
-    large_objects: u64,
+    large_objects: i64,
     tables: Vec<ChangedTable>,
 }
 
@@ -77,9 +79,10 @@ struct ChangedTable {
     columns: BTreeSet<i16>,
 }
 
-/// A table as it was before the transaction.
+/// A table, or a composite type, as it was before the transaction.
 struct TableBefore {
     name: String,
+    is_type: bool,
     filenode: u32,
     columns: Vec<ColumnBefore>,
 }
@@ -87,6 +90,13 @@ struct TableBefore {
 struct ColumnBefore {
     number: i16,
     name: String,
+}
+
+impl TableBefore {
+    fn loses_columns(&self, now: &ChangedTable) -> bool {
+        let mut columns = self.columns.iter();
+        columns.any(|column| !now.columns.contains(&column.number))
+    }
 }
 
 /// Something that was there before the transaction and is not now.
@@ -126,9 +136,15 @@ impl fmt::Display for Destroyed {
             What::Updated(number) => write!(f, "{} of `{name}`, updated", rows(number)),
             What::Uncounted => write!(
                 f,
-                "rows of `{name}`: how many were changed is not known, as track_counts is off"
+                "rows of `{name}`: how many were changed is not known, as track_counts is off or was"
             ),
-            What::LargeObjects(number) => f.write_str(&ui::plural(*number, "large object")),
+            What::LargeObjects(number) => {
+                write!(
+                    f,
+                    "{}, or parts of them",
+                    ui::plural(*number, "large object")
+                )
+            }
         }
     }
 }
@@ -138,8 +154,6 @@ pub(super) struct Verdict {
     pub(super) destroyed: Vec<Destroyed>,
     /// What an up file has updated, for people: it is meant to, and is told.
     pub(super) updated: Vec<String>,
-    /// Every table that it has locked to change it.
-    changed: Vec<u32>,
     /// Those whose rows are no longer the ones that an earlier backup holds.
     written: Vec<u32>,
 }
@@ -151,14 +165,13 @@ pub(crate) struct Guard {
     kept: BTreeMap<u32, BTreeSet<i16>>,
     /// What was looked at and held nothing: a table's rows, or the values of a column.
     empty: BTreeSet<(u32, Option<i16>)>,
-    /// What a person has agreed to lose, with `--no-backup`.
-    given_up: BTreeSet<u32>,
+    /// What a person has agreed to lose by the migration at hand, in the words that were shown.
+    given_up: BTreeSet<String>,
     /// The backups that were taken, in their order.
     pub(crate) backups: Vec<Taken>,
     /// Whether event triggers may do anything at any DDL, so that no statement is harmless.
     event_triggers: bool,
-    /// The history's oid, and whether triggers, rules or policies may change what is written there.
-    history: Option<u32>,
+    /// Whether triggers, rules or policies may change what is written into the history.
     history_is_changed: bool,
 }
 
@@ -171,7 +184,6 @@ impl Guard {
             given_up: BTreeSet::new(),
             backups: Vec::new(),
             event_triggers: false,
-            history: None,
             history_is_changed: true,
         }
     }
@@ -184,14 +196,12 @@ impl Guard {
         let table = history::table(db);
         let row = db.client.query_typed_one(
             "SELECT EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'),
-                    (SELECT oid FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1::text)),
                     (SELECT relhastriggers OR relhasrules OR relrowsecurity FROM pg_catalog.pg_class
                      WHERE oid = pg_catalog.to_regclass($1::text))",
             &[(&table, Type::TEXT)],
         )?;
         self.event_triggers = row.get(0);
-        self.history = row.get(1);
-        self.history_is_changed = row.get::<_, Option<bool>>(2).unwrap_or(true);
+        self.history_is_changed = row.get::<_, Option<bool>>(1).unwrap_or(true);
         Ok(())
     }
 
@@ -212,9 +222,9 @@ impl Guard {
         self.kept.contains_key(&table.oid)
     }
 
-    /// Notes what was counted and found to hold nothing.
-    pub(crate) fn found_empty(&mut self, table: u32, column: Option<i16>) {
-        self.empty.insert((table, column));
+    /// Somebody was waited for, who may have filled what held nothing.
+    pub(super) fn waited(&mut self) {
+        self.empty.clear();
     }
 
     /// Backs up a table and proves the backup.
@@ -245,27 +255,38 @@ impl Guard {
         &self,
         db: &mut Database,
         changes: &Changes,
+        script: &Script,
         direction: Direction,
     ) -> Result<Verdict> {
+        // One that names the setting may have turned it off for a while.
+        let names_it = script.text.to_ascii_lowercase().contains("track_counts");
+        let counted = changes.counted && !names_it;
         let oids: Vec<u32> = changes.tables.iter().map(|table| table.oid).collect();
         let before = columns(db, &oids).context("cannot look up what a migration has changed")?;
         let mut verdict = Verdict {
             destroyed: Vec::new(),
             updated: Vec::new(),
             written: Vec::new(),
-            changed: oids,
         };
+        let mut lost_attributes = Vec::new();
         for now in &changes.tables {
-            if let Some(before) = before.get(&now.oid) {
-                verdict.compare(before, now, changes.counted, direction);
+            let Some(before) = before.get(&now.oid) else {
+                continue;
+            };
+            if before.loses_columns(now) {
+                lost_attributes.push(now.oid);
+            }
+            if !before.is_type {
+                verdict.compare(before, now, counted, direction);
             }
         }
+        verdict.destroyed.extend(attributes(db, &lost_attributes)?);
         if changes.large_objects > 0 {
             verdict.destroyed.push(Destroyed {
                 table: 0,
                 name: String::new(),
                 columns: BTreeSet::new(),
-                what: What::LargeObjects(changes.large_objects),
+                what: What::LargeObjects(changes.large_objects as u64),
             });
         }
         Ok(verdict)
@@ -286,7 +307,7 @@ impl Guard {
             what,
             ..
         } = destroyed;
-        if self.given_up.contains(table) {
+        if self.given_up.contains(&destroyed.to_string()) {
             return true;
         }
         let kept = self.kept.get(table);
@@ -298,6 +319,8 @@ impl Guard {
         };
         match what {
             What::LargeObjects(_) => false,
+            // A table without a column has rows all the same.
+            _ if columns.is_empty() => kept.is_some() || self.empty.contains(&(*table, None)),
             _ => columns
                 .iter()
                 .all(|column| kept.is_some_and(|kept| kept.contains(column)) || empty(column)),
@@ -306,8 +329,8 @@ impl Guard {
 
     /// A person has agreed to lose it.
     pub(super) fn give_up(&mut self, unkept: &[&Destroyed]) {
-        self.given_up
-            .extend(unkept.iter().map(|destroyed| destroyed.table));
+        let shown = unkept.iter().map(ToString::to_string);
+        self.given_up.extend(shown);
     }
 
     pub(super) fn no_backup(&self) -> bool {
@@ -356,7 +379,7 @@ impl Guard {
         };
         let nothing = !holds_any(db, &destroyed.name, column)?;
         if nothing {
-            self.found_empty(destroyed.table, number);
+            self.empty.insert((destroyed.table, number));
         }
         Ok(nothing)
     }
@@ -367,13 +390,12 @@ impl Guard {
     /// # Errors
     /// If the server cannot be asked.
     pub(super) fn committed(&mut self, db: &mut Database, verdict: &Verdict) -> Result {
+        self.given_up.clear();
         for table in &verdict.written {
             self.forget(|of| of == *table);
         }
-        match verdict.changed.iter().any(|of| Some(*of) == self.history) {
-            true => self.look(db),
-            false => Ok(()),
-        }
+        // What is on the history, or an event trigger, may be new.
+        self.look(db)
     }
 
     /// A script ran outside a transaction, where nobody can be asked what it has done.
@@ -495,12 +517,12 @@ pub(crate) fn in_order_of_references(db: &mut Database, names: &[String]) -> Res
 fn columns(db: &mut Database, oids: &[u32]) -> Result<BTreeMap<u32, TableBefore>> {
     let rows = db.client.query_typed(
         "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), c.relfilenode,
-                a.attnum, a.attname::text
+                a.attnum, a.attname::text, c.relkind = 'c'
          FROM pg_catalog.pg_class AS c
          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
          LEFT JOIN pg_catalog.pg_attribute AS a
               ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-         WHERE c.oid = ANY ($1) AND c.relkind = 'r' AND c.relpersistence <> 't'
+         WHERE c.oid = ANY ($1) AND c.relkind IN ('r', 'c') AND c.relpersistence <> 't'
          ORDER BY c.oid, a.attnum",
         &[(&oids, Type::OID_ARRAY)],
     )?;
@@ -508,6 +530,7 @@ fn columns(db: &mut Database, oids: &[u32]) -> Result<BTreeMap<u32, TableBefore>
     for row in rows {
         let table = tables.entry(row.get(0)).or_insert_with(|| TableBefore {
             name: row.get(1),
+            is_type: row.get(5),
             filenode: row.get(2),
             columns: Vec::new(),
         });
@@ -519,4 +542,43 @@ fn columns(db: &mut Database, oids: &[u32]) -> Result<BTreeMap<u32, TableBefore>
         }
     }
     Ok(tables)
+}
+
+/// The columns whose values are made of these composite types or of rows of these tables, near or far:
+/// when one of those loses an attribute, they lose a part of each value, though nobody touches their table.
+fn attributes(db: &mut Database, oids: &[u32]) -> Result<Vec<Destroyed>> {
+    if oids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = db.client.query_typed(
+        "WITH RECURSIVE parts (part, whole) AS (
+             SELECT typelem, oid FROM pg_catalog.pg_type WHERE typelem <> 0
+             UNION ALL
+             SELECT typbasetype, oid FROM pg_catalog.pg_type WHERE typbasetype <> 0
+             UNION ALL
+             SELECT rngsubtype, rngtypid FROM pg_catalog.pg_range
+             UNION ALL
+             SELECT a.atttypid, c.reltype FROM pg_catalog.pg_attribute AS a
+             JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
+             WHERE c.relkind IN ('r', 'c', 'p') AND a.attnum > 0 AND NOT a.attisdropped),
+         made_of (type) AS (
+             SELECT reltype FROM pg_catalog.pg_class WHERE oid = ANY ($1)
+             UNION
+             SELECT p.whole FROM made_of AS m JOIN parts AS p ON p.part = m.type)
+         SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), a.attnum, a.attname::text
+         FROM pg_catalog.pg_attribute AS a
+         JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
+         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE a.atttypid IN (SELECT type FROM made_of) AND a.attnum > 0 AND NOT a.attisdropped
+           AND c.relkind = 'r' AND c.relpersistence <> 't'
+         ORDER BY c.oid, a.attnum",
+        &[(&oids, Type::OID_ARRAY)],
+    )?;
+    let column = |row: &postgres::Row| Destroyed {
+        table: row.get(0),
+        name: row.get(1),
+        columns: BTreeSet::from([row.get(2)]),
+        what: What::Column(row.get(3)),
+    };
+    Ok(rows.iter().map(column).collect())
 }

@@ -41,8 +41,6 @@ pub(super) struct Forecast {
     pub(super) lines: Vec<String>,
     /// The tables that hold what is destroyed.
     pub(super) tables: Vec<Relation>,
-    /// Tables, or columns of them by their numbers, that hold nothing.
-    pub(super) empty: Vec<(u32, Option<i16>)>,
 }
 
 /// Counts what these scripts, in the order in which they run, destroy of what is there now.
@@ -148,7 +146,7 @@ impl Forecast {
                     "what {place} destroys cannot be previewed, and is not found out before it takes effect"
                 ),
                 false => format!(
-                    "what {place} destroys cannot be previewed; before it is committed the server is asked, and what is not in a backup yet is backed up first"
+                    "what {place} destroys cannot be previewed; the server is asked before it is committed"
                 ),
             },
         };
@@ -162,10 +160,14 @@ impl Forecast {
         if !matches!(table.kind, 'r' | 'p') {
             return Ok(format!("{} `{name}`", table.kind_name()));
         }
-        let (rows, _) = catalog::count_values(db, &name, None)?;
-        match rows {
-            0 => self.empty.push((table.oid, None)),
-            _ => self.holds(table),
+        let Some((rows, _)) = count(db, &name, None)? else {
+            self.holds(table);
+            return Ok(format!(
+                "{what} `{name}` with rows that this role may not count"
+            ));
+        };
+        if rows > 0 {
+            self.holds(table);
         }
         Ok(format!("{what} `{name}` with {}", ui::plural(rows, "row")))
     }
@@ -181,18 +183,22 @@ impl Forecast {
             return Ok(not_there(what, &format!("{table}.{column}")));
         };
         let name = found.qualified();
-        let Some(number) = catalog::column_number(db, found.oid, &column)? else {
+        if catalog::column_number(db, found.oid, &column)?.is_none() {
             return Ok(not_there(what, &format!("{name}.{column}")));
+        }
+        let Some((rows, values)) = count(db, &name, Some(&column))? else {
+            self.holds(found);
+            return Ok(format!(
+                "{what} `{name}.{column}`: values that this role may not count"
+            ));
         };
-        let (rows, values) = catalog::count_values(db, &name, Some(&column))?;
         let line = format!(
             "{what} `{name}.{column}`: {} of {} values",
             ui::count(values),
             ui::count(rows)
         );
-        match values {
-            0 => self.empty.push((found.oid, Some(number))),
-            _ => self.holds(found),
+        if values > 0 {
+            self.holds(found);
         }
         Ok(line)
     }
@@ -210,6 +216,20 @@ impl Forecast {
     fn holds(&mut self, table: Relation) {
         if self.tables.iter().all(|known| known.oid != table.oid) {
             self.tables.push(table);
+        }
+    }
+}
+
+/// Rows and values; none where a policy or a missing right keeps them from this role (42501).
+fn count(db: &mut Database, table: &str, column: Option<&str>) -> Result<Option<(u64, u64)>> {
+    match catalog::count_values(db, table, column) {
+        Ok(counts) => Ok(Some(counts)),
+        Err(error) => {
+            let failure = crate::runbook::failures::from_error(&error);
+            match failure.sqlstate.as_deref() {
+                Some("42501") => Ok(None),
+                _ => Err(error),
+            }
         }
     }
 }

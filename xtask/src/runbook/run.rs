@@ -131,9 +131,9 @@ pub(crate) fn migrate(
         ctx.ui.info("Notice", line);
     }
 
-    let mut guard = Guard::new(options.backup);
+    let guard = Guard::new(options.backup);
     let forecast = show_losses(ctx, db, &scripts, Direction::Up, options)?;
-    let backups = tables_to_back_up(ctx, db, options, &touched, forecast, &mut guard)?;
+    let backups = tables_to_back_up(ctx, db, options, &touched, forecast)?;
     let steps = steps::of_run(Direction::Up, backups, &pending, pending.clone())?;
     let Some(psql) = psql else {
         print_plan(ctx, db, &steps);
@@ -210,9 +210,9 @@ pub(crate) fn rollback(
             preflight::summary(&touched)
         ),
     );
-    let mut guard = Guard::new(options.backup);
+    let guard = Guard::new(options.backup);
     let forecast = show_losses(ctx, db, &scripts, Direction::Down, options)?;
-    let backups = tables_to_back_up(ctx, db, options, &touched, forecast, &mut guard)?;
+    let backups = tables_to_back_up(ctx, db, options, &touched, forecast)?;
     let remaining = remaining(folder, &applied, &undone);
     let steps = steps::of_run(Direction::Down, backups, &undone, remaining)?;
     if options.dry_run {
@@ -371,11 +371,7 @@ fn tables_to_back_up(
     options: &Options<'_>,
     touched: &Touched,
     forecast: Forecast,
-    guard: &mut Guard,
 ) -> Result<Vec<Relation>> {
-    for (table, column) in forecast.empty {
-        guard.found_empty(table, column);
-    }
     if options.backup.no_backup {
         return Ok(Vec::new());
     }

@@ -20,26 +20,35 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// two statements.
 const CANCEL_EVERY: Duration = Duration::from_millis(100);
 
+/// So many are enough.
+const CANCELS: u32 = 3;
+
 /// Watches over one session while it works. Times are since it began to.
 pub(crate) struct StallWatch {
     budget: Option<Duration>,
     /// What those who wait have spent behind us in a queue is bounded by this, and comes on top.
     lock_timeout: Duration,
+    /// Whether those count who wait behind somebody else's DDL that waits for us: not where we build an
+    /// index concurrently, which is no reason to throw it away.
+    chains: bool,
     looked: Option<Duration>,
     /// When the session was last seen to wait for a lock itself.
     queued: Option<Duration>,
     /// Who had waited too long, and when the session was last cancelled for it.
     stalled: Option<(Stalled, Duration)>,
+    cancels: u32,
 }
 
 impl StallWatch {
-    pub(crate) fn new(locks: Locks) -> StallWatch {
+    pub(crate) fn new(locks: Locks, chains: bool) -> StallWatch {
         StallWatch {
             budget: locks.stall_budget.0,
             lock_timeout: locks.lock_timeout,
+            chains,
             looked: None,
             queued: None,
             stalled: None,
+            cancels: 0,
         }
     }
 
@@ -50,7 +59,12 @@ impl StallWatch {
         if let Some((_, cancelled)) = &mut self.stalled {
             if elapsed >= *cancelled + CANCEL_EVERY {
                 *cancelled = elapsed;
-                let _ = activity::cancel(client, pid);
+                self.cancels += 1;
+                // A file may catch query_canceled and go on.
+                let _ = match self.cancels < CANCELS {
+                    true => activity::cancel(client, pid),
+                    false => activity::terminate(client, pid),
+                };
             }
             return;
         }
@@ -58,7 +72,7 @@ impl StallWatch {
             return;
         }
         self.looked = Some(elapsed);
-        let Ok((queues, stalled)) = activity::stalled(client, pid, budget) else {
+        let Ok((queues, stalled)) = activity::stalled(client, pid, budget, self.chains) else {
             return;
         };
         if queues {
@@ -78,8 +92,8 @@ impl StallWatch {
     }
 
     /// Who had waited too long, if the session was cancelled for it.
-    pub(crate) fn stalled(self) -> Option<Stalled> {
-        self.stalled.map(|(stalled, _)| stalled)
+    pub(crate) fn stalled(self, client: &mut Client) -> Option<Stalled> {
+        self.stalled.map(|(stalled, _)| stalled.named(client))
     }
 }
 

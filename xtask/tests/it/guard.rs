@@ -149,6 +149,22 @@ fn a_directive_that_names_no_table_is_an_error_in_both_directions() {
 
 /// Everything that a down file can do to the 100 rows of `users`, none of it with a directive.
 const DESTROYERS: &[(&str, &str, u64)] = &[
+    ("ALTER TYPE addr DROP ATTRIBUTE zip;", "", 7),
+    (
+        "DROP TYPE mood CASCADE; SELECT 2;",
+        "cannot be previewed",
+        7,
+    ),
+    (
+        "SELECT set_config('track_counts', 'off', true); DO $$ BEGIN DELETE FROM users; END $$;",
+        "cannot be previewed",
+        100,
+    ),
+    (
+        "DO $$ BEGIN DROP TABLE bare; END $$;",
+        "cannot be previewed",
+        1,
+    ),
     (
         "DROP TABLE users;",
         "table `public.users` with 100 rows",
@@ -226,6 +242,10 @@ fn whatever_a_down_file_destroys_is_backed_up_and_was_told_before() {
              INSERT INTO things VALUES (1, 1), (2, 1);
              CREATE TYPE mood AS ENUM ('good'); CREATE TABLE moods (id int PRIMARY KEY, mood mood);
              INSERT INTO moods VALUES (1, 'good'), (2, 'good');
+             CREATE TYPE addr AS (street text, zip text, mood mood);
+             CREATE TABLE homes (id int PRIMARY KEY, home addr[]);
+             INSERT INTO homes SELECT i, ARRAY[ROW('s', 'z', 'good')::addr] FROM generate_series(1, 7) AS i;
+             CREATE TABLE bare (); INSERT INTO bare DEFAULT VALUES;
              CREATE TABLE trap (id int);
              CREATE FUNCTION spring() RETURNS trigger LANGUAGE plpgsql
                 AS 'BEGIN DELETE FROM users; RETURN NEW; END';
@@ -641,4 +661,118 @@ fn a_trigger_that_a_migration_of_the_run_puts_on_the_history_swallows_no_row_of_
         let column = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'users'::regclass AND attname = 'a'";
         assert_eq!(project.value(column), "0");
     }
+}
+
+#[test]
+fn rows_that_a_policy_hides_are_not_taken_for_none() {
+    let project = project(&[("1.up", "DROP TABLE mine;")]);
+    let role = format!("{}_owner", project.database);
+    project.sql(&format!(
+        "CREATE ROLE {role} LOGIN PASSWORD 'owner'; GRANT CREATE ON SCHEMA public TO {role};
+         CREATE TABLE mine AS SELECT 1 AS id; ALTER TABLE mine OWNER TO {role};
+         ALTER TABLE mine ENABLE ROW LEVEL SECURITY; ALTER TABLE mine FORCE ROW LEVEL SECURITY"
+    ));
+    let url = crate::common::url_as(&role, "owner", &project.database);
+    project
+        .xtask(&["db-migrate", "--database-url", &url])
+        .exits(1)
+        .says("with rows that this role may not count");
+    assert_eq!(project.value("SELECT count(*) FROM mine"), "1");
+    project
+        .xtask(&["db-migrate", "--database-url", &url, "--no-backup", "--yes"])
+        .succeeds();
+    project.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}
+
+#[test]
+fn what_somebody_fills_while_the_run_waits_for_them_is_backed_up() {
+    let project = project(&[
+        ("1.up", "ALTER TABLE users ADD COLUMN nick text;"),
+        ("1.down", "ALTER TABLE users DROP COLUMN nick;"),
+    ]);
+    project.xtask(&["db-migrate"]).succeeds();
+    let (mut writer, _) = crate::common::blocker(&project, "BEGIN; UPDATE users SET nick = 'n'");
+    let mut run = project.start(BACK);
+    run.says("Waiting");
+    writer.batch_execute("COMMIT").expect("commits");
+    let run = run.ends().succeeds();
+    assert_eq!(backups(&run), [("public.users".to_owned(), 100)]);
+}
+
+#[test]
+fn to_agree_once_is_not_to_agree_to_everything() {
+    let project = project(&[
+        (
+            "1.up",
+            "DO $$ BEGIN DELETE FROM users WHERE id = 1; END $$;",
+        ),
+        ("2.up", "DO $$ BEGIN DROP TABLE users; END $$;"),
+    ]);
+    let command = project.command(&["db-migrate", "--no-backup"]);
+    let Some(mut terminal) = crate::terminal::Terminal::run(&command) else {
+        println!("skipped: there is no `script` of util-linux");
+        return;
+    };
+    terminal.read_until("[y/N] ");
+    terminal.press("y\n");
+    terminal.read_until("destroys table `public.users`");
+    terminal.read_until("[y/N] ");
+    terminal.press("n\n");
+    let (code, said) = terminal.end();
+    assert_eq!(code, 1, "{said}");
+    assert_eq!(project.value("SELECT count(*) FROM users"), "99");
+}
+
+#[test]
+fn a_file_that_changes_how_quotes_are_read_is_refused_however_it_says_so() {
+    for text in [
+        "SET \"standard_conforming_strings\" = off;\nSELECT '\\''; COMMIT; DELETE FROM users; BEGIN; SELECT $$'$$; -- $$;",
+        "SELECT set_config('standard_conforming_strings', 'off', true);",
+        "SET Standard_Conforming_Strings TO off;",
+    ] {
+        let project = project(&[("1.up", text)]);
+        project
+            .xtask(&["db-migrate"])
+            .exits(2)
+            .says("changes how quotes are read");
+        assert_eq!(project.value("SELECT count(*) FROM users"), "100");
+    }
+    project(&[("1.up", "SET standard_conforming_strings = on;")])
+        .xtask(&["db-migrate"])
+        .succeeds();
+}
+
+#[test]
+fn an_event_trigger_that_a_migration_of_the_run_makes_is_known_to_the_next() {
+    let project = project(&[
+        (
+            "1.up",
+            "CREATE FUNCTION evil() RETURNS event_trigger LANGUAGE plpgsql
+                AS 'BEGIN DELETE FROM public.users; END';
+             CREATE EVENT TRIGGER evil ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION evil();",
+        ),
+        ("2.up", "CREATE TABLE harmless (id int);"),
+    ]);
+    let run = project
+        .xtask(&["db-migrate", "--format", "json"])
+        .succeeds();
+    assert_eq!(backups(&run), [("public.users".to_owned(), 100)]);
+}
+
+#[test]
+fn what_an_earlier_file_did_is_not_laid_to_the_next() {
+    let project = project(&[
+        (
+            "1.up",
+            "-- no-transaction\n-- xtask: lossless\nSELECT lo_unlink(lo_from_bytea(0, 'x'));",
+        ),
+        ("2.up", "INSERT INTO users VALUES (101, 'new');"),
+        ("3.up", "-- no-transaction\nUPDATE users SET id = id / 0;"),
+    ]);
+    project.xtask(&["db-migrate", "--to", "2"]).succeeds();
+    let run = project
+        .xtask(&["db-migrate"])
+        .exits(1)
+        .says("(SQLSTATE 22012)");
+    assert!(!run.stderr.contains("history table"), "{}", run.stderr);
 }

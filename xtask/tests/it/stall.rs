@@ -316,3 +316,64 @@ fn no_wait_for_deferred_constraints_or_checks_holds_up_logins() {
         assert!(run.status == 0 || verify.is_some(), "{}", run.stderr);
     }
 }
+
+#[test]
+fn nobody_waits_for_the_catalog_or_behind_somebody_elses_ddl_or_because_a_cancel_was_caught() {
+    for (file, ddl) in [
+        (
+            "UPDATE users SET email = 'x' WHERE id = 1; LOCK TABLE pg_catalog.pg_class; SELECT pg_sleep(20);",
+            None,
+        ),
+        (
+            "UPDATE users SET email = 'x' WHERE id = 1; REINDEX TABLE pg_catalog.pg_class;",
+            None,
+        ),
+        (
+            "UPDATE users SET email = 'x' WHERE id = 1001; SELECT pg_sleep(20);",
+            Some(
+                "ALTER TABLE users ALTER email SET STATISTICS 50; ALTER TABLE users ADD COLUMN z int",
+            ),
+        ),
+        (
+            "LOCK TABLE users; DO $$ DECLARE i int := 0; BEGIN
+                 LOOP
+                     BEGIN PERFORM pg_sleep(0.1); EXCEPTION WHEN query_canceled THEN NULL; END;
+                     i := i + 1; EXIT WHEN i > 300;
+                 END LOOP; END $$;",
+            None,
+        ),
+    ] {
+        let project = project(1_100);
+        project.write("migrations/1_x.up.sql", file);
+        let logins = Logins::start(&project, 2, Duration::from_millis(2));
+        let run = project.start(&["db-migrate", "--no-backup", "--yes"]);
+        let other = ddl.map(|ddl| {
+            until("it is at it", || {
+                project.value("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'") == "1"
+            });
+            let mut client = project.client();
+            std::thread::spawn(move || client.batch_execute(ddl))
+        });
+        let run = run.ends();
+        let stalls = logins.stop();
+        if let Some(other) = other {
+            other.join().expect("no panic").expect("gets its lock");
+        }
+        println!("{file}: {stalls:?}, exit {}", run.status);
+        assert!(
+            stalls.worst <= Duration::from_millis(1_800) + stalls.noise,
+            "{file}: {stalls:?}\n{}",
+            run.stderr
+        );
+        assert!(
+            run.status != 0 || file.contains("REINDEX"),
+            "{file}\n{}",
+            run.stderr
+        );
+        assert_eq!(
+            project.value("SELECT count(*) FROM users WHERE email = 'x'") == "1",
+            run.status == 0,
+            "{file}"
+        );
+    }
+}

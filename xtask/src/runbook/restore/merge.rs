@@ -179,7 +179,7 @@ pub(super) fn merge(
         let mut seen = Waiting::default();
         let started = Instant::now();
         let mut commit = None;
-        let mut stall = StallWatch::new(flags.locks);
+        let mut stall = StallWatch::new(flags.locks, true);
         let outcome = std::thread::scope(|scope| {
             let (client, commit) = (&mut session.client, &mut commit);
             let settings = (flags.locks.lock_timeout, &*session.synchronous_commit);
@@ -206,7 +206,7 @@ pub(super) fn merge(
         {
             return lost_commit(ctx, db, plan, &commit, &error, flags);
         }
-        if let Some(stalled) = stall.stalled()
+        if let Some(stalled) = stall.stalled(&mut db.client)
             && !interrupt::requested()
         {
             let attempted = format!("the restore of `{}` was cancelled", plan.table);
