@@ -246,10 +246,10 @@ pub(crate) struct Status {
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Locks {
     /// How long one try may stand in a lock queue, and so hold up logins
-    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = server_timeout)]
     pub(crate) lock_timeout: Duration,
     /// How long to go on trying, for table locks and for another run to end
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = server_timeout)]
     pub(crate) lock_deadline: Duration,
     /// How long readers and writers may wait for locks that a statement holds, before it is
     /// cancelled and rolled back; `off` lets them wait
@@ -602,6 +602,19 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "that is too long".to_owned())
 }
 
+/// Reads a duration that is a timeout of the server's: it counts milliseconds in 31 bits, and takes 0 for
+/// "without end" (PostgreSQL manual, `lock_timeout`).
+fn server_timeout(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
+    match duration(text)? {
+        Duration::ZERO => {
+            Err("PostgreSQL takes 0 for \"wait without end\": name a time".to_owned())
+        }
+        time if time > LONGEST => Err("PostgreSQL takes 24 days at most".to_owned()),
+        time => Ok(time),
+    }
+}
+
 /// Reads a duration, or `off`.
 fn stall_budget(text: &str) -> Result<StallBudget, String> {
     match text {
@@ -657,6 +670,23 @@ mod tests {
             let actual = duration(text).ok().map(|d| d.as_millis());
             assert_eq!(actual, expected, "{text}");
         }
+    }
+
+    #[test]
+    fn timeouts_are_such_that_the_server_can_keep_them() {
+        for (text, is_good) in [
+            ("1ms", true),
+            ("24d", true),
+            ("0s", false),
+            ("0ms", false),
+            ("25d", false),
+            ("30d", false),
+            ("10", false),
+        ] {
+            assert_eq!(server_timeout(text).is_ok(), is_good, "{text}");
+        }
+        assert_eq!(stall_budget("off"), Ok(StallBudget(None)));
+        assert!(stall_budget("0s").is_err());
     }
 
     #[test]

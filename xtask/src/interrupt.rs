@@ -1,17 +1,17 @@
 //! Ctrl-C and SIGTERM: noted here, acted upon where something is under way.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::error::{Failure, Kind};
 
 static SIGNALS: AtomicUsize = AtomicUsize::new(0);
 static AT_PROMPT: AtomicBool = AtomicBool::new(false);
 static LEFT_TO_CHILD: AtomicBool = AtomicBool::new(false);
-static ON_SIGNAL: Mutex<Option<Action>> = Mutex::new(None);
+static ON_SIGNAL: Mutex<Option<Arc<Action>>> = Mutex::new(None);
 
-/// What the handler's thread does at the first signal.
-type Action = Box<dyn Fn() + Send>;
+/// What is done at the first signal.
+type Action = dyn Fn() + Send + Sync;
 
 /// Installs the handler. The first signal is noted, for the run to cancel what is under way on the
 /// server; at a prompt, or the second time, the program ends at once.
@@ -33,17 +33,18 @@ pub(crate) fn install() {
             );
         }
         if let Ok(action) = ON_SIGNAL.lock()
-            && let Some(action) = action.as_ref()
+            && let Some(action) = action.clone()
         {
-            action();
+            // It connects to the server, which may not answer: the second signal must find us free.
+            std::thread::spawn(move || action());
         }
     });
 }
 
 /// What to do at the first signal, beside noting it: cancel what the server does for us now.
-pub(crate) fn on_signal(action: impl Fn() + Send + 'static) {
+pub(crate) fn on_signal(action: impl Fn() + Send + Sync + 'static) {
     if let Ok(mut slot) = ON_SIGNAL.lock() {
-        *slot = Some(Box::new(action));
+        *slot = Some(Arc::new(action));
     }
 }
 

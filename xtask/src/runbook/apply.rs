@@ -483,9 +483,7 @@ impl<'a> Runner<'a> {
             self.guard.give_up(&unkept);
             return Ok(false);
         }
-        self.ui.more(
-            "it was rolled back, to see whether that holds anything, and to back that up first",
-        );
+        self.ui.more("it was rolled back, to back that up first");
         let taken = self
             .guard
             .keep(self.ctx, self.db, &unkept)

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -120,7 +120,8 @@ struct Sent {
 /// A running psql.
 pub(crate) struct Session {
     child: Child,
-    stdin: Option<ChildStdin>,
+    /// To the thread that feeds psql: a pipe takes 64 KiB, and psql reads on when it has run what it has.
+    stdin: Option<Sender<String>>,
     stderr: Receiver<String>,
     /// Marks our lines on stderr, so that no message can be taken for one.
     nonce: String,
@@ -157,7 +158,9 @@ impl Session {
         let mut child = command
             .spawn()
             .with_context(|| format!("cannot start `{}`", psql.display()))?;
-        let stdin = child.stdin.take();
+        let pipe = child.stdin.take();
+        let (stdin, texts) = channel::<String>();
+        std::thread::spawn(move || feed(pipe, &texts));
         let (sender, stderr) = channel();
         let lines = child.stderr.take().map(BufReader::new);
         std::thread::spawn(move || {
@@ -175,7 +178,7 @@ impl Session {
         });
         Ok(Session {
             child,
-            stdin,
+            stdin: Some(stdin),
             stderr,
             nonce: super::nonce()?,
             lines: 0,
@@ -234,16 +237,15 @@ impl Session {
         self.receive(look)
     }
 
-    /// Feeds a chunk, behind those that psql has not come to yet. What is on its way must fit into a
-    /// pipe, or this waits until psql has read it.
+    /// Feeds a chunk, behind those that psql has not come to yet.
     pub(crate) fn send(&mut self, chunk: &Chunk<'_>) {
         let (text, sent) = self.compose(chunk);
-        // A write fails where psql is gone already; its stderr says why.
-        if let Some(pipe) = self.stdin.as_mut() {
-            let _ = pipe.write_all(text.as_bytes()).and_then(|()| pipe.flush());
-        }
         self.lines += text.matches('\n').count();
         self.sent.push_back(sent);
+        if let Some(stdin) = &self.stdin {
+            // Nobody takes it where psql is gone already; its stderr says why.
+            let _ = stdin.send(text);
+        }
     }
 
     /// Waits until the oldest chunk that was sent has run. `look` is called with the time so far,
@@ -367,6 +369,20 @@ impl Drop for Session {
         // dropped in the middle of one has been cancelled on the server before.
         self.stdin = None;
         let _ = self.child.wait();
+    }
+}
+
+/// Writes what psql is fed, until nothing more comes or psql is gone; then the pipe is closed.
+fn feed(pipe: Option<ChildStdin>, texts: &Receiver<String>) {
+    let Some(mut pipe) = pipe else { return };
+    for text in texts {
+        if pipe
+            .write_all(text.as_bytes())
+            .and_then(|()| pipe.flush())
+            .is_err()
+        {
+            return;
+        }
     }
 }
 

@@ -251,3 +251,118 @@ fn during_the_checks() {
     run.signal("INT");
     run.ends().exits(130);
 }
+
+#[test]
+fn a_file_larger_than_a_pipe_is_interrupted_at_once_in_both_directions() {
+    // 400 KiB, of which psql reads on only when it has run what it has.
+    let filler = "-- what is behind this does not fit into a pipe\n".repeat(200);
+    let statements: String = (0..40)
+        .map(|number| format!("CREATE TABLE t{number} (id int);\nSELECT pg_sleep(0.25);\n{filler}"))
+        .collect();
+    let project = Project::empty();
+    project.write("migrations/1_large.up.sql", &statements);
+    project.write("migrations/2_large.up.sql", "SELECT 1;");
+    project.write("migrations/2_large.down.sql", statements);
+    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    let interrupt = |arguments: &[&str]| {
+        let run = project.start(arguments);
+        until("it sleeps", || project.value(asleep) == "1");
+        let at = Instant::now();
+        run.signal("INT");
+        run.ends().exits(130);
+        assert!(at.elapsed() < Duration::from_secs(2), "{:?}", at.elapsed());
+        assert_eq!(project.value("SELECT to_regclass('t0')"), "");
+    };
+    interrupt(&["db-migrate", "--to", "1"]);
+    project.write("migrations/1_large.up.sql", "SELECT 1;");
+    project.xtask(&["db-migrate"]).succeeds();
+    interrupt(&["db-rollback", "--steps", "1", "--yes"]);
+    assert_eq!(project.value("SELECT count(*) FROM _sqlx_migrations"), "2");
+}
+
+/// Passes bytes on between whoever connects and the server, until it is frozen; then nothing, and nobody
+/// new is answered.
+fn proxy(port: u16) -> (u16, std::sync::Arc<std::sync::atomic::AtomicBool>) {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listens");
+    let own = listener.local_addr().expect("an address").port();
+    let frozen = Arc::new(AtomicBool::new(false));
+    let is_frozen = Arc::clone(&frozen);
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        for client in listener.incoming().flatten() {
+            if is_frozen.load(Ordering::Relaxed) {
+                kept.push(client);
+                continue;
+            }
+            let server = TcpStream::connect(("127.0.0.1", port)).expect("connects");
+            for (mut from, mut to) in [
+                (
+                    client.try_clone().expect("clones"),
+                    server.try_clone().expect("clones"),
+                ),
+                (server, client),
+            ] {
+                let is_frozen = Arc::clone(&is_frozen);
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 8192];
+                    while let Ok(count @ 1..) = from.read(&mut buffer) {
+                        while is_frozen.load(Ordering::Relaxed) {
+                            std::thread::sleep(Duration::from_millis(100));
+                        }
+                        if to.write_all(&buffer[..count]).is_err() {
+                            break;
+                        }
+                    }
+                    let _ = to.shutdown(std::net::Shutdown::Both);
+                });
+            }
+        }
+    });
+    (own, frozen)
+}
+
+#[test]
+fn where_the_network_is_frozen_a_second_signal_ends_the_tool() {
+    let project = Project::empty();
+    project.write("migrations/1_slow.up.sql", "SELECT pg_sleep(20);");
+    let (port, frozen) = proxy(crate::common::server().port());
+    let url = project.url.replace(
+        &crate::common::server().port().to_string(),
+        &port.to_string(),
+    );
+    let run = project.start(&["db-migrate", "--database-url", &url]);
+    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    until("it sleeps", || project.value(asleep) == "1");
+    frozen.store(true, std::sync::atomic::Ordering::Relaxed);
+    std::thread::sleep(Duration::from_millis(200));
+    run.signal("INT");
+    std::thread::sleep(Duration::from_millis(500));
+    let at = Instant::now();
+    run.signal("INT");
+    run.ends().exits(130).says("interrupted twice");
+    assert!(at.elapsed() < Duration::from_secs(2), "{:?}", at.elapsed());
+    project.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()");
+}
+
+#[test]
+fn a_lock_timeout_that_the_server_would_take_for_none_is_refused() {
+    let project = Project::empty();
+    project.write("migrations/1_x.up.sql", "SELECT 1;");
+    for (flag, time) in [
+        ("--lock-timeout", "0s"),
+        ("--lock-timeout", "30d"),
+        ("--lock-deadline", "0ms"),
+        ("--lock-deadline", "30d"),
+    ] {
+        project
+            .xtask(&["db-migrate", flag, time])
+            .exits(2)
+            .says("PostgreSQL takes");
+    }
+    assert_eq!(project.value("SELECT to_regclass('_sqlx_migrations')"), "");
+}
