@@ -430,5 +430,5 @@ fn a_run_that_is_frozen_lets_go() {
     println!("let go after {:?}", at.elapsed());
     assert!(at.elapsed() > Duration::from_secs(50));
     signal("CONT", run.id());
-    run.ends().exits(1).says("was not committed");
+    run.ends().exits(1).says("it has changed nothing");
 }
