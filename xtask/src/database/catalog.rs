@@ -158,6 +158,39 @@ pub(crate) fn heirs_outside(db: &mut Database, oids: &[u32]) -> Result<Vec<(Stri
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
+/// The tables whose rows may change with those of these tables: they inherit from them, or refer to them
+/// by a foreign key that deletes or sets values, near or far.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn changed_with(db: &mut Database, oids: &[u32]) -> Result<Vec<Relation>> {
+    let rows = db.client.query_typed(
+        "WITH RECURSIVE edges (of, changed) AS (
+             SELECT inhparent, inhrelid FROM pg_catalog.pg_inherits
+             UNION ALL
+             SELECT confrelid, conrelid FROM pg_catalog.pg_constraint
+             WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))),
+         reached (oid) AS (
+             SELECT changed FROM edges WHERE of = ANY ($1)
+             UNION
+             SELECT e.changed FROM reached AS r JOIN edges AS e ON e.of = r.oid)
+         SELECT n.nspname::text, c.relname::text
+         FROM reached AS r
+         JOIN pg_catalog.pg_class AS c ON c.oid = r.oid AND c.relkind = 'r'
+         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE c.oid <> ALL ($1) ORDER BY 1, 2",
+        &[(&oids, Type::OID_ARRAY)],
+    )?;
+    let names: Vec<ObjectName> = rows
+        .iter()
+        .map(|row| ObjectName {
+            schema: Some(row.get(0)),
+            name: row.get(1),
+        })
+        .collect();
+    existing(db, &names)
+}
+
 /// The schemas, other than the system's, that hold a relation of this name.
 ///
 /// # Errors

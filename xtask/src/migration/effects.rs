@@ -187,6 +187,30 @@ pub(crate) fn of(text: &str, statement: &Statement) -> Vec<Effect> {
     }
 }
 
+/// Whether a statement says by its words alone what it destroys, where nobody can be asked: not where it
+/// runs code, reaches further than it names, or names things in a way that is not followed here.
+pub(crate) fn is_readable(text: &str, statement: &Statement) -> bool {
+    if destroys_nothing(text, statement) {
+        return true;
+    }
+    let mut cursor = Cursor::new(text, &statement.tokens);
+    let reaches_further = cursor.contains("cascade")
+        || cursor.contains_phrase(&["set", "schema"])
+        || cursor.contains("search_path");
+    let runs_code = cursor.calls_function();
+    let effects = of(text, statement);
+    let makes_table = |effect: &Effect| matches!(effect, Effect::CreateTable { .. });
+    let readable = match cursor.next_word().as_deref() {
+        Some("insert" | "update" | "delete" | "merge" | "with" | "select") => !runs_code,
+        Some("alter") => !cursor.eat_any(&["index", "schema", "view", "sequence", "materialized"]),
+        Some("copy" | "values" | "refresh" | "table") => false,
+        // Not from a query: what that does is nobody's effect.
+        Some("create") => !effects.iter().any(makes_table),
+        _ => true,
+    };
+    readable && !reaches_further && !effects.contains(&Effect::Opaque)
+}
+
 /// Whether a statement destroys nothing, whatever it meets: it makes things, or changes rules without
 /// touching a value, and runs no code. Whatever is not known to be like that may destroy something.
 pub(crate) fn destroys_nothing(text: &str, statement: &Statement) -> bool {
@@ -1129,6 +1153,36 @@ mod tests {
                 let statements = sql::split(text).unwrap();
                 assert_eq!(destroys_nothing(text, &statements[0]), expected, "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn what_reaches_further_than_its_words_is_not_readable() {
+        for (text, expected) in [
+            ("DELETE FROM t WHERE a > 3", true),
+            ("DROP TABLE t", true),
+            ("ALTER TABLE t DROP COLUMN a", true),
+            ("CREATE INDEX CONCURRENTLY i ON t (a)", true),
+            ("SET search_path = x", true),
+            ("SELECT 1", true),
+            ("BEGIN", true),
+            ("TRUNCATE t CASCADE", false),
+            ("DROP TABLE t CASCADE", false),
+            ("ALTER TABLE t SET SCHEMA x", false),
+            ("ALTER SCHEMA x RENAME TO y", false),
+            ("ALTER INDEX t RENAME TO u", false),
+            (
+                "CREATE TABLE u AS WITH d AS (DELETE FROM t RETURNING a) SELECT a FROM d",
+                false,
+            ),
+            ("COPY (DELETE FROM t RETURNING *) TO STDOUT", false),
+            ("VALUES (f())", false),
+            ("UPDATE t SET a = f(a)", false),
+            ("REFRESH MATERIALIZED VIEW v", false),
+            ("DO $$ $$", false),
+        ] {
+            let statements = sql::split(text).unwrap();
+            assert_eq!(is_readable(text, &statements[0]), expected, "{text}");
         }
     }
 

@@ -132,12 +132,10 @@ impl Script {
         statements.all(|statement| effects::destroys_nothing(&self.text, statement))
     }
 
-    /// The first statement of which the text does not say what it does.
+    /// The first statement of which the text does not say what it destroys, see [`effects::is_readable`].
     pub(crate) fn unreadable(&self) -> Option<&Statement> {
-        let unreadable = |(statement, effects): (_, Vec<Effect>)| {
-            effects.contains(&Effect::Opaque).then_some(statement)
-        };
-        self.effects().find_map(unreadable)
+        let mut statements = self.statements.iter();
+        statements.find(|statement| !effects::is_readable(&self.text, statement))
     }
 
     /// Each statement with what it does.

@@ -275,7 +275,10 @@ impl<'a> Runner<'a> {
             }
         }
         if !script.transactional && !script.destroys_nothing() {
-            tables.extend(losses::forecast(self.db, [script], direction)?.tables);
+            let lost = losses::forecast(self.db, [script], direction)?.tables;
+            let oids: Vec<u32> = lost.iter().map(|table| table.oid).collect();
+            tables.extend(lost);
+            tables.extend(catalog::changed_with(self.db, &oids)?);
         }
         for table in tables {
             if !self.guard.has_kept(&table) {
@@ -462,6 +465,20 @@ impl<'a> Runner<'a> {
             .map_err(|error| server_failure(&error.message))
             .context("cannot roll back")?;
         let rolled_back = format!("`{stem}` was rolled back: it has changed nothing");
+        let unkept = match self.guard.holding(self.db, unkept) {
+            Ok(unkept) => unkept,
+            // A policy or a missing right is in the way of looking: it may hold anything.
+            Err(_) if self.guard.no_backup() => self.guard.unkept(destroyed),
+            Err(error) => {
+                let failure = failures::from_error(&error).state(rolled_back);
+                return Err(failure
+                    .hint(format!("or lose it: {} --no-backup", self.again))
+                    .into());
+            }
+        };
+        if unkept.is_empty() {
+            return Ok(false);
+        }
         for destroyed in &unkept {
             self.ui
                 .info("Guard", format_args!("`{stem}` destroys {destroyed}"));
@@ -494,9 +511,6 @@ impl<'a> Runner<'a> {
             })?;
         for backup in &taken {
             announce(self.ui, backup);
-        }
-        if taken.is_empty() {
-            self.ui.more("it holds nothing: no backup is needed");
         }
         Ok(false)
     }

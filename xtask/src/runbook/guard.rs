@@ -337,7 +337,26 @@ impl Guard {
         self.flags.no_backup
     }
 
-    /// After the transaction was rolled back: backs up the tables that hold what it destroys.
+    /// After the transaction was rolled back: what of it holds anything. The rest is noted, and need not be
+    /// kept.
+    ///
+    /// # Errors
+    /// If a table cannot be looked at.
+    pub(super) fn holding<'d>(
+        &mut self,
+        db: &mut Database,
+        unkept: Vec<&'d Destroyed>,
+    ) -> Result<Vec<&'d Destroyed>> {
+        let mut holding = Vec::new();
+        for destroyed in unkept {
+            if !self.holds_nothing(db, destroyed)? {
+                holding.push(destroyed);
+            }
+        }
+        Ok(holding)
+    }
+
+    /// Backs up the tables that hold what a transaction destroys.
     ///
     /// # Errors
     /// If one cannot be backed up: then its values cannot be kept.
@@ -356,9 +375,6 @@ impl Guard {
                         .cause(destroyed.to_string())
                         .into(),
                 );
-            }
-            if self.holds_nothing(db, destroyed)? {
-                continue;
             }
             if !names.contains(&destroyed.name) {
                 names.push(destroyed.name.clone());

@@ -263,7 +263,7 @@ fn a_migrations_session_settings_end_with_it() {
         "SELECT pg_catalog.set_config('search_path', '', false);\n".to_owned(),
         format!("GRANT INSERT ON settings TO {role};\nSET ROLE {role};\n"),
         format!("SET SESSION AUTHORIZATION {role};\n"),
-        "SELECT set_config('standard_conforming_strings', 'off', false);\nPREPARE p AS SELECT 1;\n".to_owned(),
+        "SELECT set_config('DateStyle', 'German', false);\nPREPARE p AS SELECT 1;\n".to_owned(),
         "SET default_transaction_read_only = on;\n".to_owned(),
         "CREATE TEMP TABLE left_behind (id int);\nPREPARE p AS SELECT 2;\n".to_owned(),
     ];

@@ -776,3 +776,50 @@ fn what_an_earlier_file_did_is_not_laid_to_the_next() {
         .says("(SQLSTATE 22012)");
     assert!(!run.stderr.contains("history table"), "{}", run.stderr);
 }
+
+#[test]
+fn outside_a_transaction_rows_that_change_with_others_are_backed_up_too() {
+    let project = project(&[
+        ("1.up", "SELECT 1;"),
+        (
+            "1.down",
+            "-- no-transaction\nDELETE FROM users WHERE id > 5;",
+        ),
+    ]);
+    project.sql(
+        "CREATE TABLE visits (id int PRIMARY KEY, who int REFERENCES users ON DELETE CASCADE);
+         INSERT INTO visits SELECT i, i FROM generate_series(1, 100) AS i;
+         CREATE TABLE heirs () INHERITS (users); INSERT INTO heirs VALUES (1000, 'x')",
+    );
+    project.xtask(&["db-migrate"]).succeeds();
+    let run = project.xtask(BACK).succeeds();
+    let mut found = backups(&run);
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            ("public.heirs".to_owned(), 1),
+            ("public.users".to_owned(), 100),
+            ("public.visits".to_owned(), 100)
+        ]
+    );
+}
+
+#[test]
+fn outside_a_transaction_what_reaches_further_than_its_words_must_say_so() {
+    for text in [
+        "TRUNCATE users CASCADE;",
+        "ALTER TABLE users SET SCHEMA app;\nDROP TABLE app.users;",
+        "CREATE TABLE kept AS WITH d AS (DELETE FROM users RETURNING id) SELECT id FROM d;",
+        "COPY (DELETE FROM users RETURNING *) TO STDOUT;",
+        "DROP SCHEMA app CASCADE;",
+    ] {
+        let project = project(&[("1.up", &format!("-- no-transaction\n{text}"))]);
+        project.sql("CREATE SCHEMA app");
+        project
+            .xtask(&["db-migrate"])
+            .exits(2)
+            .says("may destroy what is in no backup");
+        assert_eq!(project.value("SELECT count(*) FROM users"), "100", "{text}");
+    }
+}

@@ -201,7 +201,7 @@ fn a_concurrent_build_is_not_thrown_away_for_somebody_elses_ddl() {
     let mut run = project.start(&["db-migrate", "--stall-budget", "200ms"]);
     until("it builds", || {
         project.value(
-            "SELECT count(*) FROM pg_stat_progress_create_index WHERE datname = current_database()",
+            "SELECT count(*) FROM pg_stat_progress_create_index WHERE datname = current_database() AND phase LIKE 'building%'",
         ) == "1"
     });
     let mut other = project.client();
