@@ -202,7 +202,8 @@ pub(crate) fn is_readable(text: &str, statement: &Statement) -> bool {
     let makes_table = |effect: &Effect| matches!(effect, Effect::CreateTable { .. });
     let readable = match cursor.next_word().as_deref() {
         Some("insert" | "update" | "delete" | "merge" | "with" | "select") => !runs_code,
-        Some("alter") => !cursor.eat_any(&["index", "schema", "view", "sequence", "materialized"]),
+        // ALTER INDEX and the like rename tables too.
+        Some("alter") => cursor.eat("table") || !cursor.contains("rename"),
         Some("copy" | "values" | "refresh" | "table") => false,
         // Not from a query: what that does is nobody's effect.
         Some("create") => !effects.iter().any(makes_table),
@@ -1171,6 +1172,7 @@ mod tests {
             ("ALTER TABLE t SET SCHEMA x", false),
             ("ALTER SCHEMA x RENAME TO y", false),
             ("ALTER INDEX t RENAME TO u", false),
+            ("ALTER INDEX i ATTACH PARTITION j", true),
             (
                 "CREATE TABLE u AS WITH d AS (DELETE FROM t RETURNING a) SELECT a FROM d",
                 false,
