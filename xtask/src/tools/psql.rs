@@ -93,12 +93,21 @@ pub(crate) struct Chunk<'a> {
     pub(crate) value: Option<&'static str>,
 }
 
-impl<'a> Chunk<'a> {
+impl Chunk<'_> {
     /// One statement that the session survives if it fails: the value is its SQLSTATE.
-    pub(crate) fn one_statement(before: String, statement: &'a str) -> Chunk<'a> {
+    ///
+    /// Where its input ends psql runs what it has of a statement. Outside of a transaction half a DELETE
+    /// would take effect, without its WHERE, if we are killed while we feed it. So it goes in as one
+    /// quoted word, which psql takes whole or, where its quote never ends, not at all.
+    pub(crate) fn one_statement(before: String, statement: &str) -> Chunk<'static> {
+        let quoted = statement
+            .replace('\\', "\\\\")
+            .replace('\'', "''")
+            .replace('\n', "\\n")
+            .replace('\r', "\\r");
         Chunk {
-            before: format!("{before}\\set ON_ERROR_STOP 0\n"),
-            body: Some(statement),
+            before: format!("{before}\\set ON_ERROR_STOP 0\n\\set statement '{quoted}'\n"),
+            body: Some(":statement\n"),
             after: "\\set ON_ERROR_STOP 1\n".to_owned(),
             value: Some("SQLSTATE"),
             ..Chunk::default()

@@ -366,3 +366,35 @@ fn a_lock_timeout_that_the_server_would_take_for_none_is_refused() {
     }
     assert_eq!(project.value("SELECT to_regclass('_sqlx_migrations')"), "");
 }
+
+#[test]
+fn of_a_statement_that_was_cut_off_while_it_was_fed_nothing_takes_effect() {
+    // Far more than a pipe takes, and the condition at its end.
+    let remark = "-- a long remark inside of the statement\n".repeat(200_000);
+    let file = format!(
+        "-- no-transaction\n-- xtask: lossless\nSELECT pg_sleep(0.5);\nDELETE FROM t\n{remark}WHERE id = 1;\n"
+    );
+    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    for (signal, times) in [("KILL", 1), ("INT", 2)] {
+        for delay in [5, 20, 60, 120, 200] {
+            let project = Project::empty();
+            project.sql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id");
+            project.write("migrations/1_large.up.sql", &file);
+            let run = project.start(&["db-migrate", "--no-backup", "--yes"]);
+            until("it sleeps", || project.value(asleep) == "1");
+            until("it slept", || project.value(asleep) == "0");
+            std::thread::sleep(Duration::from_millis(delay));
+            for _ in 0..times {
+                crate::common::signal(signal, run.id());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            run.ends();
+            until("no session is left", || project.backends() == 0);
+            let left = project.value("SELECT count(*) FROM t");
+            assert!(
+                left == "1000" || left == "999",
+                "{left} rows are left after {signal} at {delay} ms"
+            );
+        }
+    }
+}
