@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use postgres::Transaction;
 use postgres::types::Type;
 
-use super::{Database, OWN_SEARCH_PATH, USERS_PATH};
+use super::{Database, OWN_SEARCH_PATH, USERS_PATH, set_search_path};
 use crate::error::{Failure, Result};
 use crate::migration::effects::{Effect, quote};
 use crate::migration::script::Script;
@@ -190,11 +190,7 @@ fn run(transaction: &mut Transaction<'_>, scripts: &[&Script]) -> Result {
 }
 
 fn search(transaction: &mut Transaction<'_>, path: &str) -> Result {
-    transaction.execute(
-        "SELECT pg_catalog.set_config('search_path', $1, true)",
-        &[&path],
-    )?;
-    Ok(())
+    Ok(transaction.batch_execute(&set_search_path(path))?)
 }
 
 /// Tables, each with its properties as text.

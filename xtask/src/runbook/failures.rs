@@ -242,6 +242,14 @@ fn from_chain(error: &anyhow::Error) -> Failure {
     failure
 }
 
+/// The five characters of the server's code for an error, if it is one of the server's.
+pub(crate) fn sqlstate(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| {
+        let error = cause.downcast_ref::<postgres::Error>()?;
+        Some(error.code()?.code().to_owned())
+    })
+}
+
 /// Where backups cannot be written.
 pub(crate) const OTHER_FOLDER: &str =
     "choose a folder that you may write: cargo xtask db-migrate --backups DIR";

@@ -9,6 +9,7 @@ use crate::migration::names::Names;
 use crate::migration::script::Script;
 use crate::migration::sql::{Statement, position};
 use crate::runbook::apply::Direction;
+use crate::runbook::failures::sqlstate;
 use crate::ui;
 
 /// Something that a script destroys.
@@ -224,13 +225,8 @@ impl Forecast {
 fn count(db: &mut Database, table: &str, column: Option<&str>) -> Result<Option<(u64, u64)>> {
     match catalog::count_values(db, table, column) {
         Ok(counts) => Ok(Some(counts)),
-        Err(error) => {
-            let failure = crate::runbook::failures::from_error(&error);
-            match failure.sqlstate.as_deref() {
-                Some("42501") => Ok(None),
-                _ => Err(error),
-            }
-        }
+        Err(error) if sqlstate(&error).as_deref() == Some("42501") => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::error::{Failure, Kind, Result};
 use crate::flags::Restore;
 use crate::interrupt;
 use crate::migration::effects::ObjectName;
-use crate::runbook::failures;
+use crate::runbook::failures::{self, sqlstate};
 use crate::runbook::lock_wait::Waiter;
 use crate::runbook::stall::{self, StallWatch};
 use crate::ui;
@@ -346,11 +346,4 @@ fn fate(ctx: &Context, db: &mut Database, xid: &str) -> Option<String> {
         std::thread::sleep(LOOK_EVERY * 5);
     }
     status
-}
-
-fn sqlstate(error: &anyhow::Error) -> Option<String> {
-    error.chain().find_map(|cause| {
-        let error = cause.downcast_ref::<postgres::Error>()?;
-        Some(error.code()?.code().to_owned())
-    })
 }

@@ -1,0 +1,158 @@
+//! What to say of a migration that failed: where in its file, why, and what became of it.
+
+use std::time::{Duration, Instant};
+
+use super::session::CANCEL_EVERY;
+use super::{Direction, Runner};
+use crate::database::{history, lock};
+use crate::error::{Failure, Kind, Result};
+use crate::interrupt;
+use crate::migration::script::Script;
+use crate::migration::source::Migration;
+use crate::runbook::preflight::{self, Touched};
+use crate::runbook::stall::{self};
+use crate::runbook::{excerpt, failures};
+use crate::tools::psql::SessionError;
+use crate::tools::sql_error::ServerMessage;
+
+/// How long the server may take to notice that psql is gone: somewhat more than
+/// `client_connection_check_interval`.
+const LOST_SESSION_ENDS: Duration = Duration::from_secs(5);
+/// What is said where nobody has seen the end of it.
+pub(super) const GOES_ON: &str =
+    "the server may still be at it; the next run waits for that to end";
+
+impl Runner<'_> {
+    /// A failed transaction. Where the session was lost, it may have been committed all the same.
+    pub(super) fn failed(
+        &mut self,
+        migration: &Migration,
+        script: &Script,
+        direction: Direction,
+        error: &SessionError,
+    ) -> Failure {
+        let failure = self.explain(script, direction, error);
+        let sqlstate = failure.sqlstate.as_deref().unwrap_or("08006");
+        let is_lost = ["08", "57P"]
+            .iter()
+            .any(|class| sqlstate.starts_with(class));
+        if !is_lost || matches!(failure.kind, Kind::Interrupted | Kind::Busy) {
+            return failure;
+        }
+        let stem = &migration.stem;
+        let state = match self.is_recorded(migration) {
+            Ok(recorded) if recorded == (direction == Direction::Up) => {
+                format!("`{stem}` was committed, as the history says: only the answer was lost")
+            }
+            Ok(_) => format!("`{stem}` was not committed: it has changed nothing"),
+            Err(_) => {
+                return failure.cause(GOES_ON).state(format!(
+                    "whether `{stem}` was committed, only the history on the server knows"
+                ));
+            }
+        };
+        failure.state(state)
+    }
+
+    /// What the history says when the lost session's work on the server has ended.
+    fn is_recorded(&mut self, migration: &Migration) -> Result<bool> {
+        let lost = Instant::now();
+        while lock::orphan(self.db)?.is_some() {
+            anyhow::ensure!(lost.elapsed() < LOST_SESSION_ENDS, "it goes on");
+            std::thread::sleep(CANCEL_EVERY);
+        }
+        let rows = history::read(self.db)?;
+        Ok(rows.iter().any(|row| row.version == migration.version))
+    }
+
+    /// A failed statement of a migration: what was attempted, where in the file, and why.
+    pub(super) fn explain(
+        &self,
+        script: &Script,
+        direction: Direction,
+        error: &SessionError,
+    ) -> Failure {
+        let path = script.path.display();
+        if interrupt::requested() {
+            return Failure::interrupted(format!("`{path}` was cancelled on the server"));
+        }
+        if let Some(stalled) = &self.stalled {
+            let statements = excerpt::failed_statements(script, error);
+            let safe_form = statements
+                .into_iter()
+                .find_map(|statement| stall::safe_form(script, statement));
+            let mut failure = stall::failure(
+                &format!("`{path}` was cancelled"),
+                stalled,
+                safe_form,
+                &self.again,
+            );
+            failure.excerpt = excerpt::of(script, error);
+            return failure;
+        }
+        let of_history = error.statement.is_none() && error.body_line.is_none();
+        if of_history && error.message.sqlstate.as_deref() == Some(history::NOT_ONE_ROW) {
+            let table = history::table(self.db);
+            return Failure::failed(format!(
+                "cannot write `{}` into the history table `{table}`",
+                path
+            ))
+            .cause("not exactly one row was written: a trigger, a policy or another session has changed what there is")
+            .hint(format!("look at it: cargo xtask db-psql -- -c '\\d {table}', then: {}", self.again));
+        }
+        script_failure(script, direction, error)
+    }
+}
+
+/// A message of the server as a failure.
+pub(crate) fn server_failure(message: &ServerMessage) -> Failure {
+    let mut failure = Failure::failed(message.message.clone());
+    failure
+        .causes
+        .extend(message.detail.iter().map(|text| format!("DETAIL: {text}")));
+    failure
+        .causes
+        .extend(message.hint.iter().map(|text| format!("HINT: {text}")));
+    failure
+        .causes
+        .extend(message.query.iter().map(|text| format!("QUERY: {text}")));
+    failure.causes.extend(
+        message
+            .context
+            .iter()
+            .map(|text| format!("CONTEXT: {text}")),
+    );
+    failure.sqlstate = message.sqlstate.clone();
+    failure
+}
+
+/// A failed statement of a migration: what was attempted, where in the file, and why.
+fn script_failure(script: &Script, direction: Direction, error: &SessionError) -> Failure {
+    let verb = match direction {
+        Direction::Up => "apply",
+        Direction::Down => "undo",
+    };
+    let server = server_failure(&error.message);
+    let mut failure = Failure {
+        message: format!("cannot {verb} `{}`", script.path.display()),
+        sqlstate: server.sqlstate.clone(),
+        ..Failure::default()
+    };
+    failure.causes.push(server.message);
+    failure.causes.extend(server.causes);
+    failure.excerpt = excerpt::of(script, error);
+    if failure.sqlstate.as_deref() == Some("42P01") && preflight::moves_history(script) {
+        let file = script.path.display();
+        failure = failure.cause(preflight::HISTORY_MOVED).hint(format!(
+            "take that out of {file}, then: cargo xtask db-migrate"
+        ));
+    }
+    if failure.sqlstate.is_none() {
+        // psql itself is gone, or its connection: the server may not know yet.
+        failure = failure
+            .hint("look whether server and tools are well: cargo xtask db-doctor")
+            .hint("then go on: cargo xtask db-migrate");
+    }
+    let touched = Touched::by([script], None);
+    failures::explain_about(failure, touched.tables().next())
+}

@@ -1,0 +1,296 @@
+//! How one migration is applied or undone through psql: in one transaction with its history row
+//! (`transaction`), or statement by statement where it must run outside of one (`statements`). The rules
+//! about locks are decided here, per migration.
+
+mod failure;
+mod session;
+mod statements;
+mod transaction;
+
+pub(crate) use failure::server_failure;
+pub(crate) use session::start_psql;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+
+use super::backup::{self, Taken};
+use super::guard::Guard;
+use super::{failures, losses, preflight};
+use crate::Context;
+use crate::database::activity::Stalled;
+use crate::database::catalog::{self, Relation};
+use crate::database::{Database, history};
+use crate::error::{Failure, Result};
+use crate::flags::Locks;
+use crate::migration::effects::ObjectName;
+use crate::migration::script::Script;
+use crate::migration::source::Migration;
+use crate::tools::psql::{Chunk, Session};
+use crate::ui::Ui;
+
+/// Up or down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Up,
+    Down,
+}
+
+/// What it took to run one migration.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Effort {
+    pub(crate) duration: Duration,
+    /// Tries, counting the one that succeeded.
+    pub(crate) lock_attempts: u32,
+    /// Time from the first try that did not get its lock to the one that did.
+    pub(crate) lock_wait: Duration,
+}
+
+/// Runs migrations through one psql session, which is opened when it is first needed.
+pub(crate) struct Runner<'a> {
+    ctx: &'a Context,
+    pub(crate) db: &'a mut Database,
+    pub(crate) ui: &'a Ui,
+    pub(crate) locks: Locks,
+    /// What is kept of what the run destroys.
+    pub(crate) guard: Guard,
+    /// The command to run again: `cargo xtask db-migrate`.
+    again: String,
+    /// When this run started, by the server's clock: every migration of a run has the same.
+    pub(crate) installed_on: Timestamp,
+    session: Option<Session>,
+    /// Whether the session has run a migration that may have left something behind in it.
+    used: bool,
+    /// Whether the session has the prepared statement that records a migration.
+    prepared: bool,
+    /// Versions of the migrations that psql has been fed and not come to.
+    ahead: VecDeque<i64>,
+    /// Whether a proxy keeps startup options to itself, so that only statements set them.
+    options_lost: bool,
+    /// Whether the session has run a transaction whose rows were counted.
+    counted: bool,
+    /// Who waited too long for the last statement, which was cancelled for it.
+    stalled: Option<Stalled>,
+    /// Whether a statement runs that works concurrently.
+    concurrent: bool,
+    /// After an interrupt: what runs now mends, and is not to be cancelled.
+    cleaning: bool,
+}
+
+impl<'a> Runner<'a> {
+    pub(crate) fn new(
+        ctx: &'a Context,
+        db: &'a mut Database,
+        locks: Locks,
+        guard: Guard,
+    ) -> Runner<'a> {
+        let installed_on = history::next_installed_on(db);
+        Runner {
+            ctx,
+            db,
+            ui: &ctx.ui,
+            locks,
+            guard,
+            again: format!("cargo {}", ctx.application_name),
+            installed_on,
+            session: None,
+            used: false,
+            prepared: false,
+            ahead: VecDeque::new(),
+            options_lost: false,
+            counted: false,
+            stalled: None,
+            concurrent: false,
+            cleaning: false,
+        }
+    }
+
+    /// With a psql that was started ahead: it connects while native queries look around.
+    pub(crate) fn with_psql(mut self, session: Session) -> Runner<'a> {
+        self.session = Some(session);
+        self
+    }
+
+    /// Makes sure of the psql session. From here on whoever takes the migration lock, should we lose
+    /// it, sees by this session's name that a run is at work.
+    ///
+    /// # Errors
+    /// If psql cannot be started or is not let in; if both our connections are one session, or the
+    /// migration lock is no longer ours.
+    pub(crate) fn open(&mut self) -> Result {
+        self.connect()?.map_err(|error| {
+            anyhow::Error::from(failures::explain(server_failure(&error.message)))
+                .context("cannot open a session with psql")
+        })
+    }
+
+    /// Ends the psql session in order; returns what was kept.
+    pub(crate) fn finish(self) -> (&'a mut Database, Guard) {
+        if let Some(session) = self.session {
+            session.close();
+        }
+        (self.db, self.guard)
+    }
+
+    /// Backs up a table on the native connection.
+    ///
+    /// # Errors
+    /// If it cannot be backed up, or the backup cannot be proven.
+    pub(crate) fn back_up(&mut self, table: &Relation) -> Result<&Taken> {
+        self.guard.back_up(self.ctx, self.db, table)
+    }
+
+    /// Makes the history table if it is not there.
+    ///
+    /// # Errors
+    /// If psql or the server says no.
+    pub(crate) fn ensure_history(&mut self) -> Result {
+        if self.db.server.history_schema.is_some() {
+            return Ok(());
+        }
+        let table = history::table(self.db);
+        let chunk = Chunk {
+            before: format!("{}{}", self.patient(), history::create_sql(&table)),
+            ..Chunk::default()
+        };
+        self.feed(&chunk, &mut |_, _, _| {})?
+            .map_err(|error| server_failure(&error.message))
+            .with_context(|| format!("cannot create the history table `{table}`"))?;
+        self.db.server.history_schema = self.db.server.schema.clone();
+        Ok(())
+    }
+
+    /// Records migrations as applied without running them, in one transaction.
+    ///
+    /// # Errors
+    /// If psql or the server says no; nothing is recorded then.
+    pub(crate) fn record_unrun(&mut self, migrations: &[&Migration]) -> Result {
+        let rows: String = migrations
+            .iter()
+            .map(|migration| {
+                format!(
+                    "{} \\; ",
+                    self.row(migration, Direction::Up, history::UNRUN)
+                )
+            })
+            .collect();
+        let chunk = Chunk {
+            before: format!("{}BEGIN \\; {rows}COMMIT;\n", self.patient()),
+            ..Chunk::default()
+        };
+        self.feed(&chunk, &mut |_, _, _| {})?
+            .map_err(|error| server_failure(&error.message))
+            .context("cannot write the history")?;
+        Ok(())
+    }
+
+    /// Applies or undoes one migration and writes the history.
+    ///
+    /// # Errors
+    /// With the place in the file where a statement failed; with [`Kind::Busy`] where a lock was not
+    /// to be had within the deadline. A transactional migration has then changed nothing.
+    ///
+    /// psql may be fed some of those that are `upcoming` already; it gets to them only if this one
+    /// succeeds.
+    pub(crate) fn run(
+        &mut self,
+        migration: &Migration,
+        upcoming: &[&Migration],
+        direction: Direction,
+    ) -> Result<Effort> {
+        let script = script(migration, direction)?;
+        let started = Instant::now();
+        self.prepare(script, direction)?;
+        let mut effort = if script.transactional {
+            self.in_transaction(migration, script, upcoming, direction)
+        } else {
+            self.outside_transaction(migration, script, direction)
+        }?;
+        effort.duration = started.elapsed();
+        Ok(effort)
+    }
+
+    /// What a file asks to be backed up, at the moment when it runs; and what it destroys by its own
+    /// words, where nobody can be asked before it takes effect.
+    fn prepare(&mut self, script: &Script, direction: Direction) -> Result {
+        if self.guard.no_backup() {
+            return Ok(());
+        }
+        let mut tables = Vec::new();
+        for written in &script.directives.backup {
+            let Some(name) = ObjectName::parse(written) else {
+                continue;
+            };
+            match catalog::find(self.db, &name)? {
+                Some(table) => tables.push(table),
+                None if preflight::may_have_dropped(script, &name) => {}
+                None => return Err(preflight::names_no_table(self.db, script, &name)?.into()),
+            }
+        }
+        if !script.transactional && !script.destroys_nothing() {
+            let lost = losses::forecast(self.db, [script], direction)?.tables;
+            let oids: Vec<u32> = lost.iter().map(|table| table.oid).collect();
+            tables.extend(lost);
+            tables.extend(catalog::changed_with(self.db, &oids)?);
+        }
+        for table in tables {
+            if !self.guard.has_kept(&table) {
+                preflight::can_be_backed_up(self.db, &table)?;
+                let backup = self.back_up(&table)?.clone();
+                announce(self.ui, &backup);
+            }
+        }
+        Ok(())
+    }
+
+    /// The statement that writes the history row, or on the way down removes it: exactly one.
+    fn row(&self, migration: &Migration, direction: Direction, execution_time: &str) -> String {
+        let table = history::table(self.db);
+        match direction {
+            Direction::Up => {
+                let insert =
+                    history::insert_sql(&table, migration, self.installed_on, execution_time);
+                match self.guard.must_count(&migration.up) {
+                    true => history::exactly_one(&insert),
+                    false => insert,
+                }
+            }
+            Direction::Down => {
+                history::exactly_one(&history::delete_sql(&table, migration.version))
+            }
+        }
+    }
+}
+
+/// Says that a backup was taken in the midst of a run.
+pub(crate) fn announce(ui: &Ui, taken: &Taken) {
+    ui.status(
+        "Backed up",
+        format_args!("{}  {}", taken.summary(), crate::ui::time(taken.took)),
+    );
+    ui.command(&backup::command(
+        &taken.table,
+        &taken.file.display().to_string(),
+    ));
+}
+
+fn not_as_it_should_be(migration: &Migration) -> String {
+    format!("`{}` is not as it should be", migration.stem)
+}
+
+/// The script of this direction.
+///
+/// # Errors
+/// If there is no down file.
+pub(crate) fn script(migration: &Migration, direction: Direction) -> Result<&Script> {
+    match direction {
+        Direction::Up => Ok(&migration.up),
+        Direction::Down => migration.down.as_ref().ok_or_else(|| {
+            Failure::usage(format!("`{}` has no down file", migration.stem))
+                .hint("cargo xtask db-status")
+                .into()
+        }),
+    }
+}

@@ -1,0 +1,260 @@
+//! A migration statement by statement, outside of a transaction, as PostgreSQL asks of CREATE INDEX
+//! CONCURRENTLY.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+use super::failure::{GOES_ON, server_failure};
+use super::session::CLEAN;
+use super::{Direction, Effort, Runner, not_as_it_should_be, script};
+use crate::database::activity::Waiting;
+use crate::database::catalog::{self};
+use crate::error::{Failure, Kind, Result};
+use crate::interrupt;
+use crate::migration::effects::{self, Effect};
+use crate::migration::history::lock_id;
+use crate::migration::script::Script;
+use crate::migration::source::Migration;
+use crate::migration::sql::{self, Statement};
+use crate::runbook::build_watch::BuildWatch;
+use crate::runbook::lock_wait::{Waiter, locked_by};
+use crate::runbook::verify;
+use crate::runbook::{excerpt, failures, indexes};
+use crate::tools::psql::{Chunk, SessionError};
+
+/// How long an unfinished index may take to drop after an interrupt: a supervisor's patience ends too.
+const CLEAN_UP_WITHIN: Duration = Duration::from_secs(5);
+/// How often a concurrent build is begun anew after a deadlock.
+const DEADLOCKS: u32 = 3;
+/// The SQLSTATE of a statement that succeeded.
+const SUCCESS: &str = "00000";
+
+impl Runner<'_> {
+    /// Statement by statement, as PostgreSQL asks of CREATE INDEX CONCURRENTLY.
+    pub(super) fn outside_transaction(
+        &mut self,
+        migration: &Migration,
+        script: &Script,
+        direction: Direction,
+    ) -> Result<Effort> {
+        let started = Instant::now();
+        if self.used {
+            let chunk = Chunk {
+                before: self.fresh(),
+                ..Chunk::default()
+            };
+            self.feed(&chunk, &mut |_, _, _| {})?
+                .map_err(|error| server_failure(&error.message))
+                .context("cannot clean the session")?;
+        }
+        self.used = script.may_change_session();
+        self.counted |= !script.destroys_nothing();
+        indexes::before(self, script).map_err(|error| {
+            failures::from_error(&error).state(format!(
+                "`{}` has not begun: it has changed nothing",
+                migration.stem
+            ))
+        })?;
+        let again = self.again.clone();
+        let mut waiter = Waiter::new(self.locks, locked_by(script), &again);
+        for (index, statement) in script.statements.iter().enumerate() {
+            let result = interrupt::check()
+                .and_then(|()| self.alone(script, statement, direction, &mut waiter));
+            if let Err(error) = result {
+                let failure = failures::from_error(&error);
+                return Err(self.half_done(failure, migration, direction, index).into());
+            }
+        }
+        indexes::after(self, script)?;
+        if direction == Direction::Up {
+            let state = format!("`{}` took effect and is not recorded", migration.stem);
+            let checked = verify::run(self.db, [migration])
+                .map_err(|error| failures::from_error(&error).state(&state))?;
+            if let Some(failure) = verify::failed(&not_as_it_should_be(migration), &checked) {
+                return Err(failure
+                    .state(state)
+                    .hint(format!("mend what the checks name, then: {}", self.again))
+                    .into());
+            }
+        }
+        let nanoseconds = started.elapsed().as_nanos().max(1);
+        let row = self.row(migration, direction, &nanoseconds.to_string());
+        let chunk = Chunk {
+            // Also the setting that makes transactions read-only.
+            before: format!("{CLEAN};\n{}BEGIN;\n{row} \\; COMMIT;\n", self.patient()),
+            ..Chunk::default()
+        };
+        self.feed(&chunk, &mut |_, _, _| {})?
+            .map_err(|error| self.explain(script, direction, &error))?;
+        if !script.destroys_nothing() {
+            self.guard.ran_unasked(self.db).map_err(|error| {
+                let state = format!("`{}` took effect and is recorded", migration.stem);
+                failures::from_error(&error).state(state)
+            })?;
+        }
+        Ok(waiter.effort())
+    }
+
+    /// One statement outside of a transaction. One that works concurrently gets no short lock
+    /// timeout, which would leave an INVALID index behind; any other is tried like a transaction.
+    fn alone(
+        &mut self,
+        script: &Script,
+        statement: &Statement,
+        direction: Direction,
+        waiter: &mut Waiter<'_>,
+    ) -> Result {
+        let text = format!(
+            "{};\n",
+            sql::for_psql(statement.text(&script.text), &[]).trim_end()
+        );
+        let concurrent = statement.has_word(&script.text, "concurrently");
+        // A file that sets its own lock timeout knows what it does.
+        let mut before = self.settings_by_statement();
+        if !script.sets("lock_timeout") {
+            let lock_timeout = match concurrent {
+                true => 0,
+                false => self.locks.lock_timeout.as_millis(),
+            };
+            before.push_str(&format!("SET lock_timeout = {lock_timeout};\n"));
+        }
+        let chunk = Chunk::one_statement(before, &text);
+        let ui = self.ui;
+        let mut deadlocks = 0;
+        // A build that is given up is dropped again; a drop or a rebuild that was given up would leave
+        // an index INVALID that was not.
+        let mut patience = None;
+        if concurrent {
+            match &effects::of(&script.text, statement)[..] {
+                [Effect::CreateIndex { .. }] => patience = Some(self.locks.lock_deadline),
+                [Effect::DropIndex { name, .. }] => {
+                    if let Some(index) = catalog::index_state(self.db, name)? {
+                        waiter.watch_first(self.db, ui, index.table)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        loop {
+            let lock = lock_id(&self.db.server.name);
+            let mut watch = concurrent.then(|| BuildWatch::new(ui, lock, patience));
+            let mut seen = Waiting::default();
+            self.concurrent = concurrent;
+            let outcome = self.feed(&chunk, &mut |client, pid, elapsed| match &mut watch {
+                Some(watch) => watch.look(client, pid, elapsed),
+                None => seen.update(client, pid),
+            });
+            self.concurrent = false;
+            let outcome = outcome?;
+            let gave_up = watch.and_then(|watch| watch.gave_up);
+            let mut reply = outcome.map_err(|error| {
+                let failure = self.explain(script, direction, &error);
+                match failure.sqlstate {
+                    None if failure.kind != Kind::Interrupted => failure.cause(GOES_ON),
+                    _ => failure,
+                }
+            })?;
+            let code = reply.value.take().unwrap_or_default();
+            if code == SUCCESS {
+                self.tell(&reply);
+                return Ok(());
+            }
+            let error = SessionError {
+                message: reply.error(&code),
+                body_line: None,
+                after_line: None,
+                led: false,
+                statement: Some(statement.range.start),
+            };
+            if let Some(session) = gave_up {
+                return Err(waiter.gave_up(&session).into());
+            }
+            if !self.is_lock_failure(&error.message) {
+                return Err(self.explain(script, direction, &error).into());
+            }
+            if concurrent {
+                // Of two sessions that waited for each other the server ended this one's build: what
+                // that has left goes, and it begins anew.
+                deadlocks += 1;
+                if deadlocks > DEADLOCKS {
+                    return Err(self.explain(script, direction, &error).into());
+                }
+                indexes::before(self, script)?;
+                continue;
+            }
+            waiter.watch(self.db, self.ui, &seen, || excerpt::of(script, &error))?;
+        }
+    }
+
+    /// After a failure outside of a transaction: what took effect, and after an interrupt the
+    /// unfinished index is dropped.
+    fn half_done(
+        &mut self,
+        mut failure: Failure,
+        migration: &Migration,
+        direction: Direction,
+        done: usize,
+    ) -> Failure {
+        let stem = &migration.stem;
+        let Ok(script) = script(migration, direction) else {
+            return failure;
+        };
+        let history = match direction {
+            Direction::Up => "it is not recorded",
+            Direction::Down => "the history still has it",
+        };
+        failure.state.push(match (done, script.statements.len()) {
+            (0, 1) => format!("`{stem}` did not take effect; {history}"),
+            (0, total) => format!("`{stem}`: none of its {total} statements took effect; {history}"),
+            (1, total) => format!(
+                "`{stem}`: the first of {total} statements took effect, the rest did not; {history}"
+            ),
+            (_, total) => format!(
+                "`{stem}`: the first {done} of {total} statements took effect, the rest did not; {history}"
+            ),
+        });
+        // Who stops it, or has no more patience, does not want to find half an index.
+        if matches!(failure.kind, Kind::Interrupted | Kind::Busy) {
+            self.cleaning = true;
+            if let Err(error) = indexes::clean_up(self, script) {
+                failure.causes.push(format!("{error:#}"));
+            }
+        }
+        if failure.kind == Kind::Interrupted {
+            failure.hints.push(self.again.clone());
+        }
+        failure.state.extend(indexes::leftovers(self.db, script));
+        failure
+    }
+
+    /// Drops what a build has left, saying whom that waits for. After an interrupt it may take
+    /// [`CLEAN_UP_WITHIN`].
+    ///
+    /// # Errors
+    /// If the server says no.
+    pub(crate) fn drop_index(&mut self, index: &str) -> Result {
+        let limit = match self.cleaning {
+            true => CLEAN_UP_WITHIN.as_millis(),
+            false => 0,
+        };
+        let chunk = Chunk {
+            before: format!(
+                "SET lock_timeout = 0;\nSET statement_timeout = {limit};\nDROP INDEX CONCURRENTLY IF EXISTS {index};\nSET statement_timeout = 0;\n"
+            ),
+            ..Chunk::default()
+        };
+        let mut watch = BuildWatch::new(self.ui, lock_id(&self.db.server.name), None);
+        self.concurrent = true;
+        let outcome = self.feed(&chunk, &mut |client, pid, elapsed| {
+            watch.look(client, pid, elapsed);
+        });
+        self.concurrent = false;
+        drop(watch);
+        let outcome = outcome?;
+        outcome
+            .map_err(|error| failures::explain(server_failure(&error.message)))
+            .with_context(|| format!("cannot drop the INVALID index `{index}`"))
+            .map(|_| ())
+    }
+}
