@@ -399,7 +399,7 @@ fn a_server_that_speaks_german_gets_the_same_hints() {
             1,
             "25001",
         ),
-        ("CREATE INDEX users_pkey ON users (email);\n", 1, "42P07"),
+        ("CREATE SEQUENCE users;\n", 1, "42P07"),
         ("ALTER TABLE users ADD COLUMN x text;\n", 4, "55P03"),
     ];
     project.write(

@@ -590,7 +590,7 @@ fn what_other_sessions_call_themselves_neither_steers_the_terminal_nor_runs_in_a
     project.write(
         "bin/cargo",
         format!(
-            "#!/bin/sh\nshift\nexec {} \"$@\"\n",
+            "#!/bin/sh\nshift\nexec '{}' \"$@\"\n",
             env!("CARGO_BIN_EXE_xtask")
         ),
     );
