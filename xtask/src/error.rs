@@ -128,6 +128,15 @@ pub(crate) fn shell_word(text: &str) -> String {
     format!("'{}'", in_quotes(text))
 }
 
+/// As [`shell_word`], with quotes only around what a shell might read in another way.
+pub(crate) fn shell_word_if_needed(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=@%+,".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text.to_owned(),
+        false => shell_word(text),
+    }
+}
+
 /// Text for between a shell's single quotes.
 pub(crate) fn in_quotes(text: &str) -> String {
     text.replace('\'', r"'\''")

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Failure;
+use crate::error::{Failure, shell_word, shell_word_if_needed};
 
 /// Change the schema of a busy PostgreSQL table, and take it back, without fear.
 ///
@@ -199,6 +199,7 @@ only where --only names it.")]
   cargo xtask db-restore backups/users_backup_20260101_120000.sql --dry-run     the counts
   cargo xtask db-restore backups/users_backup_20260101_120000.sql
   cargo xtask db-restore FILE --column last_login_at     only this column, of rows that are there
+  cargo xtask db-restore FILE FILE                       tables that refer to each other
 
 One transaction: all of it or nothing. Nothing is deleted, readers go on, sequences only move forward.")]
     DbRestore(Restore),
@@ -475,17 +476,17 @@ pub(crate) struct Prune {
 /// Flags of `db-restore`.
 #[derive(Args, Debug)]
 pub(crate) struct Restore {
-    /// The backup, with its manifest `FILE.json` beside it
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    /// The backup, with its manifest `FILE.json` beside it. Several are restored in one transaction
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
     /// Compare only, print the counts, write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Take back this column only, of rows that are there; may be repeated
+    /// Take back this column only, of rows that are there; may be repeated. For one FILE
     #[arg(long = "column", value_name = "COLUMN")]
     pub(crate) columns: Vec<String>,
     /// Where a column's type has changed: what its values become, as SQL over the backup's columns; may
-    /// be repeated
+    /// be repeated. For one FILE
     #[arg(long, value_name = "COLUMN=EXPRESSION")]
     pub(crate) convert: Vec<String>,
     /// Restore a backup that was taken from another database
@@ -495,6 +496,30 @@ pub(crate) struct Restore {
     pub(crate) locks: Locks,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+impl Restore {
+    /// The command that restores the same, to be pasted.
+    pub(crate) fn command(&self) -> String {
+        self.command_for(&self.files)
+    }
+
+    /// The command that restores these files as it is asked for.
+    pub(crate) fn command_for(&self, files: &[PathBuf]) -> String {
+        let mut words = vec!["cargo xtask db-restore".to_owned()];
+        let shown = files.iter().map(|file| file.to_string_lossy());
+        words.extend(shown.map(|file| shell_word_if_needed(&file)));
+        for column in &self.columns {
+            words.push(format!("--column {}", shell_word_if_needed(column)));
+        }
+        for convert in &self.convert {
+            words.push(format!("--convert {}", shell_word(convert)));
+        }
+        if self.force_other_database {
+            words.push("--force-other-database".to_owned());
+        }
+        words.join(" ")
+    }
 }
 
 /// Flags of `db-baseline`.

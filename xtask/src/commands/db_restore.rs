@@ -1,4 +1,6 @@
-//! `db-restore`: a backup's rows, merged back.
+//! `db-restore`: backups' rows, merged back.
+
+use serde_json::json;
 
 use crate::Context;
 use crate::error::Result;
@@ -6,6 +8,11 @@ use crate::flags::Restore;
 use crate::runbook::restore;
 
 pub(crate) fn run(ctx: &Context, flags: &Restore) -> Result {
-    let merged = restore::run(ctx, flags)?;
-    ctx.ui.json(&merged)
+    let restored = restore::run(ctx, flags)?;
+    match &restored[..] {
+        [one] => ctx.ui.json(one),
+        several => ctx
+            .ui
+            .json(&json!({ "restored": several, "dry_run": flags.dry_run })),
+    }
 }

@@ -12,7 +12,7 @@ use super::backup::{self, Found};
 use super::run::Outcome;
 use crate::Context;
 use crate::database::Database;
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, shell_word_if_needed};
 use crate::flags::Reports;
 use crate::migration::source::Migration;
 use crate::ui;
@@ -103,11 +103,7 @@ pub(crate) fn finish_rollback(
     outcome: &Outcome,
     reports: &Reports,
 ) -> Result {
-    let restores: Vec<String> = outcome
-        .backups
-        .iter()
-        .map(|backup| format!("\n        cargo xtask db-restore {}", backup.file.display()))
-        .collect();
+    let restores = restores(outcome);
     let next = [match restores.is_empty() {
         true => "to apply it again: cargo xtask db-migrate".to_owned(),
         false => format!(
@@ -117,6 +113,25 @@ pub(crate) fn finish_rollback(
     }];
     let title = format!("Rolled back {}", db.server);
     tell(ctx, &title, outcome, &next, reports)
+}
+
+/// The commands that merge the backups of a rollback back: one, since tables may refer to each other;
+/// one after the other where a table was backed up twice.
+fn restores(outcome: &Outcome) -> Vec<String> {
+    let files: Vec<String> = outcome
+        .backups
+        .iter()
+        .map(|backup| shell_word_if_needed(&backup.file.to_string_lossy()))
+        .collect();
+    let mut tables: Vec<&str> = outcome.backups.iter().map(|of| &*of.table).collect();
+    tables.sort_unstable();
+    tables.dedup();
+    let commands = match tables.len() == files.len() && !files.is_empty() {
+        true => vec![files.join(" ")],
+        false => files,
+    };
+    let command = |files: &String| format!("\n        cargo xtask db-restore {files}");
+    commands.iter().map(command).collect()
 }
 
 fn tell(

@@ -29,6 +29,7 @@ mod read_only;
 mod report;
 mod restore;
 mod restore_race;
+mod restore_several;
 mod restore_values;
 mod seed;
 mod sessions;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use postgres::Client;
 
+use super::Session;
 use super::plan::Plan;
-use super::{STAGING, Session};
 use crate::Context;
 use crate::database::Database;
 use crate::error::{Failure, Result};
@@ -110,8 +110,8 @@ pub(super) fn same_database(db: &mut Database, manifest: &Manifest, flags: &Rest
     Err(doubt
         .state("nothing was restored")
         .hint(format!(
-            "if it is meant for this one: cargo xtask db-restore {} --force-other-database",
-            flags.file.display()
+            "if it is meant for this one: {} --force-other-database",
+            flags.command()
         ))
         .into())
 }
@@ -162,7 +162,7 @@ pub(super) fn stage(
     plan.check_keys(&mut session.client)?;
     session
         .client
-        .batch_execute(&format!("ANALYZE {STAGING}; COMMIT"))?;
+        .batch_execute(&format!("ANALYZE {}; COMMIT", plan.staging))?;
     Ok(())
 }
 
@@ -175,11 +175,12 @@ fn load(
 ) -> Result<pg_dump::Dump> {
     let from = BufReader::with_capacity(BUFFER, backup::open(file)?);
     client.batch_execute(&format!(
-        "BEGIN; CREATE TEMPORARY TABLE xtask_staging ({})",
+        "BEGIN; CREATE TABLE {} ({})",
+        plan.staging,
         proof::definition(&plan.staged, |column| &column.type_name)
     ))?;
     let progress = ctx.ui.progress("Reading");
-    let mut loader = Loader::begin(client, STAGING, &plan.staged)?;
+    let mut loader = Loader::begin(client, &plan.staging, &plan.staged)?;
     let (dump, _) = pg_dump::read(from, &mut loader, &mut |rows, _| {
         progress.update(format_args!(
             "{} of {} rows",

@@ -6,8 +6,9 @@ use anyhow::Context as _;
 use postgres::types::Type;
 use postgres::{Client, IsolationLevel, Transaction};
 
-use super::plan::{Plan, changed, conflict};
-use super::{CHANGES, STAGING, Session};
+use super::compare::conflict;
+use super::plan::{Plan, changed};
+use super::{Part, Session, conflicts, references, tables_of};
 use crate::Context;
 use crate::database::Database;
 use crate::database::activity::{self, Waiting};
@@ -26,45 +27,76 @@ const LOST_SESSION_ENDS: Duration = Duration::from_secs(5);
 /// How often those in the way are looked at while the merge runs.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-impl Plan {
-    /// Everything that is written, under locks that are had at once or not at all.
-    fn apply(
-        &self,
-        client: &mut Client,
-        storage: u32,
-        (lock_timeout, synchronous_commit): (Duration, &str),
-        commit: &mut Option<Commit>,
-    ) -> Result<(u64, u64)> {
-        // Each statement sees what was committed before the lock was had.
-        let mut transaction = client
-            .build_transaction()
-            .isolation_level(IsolationLevel::ReadCommitted)
-            .start()?;
-        transaction.batch_execute(&format!(
-            "SET LOCAL lock_timeout = {}; SET LOCAL synchronous_commit = {synchronous_commit}",
-            lock_timeout.as_millis(),
-        ))?;
-        if self.lock(&mut transaction, "SHARE ROW EXCLUSIVE")? != storage {
+/// Everything that is written, under locks that are had at once or not at all.
+fn apply(
+    parts: &[Part],
+    client: &mut Client,
+    (lock_timeout, synchronous_commit): (Duration, &str),
+    commit: &mut Option<Commit>,
+) -> Result<Vec<Written>> {
+    // Each statement sees what was committed before the lock was had.
+    let mut transaction = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::ReadCommitted)
+        .start()?;
+    transaction.batch_execute(&format!(
+        "SET LOCAL lock_timeout = {}; SET LOCAL synchronous_commit = {synchronous_commit}",
+        lock_timeout.as_millis(),
+    ))?;
+    for Part { plan, compared } in parts {
+        if plan.lock(&mut transaction, "SHARE ROW EXCLUSIVE")? != compared.storage {
             let cause = "its rows were rewritten or truncated";
-            return Err(changed(&self.table, cause).into());
+            return Err(changed(&plan.table, cause, &plan.again).into());
         }
-        self.alter_triggers(&mut transaction, |_| "DISABLE")?;
-        self.park(&mut transaction)?;
-        let row = transaction.query_typed_one(&self.merge_sql(), &[])?;
-        self.advance_sequences(&mut transaction)?;
-        // A table with checks still to be made cannot be altered.
-        transaction.batch_execute("SET CONSTRAINTS ALL IMMEDIATE")?;
-        self.alter_triggers(&mut transaction, |enable| enable)?;
-        let xid = transaction
-            .query_typed_one("SELECT pg_catalog.pg_current_xact_id()::text", &[])?
-            .get(0);
-        let counts = (row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64);
-        interrupt::check()?;
-        *commit = Some(Commit { xid, counts });
-        transaction.commit()?;
-        Ok(counts)
     }
+    for Part { plan, .. } in parts {
+        plan.alter_triggers(&mut transaction, |_| "DISABLE")?;
+        plan.park(&mut transaction)?;
+    }
+    let row = transaction.query_typed_one(&merge_sql(parts), &[])?;
+    for Part { plan, .. } in parts {
+        plan.advance_sequences(&mut transaction)?;
+    }
+    // A table with checks still to be made cannot be altered.
+    transaction.batch_execute("SET CONSTRAINTS ALL IMMEDIATE")?;
+    for Part { plan, .. } in parts {
+        plan.alter_triggers(&mut transaction, |enable| enable)?;
+    }
+    let xid = transaction
+        .query_typed_one("SELECT pg_catalog.pg_current_xact_id()::text", &[])?
+        .get(0);
+    let number = |column: usize| row.get::<_, i64>(column) as u64;
+    let written: Vec<Written> = (0..parts.len())
+        .map(|part| Written {
+            updated: number(2 * part),
+            inserted: number(2 * part + 1),
+        })
+        .collect();
+    interrupt::check()?;
+    *commit = Some(Commit {
+        xid,
+        written: written.clone(),
+    });
+    transaction.commit()?;
+    Ok(written)
+}
 
+/// One statement for all tables: foreign keys between the rows are checked when all are there
+/// (PostgreSQL manual, "WITH Queries": the parts of a statement see one snapshot; "Overview of Trigger
+/// Behavior": what fires after a statement fires at its end).
+fn merge_sql(parts: &[Part]) -> String {
+    let (mut queries, mut counts) = (Vec::new(), Vec::new());
+    for (at, Part { plan, .. }) in parts.iter().enumerate() {
+        queries.push(format!("updated_{at} AS ({})", plan.update_sql()));
+        queries.push(format!("inserted_{at} AS ({})", plan.insert_sql()));
+        for query in [format!("updated_{at}"), format!("inserted_{at}")] {
+            counts.push(format!("(SELECT pg_catalog.count(*) FROM {query})"));
+        }
+    }
+    format!("WITH {} SELECT {}", queries.join(", "), counts.join(", "))
+}
+
+impl Plan {
     /// Triggers of users do not fire for rows that had fired them once. Turning them off takes the
     /// lock that we have, is seen by nobody else, and leaves foreign keys at work, which
     /// `session_replication_role = replica` would not.
@@ -87,45 +119,45 @@ impl Plan {
         Ok(())
     }
 
-    /// One statement, so that foreign keys between the rows are checked when all are there.
-    fn merge_sql(&self) -> String {
-        let table = &self.table;
-        let changed = format!("{CHANGES} AS c JOIN {STAGING} AS s ON s.ctid = c.at");
-        let updated = match self.taken.is_empty() {
-            true => "SELECT WHERE false".to_owned(),
-            false => {
-                let set: Vec<String> = self
-                    .taken
-                    .iter()
-                    .map(|name| format!("{name} = s.{name}"))
-                    .collect();
-                format!(
-                    "UPDATE ONLY {table} AS l SET {} FROM {changed}
-                     WHERE NOT c.missing AND {} AND {} RETURNING 1",
-                    set.join(", "),
-                    self.same_key("l", "s"),
-                    self.unchanged(),
-                )
-            }
-        };
-        let inserted = match self.inserts {
-            false => "SELECT WHERE false".to_owned(),
-            true => {
-                let values: Vec<String> =
-                    self.common.iter().map(|name| format!("s.{name}")).collect();
-                format!(
-                    "INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {changed}
-                     WHERE c.missing AND NOT EXISTS (SELECT FROM ONLY {table} AS l WHERE {})
-                     RETURNING 1",
-                    self.common.join(", "),
-                    values.join(", "),
-                    self.same_key("l", "s")
-                )
-            }
-        };
+    /// Rows that are there and differ, as the comparison saw them, take the backup's values.
+    fn update_sql(&self) -> String {
+        if self.taken.is_empty() {
+            return "SELECT WHERE false".to_owned();
+        }
+        let set: Vec<String> = self
+            .taken
+            .iter()
+            .map(|name| format!("{name} = s.{name}"))
+            .collect();
         format!(
-            "WITH updated AS ({updated}), inserted AS ({inserted})
-             SELECT (SELECT pg_catalog.count(*) FROM updated), (SELECT pg_catalog.count(*) FROM inserted)"
+            "UPDATE ONLY {table} AS l SET {set} FROM {changes} AS c JOIN {staging} AS s ON s.ctid = c.at
+             WHERE NOT c.missing AND {same_key} AND {unchanged} RETURNING 1",
+            table = self.table,
+            set = set.join(", "),
+            changes = self.changes,
+            staging = self.staging,
+            same_key = self.same_key("l", "s"),
+            unchanged = self.unchanged(),
+        )
+    }
+
+    /// Missing rows return.
+    fn insert_sql(&self) -> String {
+        if !self.inserts {
+            return "SELECT WHERE false".to_owned();
+        }
+        let values: Vec<String> = self.common.iter().map(|name| format!("s.{name}")).collect();
+        format!(
+            "INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE
+             SELECT {values} FROM {changes} AS c JOIN {staging} AS s ON s.ctid = c.at
+             WHERE c.missing AND NOT EXISTS (SELECT FROM ONLY {table} AS l WHERE {same_key})
+             RETURNING 1",
+            table = self.table,
+            columns = self.common.join(", "),
+            values = values.join(", "),
+            changes = self.changes,
+            staging = self.staging,
+            same_key = self.same_key("l", "s"),
         )
     }
 
@@ -153,25 +185,28 @@ impl Plan {
     }
 }
 
-/// Writes what differs, tried as a whole until it gets its locks. Returns how many rows were updated
-/// and inserted.
+/// Writes what differs, tried as a whole until it gets its locks.
 pub(super) fn merge(
     ctx: &Context,
     db: &mut Database,
     session: &mut Session,
-    plan: &Plan,
-    storage: u32,
+    parts: &[Part],
     flags: &Restore,
-) -> Result<(u64, u64)> {
-    if !plan.triggers.is_empty() && !plan.owned {
-        ctx.ui.warn(format_args!(
-            "this role may not turn off the triggers of `{}`: {} will fire",
-            plan.table,
-            ui::plural(plan.triggers.len() as u64, "trigger")
-        ));
+) -> Result<Vec<Written>> {
+    for Part { plan, .. } in parts {
+        if !plan.triggers.is_empty() && !plan.owned {
+            ctx.ui.warn(format_args!(
+                "this role may not turn off the triggers of `{}`: {} will fire",
+                plan.table,
+                ui::plural(plan.triggers.len() as u64, "trigger")
+            ));
+        }
     }
-    let again = format!("cargo xtask db-restore {}", flags.file.display());
-    let tables = ObjectName::parse(&plan.table).into_iter().collect();
+    let again = flags.command();
+    let tables = parts
+        .iter()
+        .filter_map(|part| ObjectName::parse(&part.plan.table))
+        .collect();
     let mut waiter = Waiter::new(flags.locks, tables, &again);
     let progress = ctx.ui.progress("Restoring");
     loop {
@@ -183,7 +218,7 @@ pub(super) fn merge(
         let outcome = std::thread::scope(|scope| {
             let (client, commit) = (&mut session.client, &mut commit);
             let settings = (flags.locks.lock_timeout, &*session.synchronous_commit);
-            let work = scope.spawn(move || plan.apply(client, storage, settings, commit));
+            let work = scope.spawn(move || apply(parts, client, settings, commit));
             while !work.is_finished() {
                 std::thread::sleep(LOOK_EVERY);
                 seen.update(&mut db.client, session.pid);
@@ -198,18 +233,18 @@ pub(super) fn merge(
                 .unwrap_or_else(|_| Err(anyhow::anyhow!("the thread that merges panicked")))
         });
         let error = match outcome {
-            Ok(counts) => return Ok(counts),
+            Ok(written) => return Ok(written),
             Err(error) => error,
         };
         if let Some(commit) = commit
             && is_lost(&error)
         {
-            return lost_commit(ctx, db, plan, &commit, &error, flags);
+            return lost_commit(ctx, db, parts, commit, &error, &again);
         }
         if let Some(stalled) = stall.stalled(&mut db.client)
             && !interrupt::requested()
         {
-            let attempted = format!("the restore of `{}` was cancelled", plan.table);
+            let attempted = format!("the restore of {} was cancelled", tables_of(parts));
             return Err(stall::failure(&attempted, &stalled, None, &again)
                 .state("nothing was restored")
                 .into());
@@ -218,30 +253,31 @@ pub(super) fn merge(
             Some("55P03" | "40P01") if !interrupt::requested() => {
                 waiter
                     .watch(db, &ctx.ui, &seen, || None)
-                    .map_err(|error| in_our_words(failures::from_error(&error), flags))?;
+                    .map_err(|error| in_our_words(failures::from_error(&error), &again))?;
             }
             Some("23505" | "23P01") => {
-                let conflicts = plan.conflicts(&mut session.client)?;
                 let mut failure = failures::from_error(&error);
-                failure.causes.extend(conflicts);
-                return Err(conflict(plan, failure.causes).into());
+                failure.causes.extend(conflicts(parts, session)?);
+                return Err(conflict(&tables_of(parts), failure.causes, &again).into());
+            }
+            Some("23503") => {
+                let dangling = references::dangling(parts, &mut session.client)?;
+                let error = error.context(format!("cannot restore {}", tables_of(parts)));
+                let failure = failures::from_error(&error);
+                return Err(references::explain(ctx, failure, &dangling, flags).into());
             }
             _ => {
-                let error = error.context(format!("cannot restore `{}`", plan.table));
-                return Err(in_our_words(failures::from_error(&error), flags).into());
+                let error = error.context(format!("cannot restore {}", tables_of(parts)));
+                return Err(in_our_words(failures::from_error(&error), &again).into());
             }
         }
     }
 }
 
 /// A failure of the merge: everything was rolled back, and the next command is this one.
-fn in_our_words(mut failure: Failure, flags: &Restore) -> Failure {
-    let again = format!("cargo xtask db-restore {}", flags.file.display());
+fn in_our_words(mut failure: Failure, again: &str) -> Failure {
     failure.state = vec!["nothing was restored".to_owned()];
     failure.hints = match failure.sqlstate.as_deref() {
-        Some("23503") => vec![format!(
-            "restore the table that it refers to first, then: {again}"
-        )],
         Some("23514") => vec![
             "a row of the backup breaks a check constraint that came later, or that is NOT VALID: drop the constraint".to_owned(),
             format!("then: {again}"),
@@ -253,12 +289,12 @@ fn in_our_words(mut failure: Failure, flags: &Restore) -> Failure {
         _ => {
             let hints = failure.hints.into_iter();
             hints
-                .map(|hint| hint.replace("cargo xtask db-migrate", &again))
+                .map(|hint| hint.replace("cargo xtask db-migrate", again))
                 .collect()
         }
     };
     if failure.hints.is_empty() {
-        failure.hints.push(again);
+        failure.hints.push(again.to_owned());
     }
     if failure.kind == Kind::Interrupted {
         failure.message = "the restore was cancelled".to_owned();
@@ -269,8 +305,14 @@ fn in_our_words(mut failure: Failure, flags: &Restore) -> Failure {
 /// A COMMIT that was sent.
 struct Commit {
     xid: String,
-    /// Rows updated and inserted by it.
-    counts: (u64, u64),
+    written: Vec<Written>,
+}
+
+/// How many rows of a table were written.
+#[derive(Clone, Debug)]
+pub(super) struct Written {
+    pub(super) updated: u64,
+    pub(super) inserted: u64,
 }
 
 /// Whether the session ended, so that the answer is not known.
@@ -289,37 +331,34 @@ fn is_lost(error: &anyhow::Error) -> bool {
 fn lost_commit(
     ctx: &Context,
     db: &mut Database,
-    plan: &Plan,
-    commit: &Commit,
+    parts: &[Part],
+    commit: Commit,
     error: &anyhow::Error,
-    flags: &Restore,
-) -> Result<(u64, u64)> {
-    let again = format!("cargo xtask db-restore {} --dry-run", flags.file.display());
-    let (updated, inserted) = commit.counts;
+    again: &str,
+) -> Result<Vec<Written>> {
     let mut failure = failures::from_error(error);
     failure.message = "the answer to COMMIT was lost".to_owned();
+    let tables = tables_of(parts);
     match fate(ctx, db, &commit.xid).as_deref() {
         Some("committed") => {
             ctx.ui.warn(format_args!(
-                "the session ended in COMMIT; the server says that it was committed: `{}` is restored, which a standby may not have received yet",
-                plan.table
+                "the session ended in COMMIT; the server says that it was committed: {tables} is restored, which a standby may not have received yet",
             ));
-            return Ok(commit.counts);
+            return Ok(commit.written);
         }
-        Some("aborted") => {
-            failure.state = vec![format!("nothing was restored in `{}`", plan.table)];
-        }
+        Some("aborted") => failure.state = vec![format!("nothing was restored in {tables}")],
         status => {
+            let updated = commit.written.iter().map(|of| of.updated).sum();
+            let inserted = commit.written.iter().map(|of| of.inserted).sum();
             failure.state = vec![format!(
-                "whether `{}` was restored ({} with the backup's values, {} returned) is not known: the server says {}",
-                plan.table,
+                "whether {tables} was restored ({} with the backup's values, {} returned) is not known: the server says {}",
                 ui::plural(updated, "row"),
                 ui::count(inserted),
                 status.unwrap_or("nothing"),
             )];
         }
     }
-    failure.hints = vec![format!("see what is left to restore: {again}")];
+    failure.hints = vec![format!("see what is left to restore: {again} --dry-run")];
     Err(failure.into())
 }
 

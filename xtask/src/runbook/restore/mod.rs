@@ -1,4 +1,4 @@
-//! A backup's rows merged back into the live table, in one transaction: what is missing returns, what
+//! Backups' rows merged back into their live tables, in one transaction: what is missing returns, what
 //! differs takes the backup's values, what is newer stays. Nothing is deleted.
 //!
 //! Of the file only the rows are used, through COPY into a temporary table: its SQL never runs. That,
@@ -7,22 +7,27 @@
 //! lock is newer than the restore, and stays as it is; where the table itself was changed or swapped
 //! meanwhile, nothing is restored.
 
+mod compare;
 mod file;
 mod merge;
 mod plan;
+mod references;
 mod types;
 mod unique;
 
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context as _;
 use postgres::Client;
 use serde::Serialize;
 
+use self::compare::{Comparison, conflict};
 use self::file::{find, same_database, stage};
-use self::merge::merge;
-use self::plan::{Comparison, Plan, conflict};
-use super::{backup, preflight};
+use self::merge::{Written, merge};
+use self::plan::Plan;
+use super::backup::{self, Manifest};
+use super::preflight;
 use crate::Context;
 use crate::database::{Database, SESSION_OPTIONS, connect, lock, own_session, pooler};
 use crate::error::{Failure, Result};
@@ -35,12 +40,13 @@ use crate::ui;
 const OPTIONS: &str = "-c DateStyle=ISO -c IntervalStyle=postgres -c array_nulls=on -c xmloption=content \
      -c work_mem=64MB -c row_security=off -c jit=off";
 
-const STAGING: &str = "pg_temp.xtask_staging";
-const CHANGES: &str = "pg_temp.xtask_changes";
-
-/// What a restore did, or would do, in the command contract's shape. Numbers are of rows.
+/// What a restore did to a table, or would do, in the command contract's shape. Numbers are of rows.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Merged {
+    /// As it was given.
+    pub(crate) file: PathBuf,
+    /// Qualified name.
+    pub(crate) table: String,
     pub(crate) inserted: u64,
     pub(crate) updated: u64,
     /// In the table and not in the backup.
@@ -53,26 +59,134 @@ pub(crate) struct Merged {
     pub(crate) dry_run: bool,
 }
 
-/// Restores a backup.
+impl Merged {
+    /// What was compared, after so many rows were written.
+    fn written(self, written: &Written) -> Merged {
+        let compared = self.updated + self.inserted;
+        Merged {
+            changed_meanwhile: compared.saturating_sub(written.updated + written.inserted),
+            updated: written.updated,
+            inserted: written.inserted,
+            ..self
+        }
+    }
+}
+
+/// One backup's part in a restore: what goes where, and what differs.
+struct Part {
+    plan: Plan,
+    compared: Comparison,
+}
+
+/// Restores backups, all in one transaction.
 ///
 /// # Errors
-/// If the file is not what was written, belongs to another database, or does not fit the table;
+/// If a file is not what was written, belongs to another database, or does not fit its table;
 /// [`Kind::Finding`] where a restored value must be unique and belongs to another row now;
-/// [`Kind::Busy`] where the lock was not to be had. Nothing has changed then.
-pub(crate) fn run(ctx: &Context, flags: &Restore) -> Result<Merged> {
+/// [`Kind::Busy`] where a lock was not to be had. Nothing has changed then.
+pub(crate) fn run(ctx: &Context, flags: &Restore) -> Result<Vec<Merged>> {
     let started = Instant::now();
-    let (file, manifest) = find(ctx, &flags.file)?;
+    let again = flags.command();
+    let found = flags.files.iter().map(|given| find(ctx, given));
+    let found = found.collect::<Result<Vec<_>>>()?;
+    one_for_each_table(flags, &found)?;
     let mut db = ctx.connect()?;
     preflight::server(&db)?;
     db.wait_for_locks(flags.locks.lock_deadline)?;
-    let table = backup::table(&mut db, &manifest.table)?;
-    same_database(&mut db, &manifest, flags)?;
+    let mut tables = Vec::new();
+    for (_, manifest) in &found {
+        tables.push(backup::table(&mut db, &manifest.table)?);
+        same_database(&mut db, manifest, flags)?;
+    }
     if !flags.dry_run {
-        let again = format!("cargo xtask db-restore {}", flags.file.display());
         lock::acquire(&mut db, flags.locks, &ctx.ui, &again)?;
     }
     let mut session = Session::open(ctx, &mut db)?;
-    let plan = Plan::of(&mut session.client, &table, &manifest, flags)?;
+    let mut parts = Vec::new();
+    for (given, ((file, manifest), table)) in flags.files.iter().zip(found.iter().zip(&tables)) {
+        let plan = Plan::of(&mut session.client, table, manifest, given, flags)?;
+        parts.push(compare(ctx, &mut session, plan, file, manifest)?);
+    }
+    if flags.dry_run {
+        stands_in_the_way(ctx, &parts, &mut session, flags)?;
+        for part in &parts {
+            ctx.ui.data(
+                part.plan
+                    .tell(&part.compared.merged, part.compared.replaced),
+            );
+        }
+        let merged = parts.into_iter().map(|part| part.compared.merged);
+        return Ok(merged
+            .map(|merged| Merged {
+                dry_run: true,
+                ..merged
+            })
+            .collect());
+    }
+    agree(ctx, &db, &parts, &again)?;
+    interrupt::check()?;
+    let written = merge(ctx, &mut db, &mut session, &parts, flags)?;
+    let mut restored = Vec::new();
+    for (Part { plan, compared }, written) in parts.into_iter().zip(written) {
+        let merged = compared.merged.written(&written);
+        if merged.changed_meanwhile > 0 {
+            ctx.ui.warn(format_args!(
+                "{} of `{}` changed between the comparison and the lock, and stay as they are; compare again: {again} --dry-run",
+                ui::plural(merged.changed_meanwhile, "row"),
+                plan.table,
+            ));
+        }
+        let summary = plan.tell(&merged, 0);
+        ctx.ui.status(
+            "Restored",
+            format_args!("{summary}  {}", ui::time(started.elapsed())),
+        );
+        ctx.ui.data(summary);
+        restored.push(merged);
+    }
+    Ok(restored)
+}
+
+/// Two backups of one table would have the last word in turn, and a column is one table's.
+fn one_for_each_table(flags: &Restore, found: &[(PathBuf, Manifest)]) -> Result {
+    if found.len() > 1 && !(flags.columns.is_empty() && flags.convert.is_empty()) {
+        return Err(
+            Failure::usage("--column and --convert are for one backup at a time")
+                .hint(flags.command_for(&flags.files[..1]))
+                .into(),
+        );
+    }
+    for (at, (_, manifest)) in found.iter().enumerate() {
+        if let Some(first) = found[..at]
+            .iter()
+            .position(|(_, of)| of.table == manifest.table)
+        {
+            let (one, another) = (&flags.files[first], &flags.files[at]);
+            return Err(Failure::usage(format!(
+                "`{}` and `{}` are both backups of `{}`",
+                one.display(),
+                another.display(),
+                manifest.table
+            ))
+            .cause("a row takes its values from one backup")
+            .hint(format!(
+                "one after the other: {}",
+                flags.command_for(&flags.files[first..=first])
+            ))
+            .into());
+        }
+    }
+    Ok(())
+}
+
+/// Reads the backup beside the table, and says what differs.
+fn compare(
+    ctx: &Context,
+    session: &mut Session,
+    plan: Plan,
+    file: &Path,
+    manifest: &Manifest,
+) -> Result<Part> {
     if !plan.skipped.is_empty() {
         ctx.ui.info(
             "Skipping",
@@ -83,23 +197,16 @@ pub(crate) fn run(ctx: &Context, flags: &Restore) -> Result<Merged> {
             ),
         );
     }
-
     for (column, to) in plan.conversions.iter().map(|of| (&of.column, &of.to)) {
         ctx.ui
             .info("Converting", format_args!("{column} to {to}, as asked"));
     }
-    stage(ctx, &mut session, &file, &manifest, &plan)?;
+    stage(ctx, session, file, manifest, &plan)?;
     interrupt::check()?;
-    let Comparison {
-        mut merged,
-        replaced,
-        storage,
-        fixed,
-    } = plan
+    let compared = plan
         .compare(&mut session.client, manifest.rows)
         .with_context(|| format!("cannot compare `{}` with the backup", plan.table))?;
-    merged.dry_run = flags.dry_run;
-    for (column, rows) in &fixed {
+    for (column, rows) in &compared.fixed {
         ctx.ui.info(
             "Skipping",
             format_args!(
@@ -108,54 +215,70 @@ pub(crate) fn run(ctx: &Context, flags: &Restore) -> Result<Merged> {
             ),
         );
     }
-    ctx.ui.info("Compared", plan.tell(&merged, replaced));
-    if flags.dry_run {
-        let conflicts = plan.conflicts(&mut session.client)?;
-        if !conflicts.is_empty() {
-            return Err(conflict(&plan, conflicts).into());
-        }
-        ctx.ui.data(plan.tell(&merged, replaced));
-        return Ok(merged);
+    ctx.ui
+        .info("Compared", plan.tell(&compared.merged, compared.replaced));
+    Ok(Part { plan, compared })
+}
+
+/// What the write would fail on, as far as it can be told without it.
+fn stands_in_the_way(
+    ctx: &Context,
+    parts: &[Part],
+    session: &mut Session,
+    flags: &Restore,
+) -> Result {
+    let conflicts = conflicts(parts, session)?;
+    if !conflicts.is_empty() {
+        return Err(conflict(&tables_of(parts), conflicts, &flags.command()).into());
     }
-    if replaced > 0 {
-        let question = format!(
-            "Replace values in {} of `{}` in {}?",
-            ui::plural(replaced, "row"),
-            plan.table,
-            db.server
-        );
-        let again = format!("cargo xtask db-restore {} --yes", flags.file.display());
-        if !ctx.ui.confirm(&question, &again)? {
-            return Err(Failure::failed("not restored")
-                .cause("the answer was no")
-                .state("nothing was changed")
-                .hint(format!(
-                    "cargo xtask db-restore {} --dry-run",
-                    flags.file.display()
-                ))
-                .into());
-        }
+    let dangling = references::dangling(parts, &mut session.client)?;
+    if !dangling.is_empty() {
+        let failure = Failure::failed(format!("cannot restore {}", tables_of(parts)));
+        let failure = failure.sqlstate("23503");
+        return Err(references::explain(ctx, failure, &dangling, flags).into());
     }
-    interrupt::check()?;
-    let (updated, inserted) = merge(ctx, &mut db, &mut session, &plan, storage, flags)?;
-    merged.changed_meanwhile =
-        (merged.updated + merged.inserted).saturating_sub(updated + inserted);
-    merged.updated = updated;
-    merged.inserted = inserted;
-    if merged.changed_meanwhile > 0 {
-        ctx.ui.warn(format_args!(
-            "{} changed between the comparison and the lock, and stay as they are; compare again: cargo xtask db-restore {} --dry-run",
-            ui::plural(merged.changed_meanwhile, "row"),
-            flags.file.display()
-        ));
+    Ok(())
+}
+
+/// The values that must be unique and would be there twice, of all tables.
+fn conflicts(parts: &[Part], session: &mut Session) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for part in parts {
+        found.extend(part.plan.conflicts(&mut session.client)?);
     }
-    let summary = plan.tell(&merged, 0);
-    ctx.ui.status(
-        "Restored",
-        format_args!("{summary}  {}", ui::time(started.elapsed())),
-    );
-    ctx.ui.data(summary);
-    Ok(merged)
+    Ok(found)
+}
+
+/// Asks before values are replaced.
+fn agree(ctx: &Context, db: &Database, parts: &[Part], again: &str) -> Result {
+    let replaced = parts.iter().filter(|part| part.compared.replaced > 0);
+    let rows: Vec<String> = replaced
+        .map(|Part { plan, compared }| {
+            format!(
+                "{} of `{}`",
+                ui::plural(compared.replaced, "row"),
+                plan.table
+            )
+        })
+        .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let question = format!("Replace values in {} in {}?", rows.join(" and "), db.server);
+    if ctx.ui.confirm(&question, &format!("{again} --yes"))? {
+        return Ok(());
+    }
+    Err(Failure::failed("not restored")
+        .cause("the answer was no")
+        .state("nothing was changed")
+        .hint(format!("{again} --dry-run"))
+        .into())
+}
+
+/// `a` and `b`, to name them in a sentence.
+fn tables_of(parts: &[Part]) -> String {
+    let names = parts.iter().map(|part| format!("`{}`", part.plan.table));
+    names.collect::<Vec<_>>().join(" and ")
 }
 
 /// The session that merges; another one holds the migration lock and watches.

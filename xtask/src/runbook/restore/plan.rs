@@ -1,21 +1,20 @@
-//! What a restore would do: which column goes where, which rows differ, and what stands in the way.
+//! Which table and which columns a backup's rows go to, as what, and that this is still so under a lock.
+
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use postgres::types::Type;
-use postgres::{Client, GenericClient, IsolationLevel};
+use postgres::{Client, GenericClient};
 
+use super::Session;
+use super::compare::SHOWN;
 use super::types::{Conversion, is_widening};
-use super::{CHANGES, Merged, STAGING, Session};
 use crate::database::catalog::{self, Column, Relation};
 use crate::database::history::quote_identifier;
 use crate::database::{OWN_SEARCH_PATH, set_search_path};
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, shell_word_if_needed};
 use crate::flags::Restore;
 use crate::runbook::backup::Manifest;
-use crate::ui;
-
-/// Conflicts that are named.
-pub(super) const SHOWN: usize = 10;
 
 /// A table as a plan was made for it. It is read again under each lock: what a restore means is fixed
 /// before it waits.
@@ -44,6 +43,13 @@ impl Shape {
 
 /// Which column goes where.
 pub(super) struct Plan {
+    /// The backup, as it was given.
+    pub(super) file: PathBuf,
+    /// The command that restores the same.
+    pub(super) again: String,
+    /// The temporary tables of the backup's rows, and of those of them that differ: qualified names.
+    pub(super) staging: String,
+    pub(super) changes: String,
     /// Qualified name.
     pub(super) table: String,
     pub(super) oid: u32,
@@ -61,11 +67,11 @@ pub(super) struct Plan {
     pub(super) taken: Vec<String>,
     pub(super) skipped: Vec<String>,
     /// Columns that rows return with and that an UPDATE may not set.
-    fixed: Vec<String>,
+    pub(super) fixed: Vec<String>,
     pub(super) conversions: Vec<Conversion>,
     /// Columns of domains, and the type beneath, as which they are staged: a domain's checks are somebody
     /// else's code, which is to run where a row is written, and not where it is only looked at.
-    domains: Vec<(String, String)>,
+    pub(super) domains: Vec<(String, String)>,
     /// Whether it is not known that the backup's rows differ in their keys.
     check_keys: bool,
     /// Whether missing rows return.
@@ -80,11 +86,15 @@ impl Plan {
         client: &mut Client,
         table: &Relation,
         manifest: &Manifest,
+        file: &Path,
         flags: &Restore,
     ) -> Result<Plan> {
-        let (file, only) = (flags.file.display(), &flags.columns[..]);
+        let (again, only) = (flags.command(), &flags.columns[..]);
+        let alone = flags.command_for(&[file.to_owned()]);
+        let shown = shell_word_if_needed(&file.to_string_lossy());
+        let look = format!("cargo xtask db-restore {shown} --dry-run");
         let qualified = table.qualified();
-        check_name(client, &qualified, table.oid)?;
+        check_name(client, &qualified, table.oid, &again)?;
         let shape = Shape::of(client, table.oid)?;
         let (live, key) = (shape.columns.clone(), shape.key.clone());
         let saved = |name: &String| manifest.columns.iter().any(|column| column.name == *name);
@@ -96,19 +106,23 @@ impl Plan {
                 })
                 .state("nothing was restored")
                 .hint(format!(
-                    "load the backup into a database of its own and look: createdb look && pg_dump \"$DATABASE_URL\" --schema-only --table={} | psql look && psql look -f {file}",
+                    "load the backup into a database of its own and look: createdb look && pg_dump \"$DATABASE_URL\" --schema-only --table={} | psql look && psql look -f {shown}",
                     manifest.table
                 ))
                 .into());
         }
-        check_key(manifest, &key, flags)?;
-        check_rules(client, &qualified, table.oid, flags)?;
+        check_key(manifest, &key, &again)?;
+        check_rules(client, &qualified, table.oid, &again)?;
         let mut differ = Vec::new();
         let restorable = |name: &str| {
             live.iter()
                 .find(|column| column.name == name && !column.generated)
         };
         let mut plan = Plan {
+            staging: format!("pg_temp.xtask_staging_{}", table.oid),
+            changes: format!("pg_temp.xtask_changes_{}", table.oid),
+            file: file.to_owned(),
+            again: again.clone(),
             table: qualified,
             oid: table.oid,
             owned: table.owned,
@@ -202,7 +216,7 @@ impl Plan {
             return Err(failure
                 .state("nothing was restored")
                 .hint(format!(
-                    "say what a value of type {was} is as {now}: cargo xtask db-restore {file} --convert '{name}={name}' --dry-run (or, say, --convert '{name}={name} * 100')"
+                    "say what a value of type {was} is as {now}: {alone} --convert '{name}={name}' --dry-run (or, say, --convert '{name}={name} * 100')"
                 ))
                 .into());
         }
@@ -211,7 +225,7 @@ impl Plan {
                 "column {} cannot be converted: the table does not have it, or computes it itself",
                 conversion.column
             ))
-            .hint(format!("cargo xtask db-restore {file} --dry-run"))
+            .hint(look)
             .into());
         }
         if let Some(name) = only
@@ -221,7 +235,7 @@ impl Plan {
             return Err(
                 Failure::usage(format!("column `{name}` cannot be taken from the backup"))
                     .cause("it is not in both the backup and the table, is the primary key, or is GENERATED ALWAYS AS IDENTITY")
-                    .hint(format!("cargo xtask db-restore {file} --dry-run"))
+                    .hint(look)
                     .into(),
             );
         }
@@ -264,7 +278,7 @@ impl Plan {
         // Prepared, so that it is one statement.
         client
             .execute(
-                &format!("ALTER TABLE {STAGING} {}", columns.join(", ")),
+                &format!("ALTER TABLE {} {}", self.staging, columns.join(", ")),
                 &[],
             )
             .context("cannot convert the backup's values as --convert says")?;
@@ -279,9 +293,10 @@ impl Plan {
         }
         let rows = client.query_typed(
             &format!(
-                "SELECT ROW({key})::text, pg_catalog.count(*) FROM {STAGING}
+                "SELECT ROW({key})::text, pg_catalog.count(*) FROM {staging}
                  GROUP BY {key} HAVING pg_catalog.count(*) > 1 ORDER BY 1 LIMIT {SHOWN}",
-                key = self.key.join(", ")
+                key = self.key.join(", "),
+                staging = self.staging
             ),
             &[],
         )?;
@@ -322,14 +337,14 @@ impl Plan {
         let lock = format!("LOCK TABLE ONLY {} IN {mode} MODE", self.table);
         client.batch_execute(&lock).map_err(|error| {
             match error.code() == Some(&postgres::error::SqlState::UNDEFINED_TABLE) {
-                true => changed(&self.table, "it was dropped or renamed").into(),
+                true => changed(&self.table, "it was dropped or renamed", &self.again).into(),
                 false => anyhow::Error::new(error),
             }
         })?;
-        check_name(client, &self.table, self.oid)?;
+        check_name(client, &self.table, self.oid, &self.again)?;
         if Shape::of(client, self.oid)? != self.shape {
             let cause = "its columns, primary key, sequences or triggers were changed";
-            return Err(changed(&self.table, cause).into());
+            return Err(changed(&self.table, cause, &self.again).into());
         }
         let row = client.query_typed_one(
             "SELECT relfilenode FROM pg_catalog.pg_class WHERE oid = $1",
@@ -337,225 +352,6 @@ impl Plan {
         )?;
         Ok(row.get(0))
     }
-
-    /// A cast to the type beneath a domain, for two values to be of one type.
-    fn beneath(&self, quoted: &str) -> String {
-        let of = |(name, _): &&(String, String)| quote_identifier(name) == quoted;
-        let found = self.domains.iter().find(of);
-        found.map_or(String::new(), |(_, beneath)| format!("::{beneath}"))
-    }
-
-    /// Whether a row is still the version that the comparison saw.
-    pub(super) fn unchanged(&self) -> &'static str {
-        "l.ctid OPERATOR(pg_catalog.=) c.seen_at AND l.xmin OPERATOR(pg_catalog.=) c.seen_by"
-    }
-
-    /// Writes down which staged rows are missing from the table or differ from it; returns what a
-    /// merge would do, and in how many rows it would replace a value, other than NULL, by another.
-    ///
-    /// `*<>` compares images of values (PostgreSQL manual, "Composite Type Comparison"): also those of types without
-    /// equality, such as json, and `1.0` differs from `1.00`.
-    pub(super) fn compare(&self, client: &mut Client, staged: u64) -> Result<Comparison> {
-        let table = &self.table;
-        let columns = |of: &str| {
-            let columns: Vec<String> = self
-                .taken
-                .iter()
-                .map(|name| format!("{of}.{name}{}", self.beneath(name)))
-                .collect();
-            format!("ROW({})::record", columns.join(", "))
-        };
-        let differs = format!("{} OPERATOR(pg_catalog.*<>) {}", columns("l"), columns("s"));
-        let replaces: Vec<String> = self
-            .taken
-            .iter()
-            .map(|name| {
-                format!("pg_catalog.num_nulls(l.{name}) = 0 AND ROW(l.{name}{beneath})::record OPERATOR(pg_catalog.*<>) ROW(s.{name})::record", beneath = self.beneath(name))
-            })
-            .chain(["false".to_owned()])
-            .collect();
-        let mut transaction = client
-            .build_transaction()
-            .isolation_level(IsolationLevel::RepeatableRead)
-            .start()?;
-        // The lock comes first: a snapshot that is older than a TRUNCATE or a rewrite sees no row.
-        let storage = self.lock(&mut transaction, "ACCESS SHARE")?;
-        transaction.batch_execute(&format!(
-            "CREATE TEMPORARY TABLE xtask_changes AS
-             SELECT s.ctid AS at, l.ctid IS NULL AS missing, l.ctid AS seen_at, l.xmin AS seen_by,
-                    {} AS replaces
-             FROM {STAGING} AS s LEFT JOIN ONLY {table} AS l ON {}
-             WHERE l.ctid IS NULL OR {differs};
-             ANALYZE {CHANGES}",
-            replaces.join(" OR "),
-            self.same_key("l", "s"),
-        ))?;
-        let row = transaction.query_typed_one(
-            &format!(
-                "SELECT pg_catalog.count(*) FILTER (WHERE missing),
-                        pg_catalog.count(*) FILTER (WHERE NOT missing),
-                        pg_catalog.count(*) FILTER (WHERE replaces AND NOT missing),
-                        (SELECT pg_catalog.count(*) FROM ONLY {table})
-                 FROM {CHANGES}"
-            ),
-            &[],
-        )?;
-        let mut fixed = Vec::new();
-        for name in &self.fixed {
-            let column = quote_identifier(name);
-            let row = transaction.query_typed_one(
-                &format!(
-                    "SELECT pg_catalog.count(*) FROM {STAGING} AS s JOIN ONLY {table} AS l ON {}
-                     WHERE l.{column} <> s.{column}",
-                    self.same_key("l", "s")
-                ),
-                &[],
-            )?;
-            match row.get::<_, i64>(0) as u64 {
-                0 => {}
-                rows => fixed.push((name.clone(), rows)),
-            }
-        }
-        transaction.commit()?;
-        let number = |column| row.get::<_, i64>(column) as u64;
-        let (missing, differing, replaced, live) = (number(0), number(1), number(2), number(3));
-        let merged = Merged {
-            inserted: if self.inserts { missing } else { 0 },
-            updated: differing,
-            kept_newer: live.saturating_sub(staged - missing),
-            unchanged: staged - missing - differing,
-            skipped_columns: self
-                .skipped
-                .iter()
-                .chain(fixed.iter().map(|(column, _)| column))
-                .cloned()
-                .collect(),
-            changed_meanwhile: 0,
-            dry_run: false,
-        };
-        Ok(Comparison {
-            merged,
-            replaced,
-            storage,
-            fixed,
-        })
-    }
-
-    pub(super) fn tell(&self, merged: &Merged, replaced: u64) -> String {
-        let mut text = format!(
-            "{}: {} to return, {} to take the backup's values, {} unchanged, {} newer than the backup",
-            self.table,
-            ui::plural(merged.inserted, "row"),
-            ui::count(merged.updated),
-            ui::count(merged.unchanged),
-            ui::count(merged.kept_newer),
-        );
-        if replaced > 0 {
-            text.push_str(&format!(
-                "; {} lose a value by it",
-                ui::plural(replaced, "row")
-            ));
-        }
-        if merged.changed_meanwhile > 0 {
-            text.push_str(&format!(
-                "; {} changed since the comparison and left as they are",
-                ui::plural(merged.changed_meanwhile, "row")
-            ));
-        }
-        text
-    }
-
-    /// Values that must be unique and would be there twice: index, value, the key of the row that
-    /// would take it, and of the row that has it. Indexes on columns that the backup lacks are left
-    /// to the server.
-    pub(super) fn conflicts(&self, client: &mut Client) -> Result<Vec<String>> {
-        let mut found = Vec::new();
-        for index in catalog::unique_indexes(client, self.oid)? {
-            let needed: Vec<String> = index
-                .columns
-                .iter()
-                .map(|name| quote_identifier(name))
-                .collect();
-            if !needed.iter().all(|name| self.common.contains(name)) {
-                continue;
-            }
-            let columns: Vec<String> = needed.iter().map(|name| self.written(name)).collect();
-            let key = |of: &str| self.key_text(of);
-            let keys = index.expressions.join(", ");
-            let predicate = index.predicate.as_deref().unwrap_or("true");
-            let names = index.names();
-            let values: Vec<String> = names.iter().map(|name| format!("w.{name}")).collect();
-            let aliases = names.join(", ");
-            let rows = client.query_typed(
-                &format!(
-                    "WITH written AS MATERIALIZED (
-                         SELECT {row_key} AS xtask_key, {columns}
-                         FROM {CHANGES} AS c JOIN {STAGING} AS s ON s.ctid = c.at
-                         LEFT JOIN ONLY {table} AS l ON {same_key}
-                         WHERE {inserts} OR NOT c.missing),
-                     final AS (
-                         SELECT * FROM written
-                         UNION ALL
-                         SELECT {live_key}, {live_columns} FROM ONLY {table} AS l
-                         WHERE NOT EXISTS (SELECT FROM written WHERE xtask_key = {live_key})),
-                     w (xtask_key, {aliases}) AS (SELECT xtask_key, {keys} FROM written WHERE {predicate}),
-                     f (xtask_key, {aliases}) AS (SELECT xtask_key, {keys} FROM final WHERE {predicate})
-                     SELECT ROW({values})::text, w.xtask_key, f.xtask_key FROM w JOIN f ON {same}
-                     WHERE w.xtask_key <> f.xtask_key ORDER BY 2 LIMIT {SHOWN}",
-                    row_key = key("s"),
-                    columns = columns.join(", "),
-                    table = self.table,
-                    same_key = self.same_key("l", "s"),
-                    inserts = self.inserts,
-                    live_key = key("l"),
-                    live_columns = needed
-                        .iter()
-                        .map(|name| format!("l.{name}"))
-                        .collect::<Vec<_>>()
-                        .join(", "),
-                    values = values.join(", "),
-                    same = index.same("w", "f"),
-                ),
-                &[],
-            )?;
-            for row in rows {
-                let (value, wants, has): (String, String, String) =
-                    (row.get(0), row.get(1), row.get(2));
-                found.push(format!(
-                    "{}: the backup's row {wants} has {value}, which belongs to row {has} now",
-                    index.name
-                ));
-            }
-        }
-        found.extend(self.stuck(client)?);
-        found.truncate(SHOWN);
-        Ok(found)
-    }
-
-    /// What a column of a row that is written will hold.
-    pub(super) fn written(&self, name: &String) -> String {
-        match self.taken.contains(name) {
-            true => format!("s.{name}"),
-            false => format!("CASE WHEN c.missing THEN s.{name} ELSE l.{name} END AS {name}"),
-        }
-    }
-
-    /// A row's key, to show it.
-    pub(super) fn key_text(&self, of: &str) -> String {
-        let columns: Vec<String> = self.key.iter().map(|name| format!("{of}.{name}")).collect();
-        format!("ROW({})::text", columns.join(", "))
-    }
-}
-
-/// What a comparison found.
-pub(super) struct Comparison {
-    pub(super) merged: Merged,
-    /// In how many rows a value, other than NULL, would be replaced by another.
-    pub(super) replaced: u64,
-    /// Where the table's rows were then.
-    pub(super) storage: u32,
-    /// Columns that cannot be set, and in how many rows they differ.
-    pub(super) fixed: Vec<(String, u64)>,
 }
 
 /// What `--convert` asks for.
@@ -591,7 +387,7 @@ fn known_type(client: &mut Client, name: &str) -> Result<String> {
 }
 
 /// Rows are told apart as they were when the backup was taken.
-fn check_key(manifest: &Manifest, key: &[String], flags: &Restore) -> Result {
+fn check_key(manifest: &Manifest, key: &[String], again: &str) -> Result {
     let Some(was) = manifest.primary_key.as_ref().filter(|was| !was.is_empty()) else {
         return Ok(());
     };
@@ -609,15 +405,14 @@ fn check_key(manifest: &Manifest, key: &[String], flags: &Restore) -> Result {
     ))
     .state("nothing was restored")
     .hint(format!(
-        "make ({}) the primary key again, then: cargo xtask db-restore {} --dry-run",
+        "make ({}) the primary key again, then: {again} --dry-run",
         was.join(", "),
-        flags.file.display()
     ))
     .into())
 }
 
 /// A rule would write something else than the rows.
-fn check_rules(client: &mut Client, table: &str, oid: u32, flags: &Restore) -> Result {
+fn check_rules(client: &mut Client, table: &str, oid: u32, again: &str) -> Result {
     let rows = client.query_typed(
         "SELECT pg_catalog.quote_ident(rulename) FROM pg_catalog.pg_rewrite
          WHERE ev_class = $1 AND ev_type IN ('2', '3') AND ev_enabled IN ('O', 'A') ORDER BY 1",
@@ -643,43 +438,30 @@ fn check_rules(client: &mut Client, table: &str, oid: u32, flags: &Restore) -> R
     .cause(format!("rules on INSERT or UPDATE: {}", rules.join(", ")))
     .state("nothing was restored")
     .hint(format!("turn them off: {}", change("DISABLE")))
-    .hint(format!(
-        "then: cargo xtask db-restore {}",
-        flags.file.display()
-    ))
+    .hint(format!("then: {again}"))
     .hint(format!("and on again: {}", change("ENABLE")))
     .into())
 }
 
 /// That a name is still this table's.
-fn check_name(client: &mut impl GenericClient, table: &str, oid: u32) -> Result {
+fn check_name(client: &mut impl GenericClient, table: &str, oid: u32, again: &str) -> Result {
     let row = client.query_typed_one(
         "SELECT pg_catalog.to_regclass($1)::pg_catalog.oid",
         &[(&table, Type::TEXT)],
     )?;
     match row.get::<_, Option<u32>>(0) {
         Some(now) if now == oid => Ok(()),
-        Some(_) => Err(changed(table, "another table has its name now").into()),
-        None => Err(changed(table, "it was dropped or renamed").into()),
+        Some(_) => Err(changed(table, "another table has its name now", again).into()),
+        None => Err(changed(table, "it was dropped or renamed", again).into()),
     }
 }
 
 /// The table is not the one any more that this restore was meant for.
-pub(super) fn changed(table: &str, cause: &str) -> Failure {
+pub(super) fn changed(table: &str, cause: &str, again: &str) -> Failure {
     Failure::finding(format!("`{table}` was changed while the restore waited"))
         .cause(cause)
         .state("nothing was restored")
-        .hint("look whether the backup still fits: cargo xtask db-restore FILE --dry-run")
-}
-
-pub(super) fn conflict(plan: &Plan, conflicts: Vec<String>) -> Failure {
-    let mut failure = Failure::finding(format!(
-        "the backup cannot be merged into `{}`: values that must be unique belong to other rows now",
-        plan.table
-    ))
-    .sqlstate("23505");
-    failure.causes = conflicts;
-    failure.state("nothing was restored").hint(
-        "change the rows that have these values now, then: cargo xtask db-restore FILE --dry-run",
-    )
+        .hint(format!(
+            "look whether the backup still fits: {again} --dry-run"
+        ))
 }

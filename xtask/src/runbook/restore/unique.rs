@@ -6,8 +6,8 @@
 use postgres::types::Type;
 use postgres::{GenericClient, Transaction};
 
-use super::plan::{Plan, SHOWN};
-use super::{CHANGES, STAGING};
+use super::compare::SHOWN;
+use super::plan::Plan;
 use crate::database::catalog::{self, UniqueIndex};
 use crate::database::history::quote_identifier;
 use crate::error::Result;
@@ -22,13 +22,15 @@ impl Plan {
             transaction.batch_execute(&format!(
                 "WITH moving AS ({moving}), parked AS (
                      UPDATE ONLY {table} AS l SET {column} = {placeholder}
-                     FROM {CHANGES} AS c JOIN {STAGING} AS s ON s.ctid = c.at
+                     FROM {changes} AS c JOIN {staging} AS s ON s.ctid = c.at
                      JOIN moving AS m ON m.xtask_at = c.at
                      WHERE NOT c.missing AND {same_key} AND {unchanged}
                      RETURNING c.at, l.ctid AS seen_at, l.xmin AS seen_by)
-                 UPDATE {CHANGES} AS c SET seen_at = p.seen_at, seen_by = p.seen_by
+                 UPDATE {changes} AS c SET seen_at = p.seen_at, seen_by = p.seen_by
                  FROM parked AS p WHERE p.at = c.at",
                 moving = self.moving_sql(&index),
+                changes = self.changes,
+                staging = self.staging,
                 table = self.table,
                 same_key = self.same_key("l", "s"),
                 unchanged = self.unchanged(),
@@ -80,18 +82,13 @@ impl Plan {
             .map(|name| quote_identifier(name))
             .collect();
         let live: Vec<String> = needed.iter().map(|name| format!("l.{name}")).collect();
-        let written: Vec<String> = needed.iter().map(|name| self.written(name)).collect();
         format!(
             "WITH old AS MATERIALIZED (
                  SELECT c.at AS xtask_at, {live_key} AS xtask_key, {live}
-                 FROM {CHANGES} AS c JOIN {STAGING} AS s ON s.ctid = c.at
+                 FROM {changes} AS c JOIN {staging} AS s ON s.ctid = c.at
                  JOIN ONLY {table} AS l ON {same_key}
                  WHERE NOT c.missing AND {unchanged}),
-             new AS MATERIALIZED (
-                 SELECT {row_key} AS xtask_key, {written}
-                 FROM {CHANGES} AS c JOIN {STAGING} AS s ON s.ctid = c.at
-                 LEFT JOIN ONLY {table} AS l ON {same_key}
-                 WHERE {inserts} OR NOT c.missing),
+             new AS MATERIALIZED ({written}),
              o (xtask_at, xtask_key, {aliases}) AS (
                  SELECT xtask_at, xtask_key, {keys} FROM old WHERE {predicate}),
              w (xtask_key, {aliases}) AS (SELECT xtask_key, {keys} FROM new WHERE {predicate})
@@ -99,13 +96,13 @@ impl Plan {
              FROM (SELECT DISTINCT o.xtask_at, o.xtask_key FROM o JOIN w ON {same}
                    WHERE o.xtask_key <> w.xtask_key) AS moving",
             live_key = self.key_text("l"),
-            row_key = self.key_text("s"),
             live = live.join(", "),
-            written = written.join(", "),
+            changes = self.changes,
+            staging = self.staging,
+            written = self.written_sql(&needed),
             table = self.table,
             same_key = self.same_key("l", "s"),
             unchanged = self.unchanged(),
-            inserts = self.inserts,
             aliases = index.names().join(", "),
             keys = index.expressions.join(", "),
             predicate = index.predicate.as_deref().unwrap_or("true"),
@@ -129,7 +126,7 @@ impl Plan {
              WHERE a.attrelid = $1 AND a.attname::text = ANY ($2) ORDER BY a.attnum",
             &[(&self.oid, Type::OID), (&index.columns, Type::TEXT_ARRAY)],
         )?;
-        let table = &self.table;
+        let (table, staging) = (&self.table, &self.staging);
         for row in rows {
             let bare: String = row.get(0);
             let name = quote_identifier(&bare);
@@ -152,7 +149,7 @@ impl Plan {
                 return Ok(Some((name, "NULL".to_owned())));
             }
             let farthest = format!(
-                "greatest((SELECT pg_catalog.max({name}) FROM ONLY {table}), (SELECT pg_catalog.max({name}) FROM {STAGING}))"
+                "greatest((SELECT pg_catalog.max({name}) FROM ONLY {table}), (SELECT pg_catalog.max({name}) FROM {staging}))"
             );
             let unused = "pg_catalog.gen_random_uuid()";
             let placeholder = match (&*category, &*type_name, length) {
