@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use squawk_lexer::TokenKind;
@@ -484,6 +485,28 @@ impl Check<'_> {
     }
 }
 
+impl Script {
+    /// Of a file that runs outside of a transaction: the statements of each transaction of its own, from
+    /// its BEGIN up to what ends it.
+    pub(crate) fn own_transactions(&self) -> Vec<RangeInclusive<usize>> {
+        let mut transactions = Vec::new();
+        let mut begun = None;
+        for (at, statement) in self.statements.iter().enumerate() {
+            let words = statement.words(&self.text);
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            match (transaction_control(&words), begun) {
+                (Some(TransactionControl { opens: true, .. }), None) => begun = Some(at),
+                (Some(TransactionControl { opens: false, .. }), Some(first)) => {
+                    transactions.push(first..=at);
+                    begun = None;
+                }
+                _ => {}
+            }
+        }
+        transactions
+    }
+}
+
 /// A statement that begins or ends a transaction.
 struct TransactionControl {
     words: &'static str,
@@ -794,6 +817,23 @@ mod tests {
             "DO $$ BEGIN END $$",
         ] {
             assert!(parse(allowed, Role::Up).is_ok(), "{allowed}");
+        }
+    }
+
+    #[test]
+    fn a_files_own_transactions_are_known() {
+        for (text, transactions) in [
+            ("SELECT 1; SELECT 2", vec![]),
+            ("SELECT 1; BEGIN; SELECT 2; COMMIT; SELECT 3", vec![1..=3]),
+            (
+                "START TRANSACTION; SAVEPOINT a; ROLLBACK TO a; END; BEGIN; ABORT",
+                vec![0..=3, 4..=5],
+            ),
+            ("BEGIN; BEGIN; COMMIT; COMMIT", vec![0..=2]),
+            ("BEGIN; COMMIT AND CHAIN; SELECT 1; COMMIT", vec![0..=3]),
+        ] {
+            let script = parse(&format!("-- no-transaction\n{text}"), Role::Up).expect("parses");
+            assert_eq!(script.own_transactions(), transactions, "{text}");
         }
     }
 

@@ -172,6 +172,36 @@ fn a_plain_statement_outside_a_transaction_does_not_queue_either() {
     figures.hold_for("a plain ALTER outside a transaction", LOCK_TIMEOUT);
 }
 
+/// A file that runs outside of a transaction may have transactions of its own.
+#[test]
+fn a_files_own_transaction_is_tried_again_from_its_begin() {
+    let project = project();
+    project.xtask(&["db-migrate"]).succeeds();
+    project.write(
+        "migrations/20260101000000_own.up.sql",
+        "-- no-transaction\nCREATE TABLE IF NOT EXISTS before ();\nBEGIN;\nCREATE TABLE own (n int);\nINSERT INTO own VALUES (1);\nALTER TABLE users ADD COLUMN nickname text;\nCOMMIT;\nCREATE TABLE after ();\n",
+    );
+    let (mut holder, _) = blocker(&project, READER);
+    // It is given up: of its own transaction nothing has taken effect.
+    project
+        .xtask(&["db-migrate", "--lock-deadline", "300ms"])
+        .exits(4)
+        .says("the first of 7 statements took effect, the rest did not");
+    assert_eq!(project.value("SELECT to_regclass('own') IS NULL"), "true");
+    holder.batch_execute("COMMIT").expect("commits");
+    drop(holder);
+    let arguments = ["db-migrate", "--format", "json"];
+    let figures = behind(&project, READER, &arguments, || {
+        has_column(&project, "nickname")
+    });
+    figures.hold_for("a transaction of the file's own", LOCK_TIMEOUT);
+    assert_eq!(project.value("SELECT count(*) FROM own"), "1");
+    assert_eq!(
+        project.value("SELECT to_regclass('after') IS NULL"),
+        "false"
+    );
+}
+
 #[test]
 fn locks_already_taken_are_let_go_while_the_next_is_in_use() {
     let project = project();

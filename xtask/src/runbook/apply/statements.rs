@@ -30,6 +30,14 @@ const DEADLOCKS: u32 = 3;
 /// The SQLSTATE of a statement that succeeded.
 const SUCCESS: &str = "00000";
 
+/// What one statement came to.
+enum Alone {
+    Done,
+    /// A lock was not to be had: it did nothing, and a transaction of the file's own that it is part of
+    /// is aborted.
+    Locked(Waiting, Box<SessionError>),
+}
+
 impl Runner<'_> {
     /// Statement by statement, as PostgreSQL asks of CREATE INDEX CONCURRENTLY.
     pub(super) fn outside_transaction(
@@ -58,13 +66,32 @@ impl Runner<'_> {
         })?;
         let again = self.again.clone();
         let mut waiter = Waiter::new(self.locks, locked_by(script), &again);
-        for (index, statement) in script.statements.iter().enumerate() {
+        let transactions = script.own_transactions();
+        let mut next = 0;
+        while let Some(statement) = script.statements.get(next) {
+            let within = transactions.iter().find(|of| of.contains(&next));
+            let begun = within.map_or(next, |of| *of.start());
             let result = interrupt::check()
                 .and_then(|()| self.alone(script, statement, direction, &mut waiter));
-            if let Err(error) = result {
-                let failure = failures::from_error(&error);
-                return Err(self.half_done(failure, migration, direction, index).into());
-            }
+            next = match result {
+                Ok(Alone::Done) => next + 1,
+                Ok(Alone::Locked(seen, error)) => {
+                    if within.is_some() {
+                        self.roll_back()?;
+                    }
+                    waiter
+                        .watch(self.db, self.ui, &seen, || excerpt::of(script, &error))
+                        .map_err(|error| {
+                            let failure = failures::from_error(&error);
+                            self.half_done(failure, migration, direction, begun)
+                        })?;
+                    begun
+                }
+                Err(error) => {
+                    let failure = failures::from_error(&error);
+                    return Err(self.half_done(failure, migration, direction, begun).into());
+                }
+            };
         }
         indexes::after(self, script)?;
         if direction == Direction::Up {
@@ -97,14 +124,14 @@ impl Runner<'_> {
     }
 
     /// One statement outside of a transaction. One that works concurrently gets no short lock
-    /// timeout, which would leave an INVALID index behind; any other is tried like a transaction.
+    /// timeout, which would leave an INVALID index behind; any other may be tried again.
     fn alone(
         &mut self,
         script: &Script,
         statement: &Statement,
         direction: Direction,
         waiter: &mut Waiter<'_>,
-    ) -> Result {
+    ) -> Result<Alone> {
         let text = format!(
             "{};\n",
             sql::for_psql(statement.text(&script.text), &[]).trim_end()
@@ -158,7 +185,7 @@ impl Runner<'_> {
             let code = reply.value.take().unwrap_or_default();
             if code == SUCCESS {
                 self.tell(&reply);
-                return Ok(());
+                return Ok(Alone::Done);
             }
             let error = SessionError {
                 message: reply.error(&code),
@@ -183,7 +210,7 @@ impl Runner<'_> {
                 indexes::before(self, script)?;
                 continue;
             }
-            waiter.watch(self.db, self.ui, &seen, || excerpt::of(script, &error))?;
+            return Ok(Alone::Locked(seen, Box::new(error)));
         }
     }
 

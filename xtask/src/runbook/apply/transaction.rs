@@ -210,13 +210,7 @@ impl Runner<'_> {
             return Ok(true);
         }
         // Nobody waits for our locks while a backup is taken, or a person thinks.
-        let chunk = Chunk {
-            before: "ROLLBACK;\n".to_owned(),
-            ..Chunk::default()
-        };
-        self.feed(&chunk, &mut |_, _, _| {})?
-            .map_err(|error| server_failure(&error.message))
-            .context("cannot roll back")?;
+        self.roll_back()?;
         let rolled_back = format!("`{stem}` was rolled back: it has changed nothing");
         let unkept = match self.guard.holding(self.db, unkept) {
             Ok(unkept) => unkept,
@@ -254,6 +248,18 @@ impl Runner<'_> {
             announce(self.ui, backup);
         }
         Ok(false)
+    }
+
+    /// Ends the session's transaction; psql stays.
+    pub(super) fn roll_back(&mut self) -> Result {
+        let chunk = Chunk {
+            before: "ROLLBACK;\n".to_owned(),
+            ..Chunk::default()
+        };
+        self.feed(&chunk, &mut |_, _, _| {})?
+            .map_err(|error| server_failure(&error.message))
+            .context("cannot roll back")?;
+        Ok(())
     }
 
     /// Asks a person whether to lose for good what was just shown.
