@@ -832,7 +832,7 @@ mod tests {
             ("BEGIN; BEGIN; COMMIT; COMMIT", vec![0..=2]),
             ("BEGIN; COMMIT AND CHAIN; SELECT 1; COMMIT", vec![0..=3]),
         ] {
-            let script = parse(&format!("-- no-transaction\n{text}"), Role::Up).expect("parses");
+            let script = parse(format!("-- no-transaction\n{text}"), Role::Up).expect("parses");
             assert_eq!(script.own_transactions(), transactions, "{text}");
         }
     }
