@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Failure, Result};
-use crate::flags::Global;
+use crate::options::Locations;
 
 /// The key in `.env` and the environment that names the database.
 pub(crate) const DATABASE_URL: &str = "DATABASE_URL";
@@ -52,7 +52,7 @@ impl Config {
     /// # Errors
     /// If it is started outside of a workspace.
     #[expect(clippy::disallowed_methods, reason = "the one place")]
-    pub(crate) fn read(global: &Global) -> Result<Config> {
+    pub(crate) fn read(locations: Locations) -> Result<Config> {
         let env: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect();
@@ -68,12 +68,12 @@ impl Config {
             None => root.join(default),
         };
         Ok(Config {
-            migrations: folder(&global.migrations, "migrations"),
-            backups: folder(&global.backups, "backups"),
+            migrations: folder(&locations.migrations, "migrations"),
+            backups: folder(&locations.backups, "backups"),
             path: std::env::var_os("PATH"),
             // As libpq does; the environment's USER may be missing, or somebody else's after `su`.
             os_user: whoami::username().ok(),
-            flag_url: global.database_url.clone(),
+            flag_url: locations.database_url,
             root,
             env,
         })

@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::error::{Failure, Kind, Result};
-use crate::flags::{Color, Format};
 use crate::interrupt;
+use crate::options::{Color, Format};
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();

@@ -1,11 +1,14 @@
 //! `db-backup`: take and prove a backup, apart from a migration.
 
+use std::time::Duration;
+
+use clap::Args;
 use serde::Serialize;
 
+use super::args::{Output, ProofArgs, duration};
 use crate::Context;
 use crate::database::{Database, history};
 use crate::error::Result;
-use crate::flags::Backup;
 use crate::migration::plan;
 use crate::migration::source::Folder;
 use crate::runbook::backup::{self, Taken};
@@ -15,6 +18,21 @@ use crate::ui;
 #[derive(Serialize)]
 struct Report {
     backups: Vec<Taken>,
+}
+
+/// Arguments of `db-backup`.
+#[derive(Args, Debug)]
+pub struct Backup {
+    /// Tables to back up, schema-qualified or found through the search path
+    #[arg(value_name = "TABLE")]
+    tables: Vec<String>,
+    #[command(flatten)]
+    proof: ProofArgs,
+    /// Give up (exit 4) if a table is locked by somebody else for this long
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    lock_deadline: Duration,
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
@@ -33,7 +51,7 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
         backups: Vec::new(),
     };
     for relation in &relations {
-        let taken = backup::take(ctx, &mut db, relation, flags.proof)?;
+        let taken = backup::take(ctx, &mut db, relation, flags.proof.options())?;
         ctx.ui.status(
             "Backed up",
             format_args!(

@@ -1,13 +1,16 @@
 //! `db-backups`: what backups there are, whether they are still what they were, and pruning.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::args::{Output, duration};
 use crate::Context;
 use crate::error::{Failure, Result};
-use crate::flags::{Backups, BackupsAction, Proof, Prune};
+use crate::options::Proof;
 use crate::runbook::backup::{self, Found, State};
 use crate::ui;
 
@@ -35,6 +38,48 @@ struct Pruned {
     deleted: Vec<PathBuf>,
     kept: Vec<PathBuf>,
     dry_run: bool,
+}
+
+/// Arguments of `db-backups`.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Backups {
+    #[command(subcommand)]
+    pub(super) action: Option<BackupsAction>,
+    /// Read each backup and compare its checksum; exit 3 if one is not what was written
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+/// What to do with backups.
+#[derive(Debug, Subcommand)]
+pub(super) enum BackupsAction {
+    /// Delete old backups, never one that alone holds a table's or column's values
+    Prune(Prune),
+}
+
+/// Arguments of `db-backups prune`.
+#[derive(Args, Debug)]
+pub(super) struct Prune {
+    /// Delete backups that are at least this old
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration)]
+    older_than: Duration,
+    /// Say what would be deleted, and delete nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+impl Backups {
+    pub(super) fn output(&self) -> &Output {
+        match &self.action {
+            Some(BackupsAction::Prune(flags)) => &flags.output,
+            None => &self.output,
+        }
+    }
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Backups) -> Result {

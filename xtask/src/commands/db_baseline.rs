@@ -1,16 +1,32 @@
 //! `db-baseline`: adopt a database that existed before this tool.
 
+use clap::Args;
+
+use super::args::LockArgs;
 use crate::Context;
 use crate::database::baseline::{self, Differences};
 use crate::database::{Database, history, lock};
 use crate::error::{Failure, Result};
-use crate::flags::{BackupFlags, Baseline};
 use crate::migration::script::Script;
 use crate::migration::source::{Folder, Migration};
+use crate::options::BackupOptions;
 use crate::runbook::apply::Runner;
 use crate::runbook::guard::Guard;
 use crate::runbook::{preflight, verify};
 use crate::ui;
+
+/// Arguments of `db-baseline`.
+#[derive(Args, Debug)]
+pub struct Baseline {
+    /// Record every migration up to and including this version [default: those marked as baseline]
+    #[arg(value_name = "VERSION")]
+    version: Option<i64>,
+    /// Compare only; record nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    locks: LockArgs,
+}
 
 pub(crate) fn run(ctx: &Context, flags: &Baseline) -> Result {
     let folder = ctx.folder()?;
@@ -19,7 +35,12 @@ pub(crate) fn run(ctx: &Context, flags: &Baseline) -> Result {
     preflight::server(&db)?;
     preflight::history_rights(&mut db)?;
     if !flags.dry_run {
-        lock::acquire(&mut db, flags.locks, &ctx.ui, "cargo xtask db-baseline")?;
+        lock::acquire(
+            &mut db,
+            flags.locks.options(),
+            &ctx.ui,
+            "cargo xtask db-baseline",
+        )?;
     }
     let recorded = history::read(&mut db)?;
     let wanted: Vec<&Migration> = chosen
@@ -38,8 +59,8 @@ pub(crate) fn run(ctx: &Context, flags: &Baseline) -> Result {
             .status("Finished", "the live schema agrees; nothing was recorded");
         return Ok(());
     }
-    let guard = Guard::new(BackupFlags::default());
-    let mut runner = Runner::new(ctx, &mut db, flags.locks, guard);
+    let guard = Guard::new(BackupOptions::default());
+    let mut runner = Runner::new(ctx, &mut db, flags.locks.options(), guard);
     runner.ensure_history()?;
     runner.record_unrun(&wanted)?;
     runner.finish();

@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::args::Output;
 use crate::Context;
 use crate::database::{Database, activity, catalog, history};
 use crate::error::{Failure, Result, psql_command};
-use crate::flags::Output;
 use crate::migration::effects::ObjectName;
 use crate::migration::plan;
 use crate::migration::source::{Folder, Migration};

@@ -1,18 +1,42 @@
 //! `db-migrate`: the main job.
 
+use clap::Args;
+
+use super::args::{BackupArgs, LockArgs, Output, ReportArgs};
 use crate::Context;
 use crate::error::Result;
-use crate::flags::Migrate;
 use crate::runbook::{self, Options};
+
+/// Arguments of `db-migrate`.
+#[derive(Args, Debug)]
+pub struct Migrate {
+    /// Apply up to and including this version
+    #[arg(long, value_name = "VERSION")]
+    to: Option<i64>,
+    /// Print the plan and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Apply pending migrations that are older than the newest applied one
+    #[arg(long)]
+    allow_out_of_order: bool,
+    #[command(flatten)]
+    locks: LockArgs,
+    #[command(flatten)]
+    backup: BackupArgs,
+    #[command(flatten)]
+    reports: ReportArgs,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
 
 pub(crate) fn run(ctx: &Context, flags: &Migrate) -> Result {
     let folder = ctx.folder()?;
     let db = ctx.connect()?;
     let options = Options {
-        locks: flags.locks,
-        backup: flags.backup,
+        locks: flags.locks.options(),
+        backup: flags.backup.options(),
         dry_run: flags.dry_run,
-        reports: &flags.reports,
+        reports: &flags.reports.options(),
     };
     let outcome = runbook::migrate(
         ctx,

@@ -2,10 +2,23 @@
 
 use std::process::ExitStatus;
 
+use clap::Args;
+
 use crate::Context;
 use crate::error::{Failure, Result};
-use crate::flags::Psql;
 use crate::tools::psql;
+
+/// Arguments of `db-psql`.
+#[derive(Args, Debug)]
+pub struct Psql {
+    /// Passed on to psql
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGS"
+    )]
+    args: Vec<String>,
+}
 
 pub(crate) fn run(ctx: &Context, flags: &Psql) -> Result {
     // Connecting first starts a stopped private server, and says what is wrong better than psql.

@@ -1,17 +1,31 @@
 //! `db-redo`: roll back the last run and apply it again.
 
+use clap::Args;
+
+use super::args::{BackupArgs, LockArgs, Output};
 use crate::Context;
 use crate::error::Result;
-use crate::flags::{Redo, Reports};
 use crate::migration::plan::Down;
+use crate::options::Reports;
 use crate::runbook::{self, Options};
+
+/// Arguments of `db-redo`.
+#[derive(Args, Debug)]
+pub struct Redo {
+    #[command(flatten)]
+    locks: LockArgs,
+    #[command(flatten)]
+    backup: BackupArgs,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
 
 pub(crate) fn run(ctx: &Context, flags: &Redo) -> Result {
     let folder = ctx.folder()?;
     let reports = Reports::default();
     let options = Options {
-        locks: flags.locks,
-        backup: flags.backup,
+        locks: flags.locks.options(),
+        backup: flags.backup.options(),
         dry_run: false,
         reports: &reports,
     };

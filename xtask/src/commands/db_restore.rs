@@ -1,14 +1,55 @@
 //! `db-restore`: backups' rows, merged back.
 
+use std::path::PathBuf;
+
+use clap::Args;
 use serde_json::json;
 
+use super::args::{LockArgs, Output};
 use crate::Context;
 use crate::error::Result;
-use crate::flags::Restore;
-use crate::runbook::restore;
+use crate::runbook::restore::{self, Request};
+
+/// Arguments of `db-restore`.
+#[derive(Args, Debug)]
+pub struct Restore {
+    /// The backup, with its manifest `FILE.json` beside it. Several are restored in one transaction
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Compare only, print the counts, write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Take back this column only, of rows that are there; may be repeated. For one FILE
+    #[arg(long = "column", value_name = "COLUMN")]
+    columns: Vec<String>,
+    /// Where a column's type has changed: what its values become, as SQL over the backup's columns; may
+    /// be repeated. For one FILE
+    #[arg(long, value_name = "COLUMN=EXPRESSION")]
+    convert: Vec<String>,
+    /// Restore a backup that was taken from another database
+    #[arg(long)]
+    force_other_database: bool,
+    #[command(flatten)]
+    locks: LockArgs,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+impl Restore {
+    fn request(&self) -> Request {
+        Request {
+            files: self.files.clone(),
+            dry_run: self.dry_run,
+            columns: self.columns.clone(),
+            convert: self.convert.clone(),
+            force_other_database: self.force_other_database,
+            locks: self.locks.options(),
+        }
+    }
+}
 
 pub(crate) fn run(ctx: &Context, flags: &Restore) -> Result {
-    let restored = restore::run(ctx, flags)?;
+    let restored = restore::run(ctx, &flags.request())?;
     match &restored[..] {
         [one] => ctx.ui.json(one),
         several => ctx

@@ -1,10 +1,40 @@
 //! `db-rollback`: the way back.
 
+use clap::Args;
+
+use super::args::{BackupArgs, LockArgs, Output, ReportArgs};
 use crate::Context;
 use crate::error::Result;
-use crate::flags::Rollback;
 use crate::migration::plan::Down;
 use crate::runbook::{self, Options};
+
+/// Arguments of `db-rollback`.
+#[derive(Args, Debug)]
+pub struct Rollback {
+    /// Undo this many migrations
+    #[arg(long, value_name = "N", conflicts_with_all = ["to", "all", "only"])]
+    steps: Option<usize>,
+    /// Undo everything after this version, which stays; 0 undoes a baseline that was run, too
+    #[arg(long, value_name = "VERSION", conflicts_with_all = ["all", "only"])]
+    to: Option<i64>,
+    /// Undo every migration after the baseline
+    #[arg(long, conflicts_with = "only")]
+    all: bool,
+    /// Undo this migration and no other, even one that was recorded without being run; may be repeated
+    #[arg(long, value_name = "VERSION")]
+    only: Vec<i64>,
+    /// Print the plan and what would be lost, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    locks: LockArgs,
+    #[command(flatten)]
+    backup: BackupArgs,
+    #[command(flatten)]
+    reports: ReportArgs,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
 
 pub(crate) fn run(ctx: &Context, flags: &Rollback) -> Result {
     let folder = ctx.folder()?;
@@ -17,10 +47,10 @@ pub(crate) fn run(ctx: &Context, flags: &Rollback) -> Result {
     };
     let db = ctx.connect()?;
     let options = Options {
-        locks: flags.locks,
-        backup: flags.backup,
+        locks: flags.locks.options(),
+        backup: flags.backup.options(),
         dry_run: flags.dry_run,
-        reports: &flags.reports,
+        reports: &flags.reports.options(),
     };
     let outcome = runbook::rollback(ctx, &folder, db, &selection, &options)?;
     ctx.ui.json(&outcome)

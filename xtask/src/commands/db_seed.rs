@@ -2,11 +2,23 @@
 
 use std::net::IpAddr;
 
+use clap::Args;
+
 use crate::Context;
 use crate::database::seed::{self, Seeding};
 use crate::error::{Failure, Result};
-use crate::flags::Seed;
 use crate::ui;
+
+/// Arguments of `db-seed`.
+#[derive(Args, Debug)]
+pub struct Seed {
+    /// How many users to add
+    #[arg(long, value_name = "N", default_value_t = crate::database::seed::DEFAULT_USERS)]
+    users: u64,
+    /// Also stamp last_login_at on about two users of three, over the last 60 days
+    #[arg(long)]
+    logins: bool,
+}
 
 pub(crate) fn run(ctx: &Context, flags: &Seed) -> Result {
     let mut db = ctx.connect()?;

@@ -1,5 +1,7 @@
 //! `db-setup`: local development from nothing, up to a verified migration on seeded rows.
 
+use clap::Args;
+
 use crate::Context;
 use crate::config::{DEV_PASSWORD, Origin};
 use crate::database::connect::ConnectProblem;
@@ -7,11 +9,22 @@ use crate::database::conninfo::ConnInfo;
 use crate::database::history::quote_identifier;
 use crate::database::{catalog, history, lock, seed};
 use crate::error::Result;
-use crate::flags::{BackupFlags, Locks, Reports, Setup};
 use crate::migration::effects::ObjectName;
 use crate::migration::source::Folder;
+use crate::options::{BackupOptions, Locks, Reports};
 use crate::runbook::{self, Options, failures};
 use crate::server;
+
+/// Arguments of `db-setup`.
+#[derive(Args, Debug)]
+pub struct Setup {
+    /// How many development users to seed into a database that this command creates
+    #[arg(long, value_name = "N", default_value_t = crate::database::seed::DEFAULT_USERS)]
+    users: u64,
+    /// Stop after the baseline and the seed
+    #[arg(long)]
+    no_migrate: bool,
+}
 
 pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
     let folder = ctx.folder()?;
@@ -27,7 +40,7 @@ pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
     let reports = Reports::default();
     let options = Options {
         locks: Locks::default(),
-        backup: BackupFlags::default(),
+        backup: BackupOptions::default(),
         dry_run: false,
         reports: &reports,
     };

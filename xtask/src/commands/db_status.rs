@@ -1,12 +1,13 @@
 //! `db-status`: what is applied, pending, missing or divergent, and what an interrupted run left.
 
+use clap::Args;
 use serde::Serialize;
 
+use super::args::Output;
 use crate::Context;
 use crate::database::catalog::{self, InvalidIndex};
 use crate::database::{Server, history};
 use crate::error::{Failure, Result};
-use crate::flags::Status;
 use crate::migration::plan::{self, Entry, State};
 use crate::migration::source::Migration;
 use crate::runbook::indexes;
@@ -24,6 +25,16 @@ struct Report<'a> {
     invalid_indexes: Vec<InvalidIndex>,
     /// Valid ones that have another definition than their migration says.
     wrong_indexes: Vec<String>,
+}
+
+/// Arguments of `db-status`.
+#[derive(Args, Debug)]
+pub struct Status {
+    /// Exit 3 unless every migration is applied and unedited
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Status) -> Result {

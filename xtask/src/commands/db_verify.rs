@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use serde::Serialize;
 
+use super::args::{Output, duration};
 use crate::Context;
 use crate::database::catalog::{self, InvalidIndex};
 use crate::database::standby::{self, Standby};
 use crate::database::{Database, history};
 use crate::error::{Failure, Result, psql_command};
-use crate::flags::Verify;
 use crate::interrupt;
 use crate::migration::effects::quote;
 use crate::migration::plan::{self, State};
@@ -28,6 +29,16 @@ struct Report {
 
 /// How often standbys are asked.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Arguments of `db-verify`.
+#[derive(Args, Debug)]
+pub struct Verify {
+    /// Where standbys are attached, wait this long for each to replay the migration
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
+    wait_standbys: Duration,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
 
 pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
     let folder = ctx.folder()?;

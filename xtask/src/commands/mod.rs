@@ -1,18 +1,317 @@
-//! One file per command; each composes the modules beside this one and imports no other command.
+//! The command line: one file per command, with its arguments and its `run`; each composes the modules
+//! beside this one and imports no other command. Nothing below knows clap. The doc comments are the help
+//! that people read.
 
-pub(crate) mod db_backup;
-pub(crate) mod db_backups;
-pub(crate) mod db_baseline;
-pub(crate) mod db_destroy;
-pub(crate) mod db_doctor;
-pub(crate) mod db_migrate;
-pub(crate) mod db_psql;
-pub(crate) mod db_redo;
-pub(crate) mod db_restore;
-pub(crate) mod db_rollback;
-pub(crate) mod db_seed;
-pub(crate) mod db_setup;
-pub(crate) mod db_start;
-pub(crate) mod db_status;
-pub(crate) mod db_stop;
-pub(crate) mod db_verify;
+mod args;
+mod db_backup;
+mod db_backups;
+mod db_baseline;
+mod db_destroy;
+mod db_doctor;
+mod db_migrate;
+mod db_psql;
+mod db_redo;
+mod db_restore;
+mod db_rollback;
+mod db_seed;
+mod db_setup;
+mod db_start;
+mod db_status;
+mod db_stop;
+mod db_verify;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::Context;
+use crate::error::{Failure, Result};
+use crate::options::{self, Format, Locations};
+
+/// Change the schema of a busy PostgreSQL table, and take it back, without fear.
+///
+/// A migration is plain SQL in `migrations/`, in sqlx's format. `db-migrate` checks first, backs up
+/// what a migration names, applies what is pending, verifies it, and says what is left to do.
+/// `db-rollback` is the way back. Every command says which database it talks to.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    max_term_width = 100
+)]
+#[command(after_help = "Start here:
+  cargo xtask db-setup      a private server, a database, seeded and migrated (nothing needed)
+  cargo xtask db-status     what is applied and what is pending
+  cargo xtask db-migrate    preflight, backup, apply, verify, report
+  cargo xtask db-rollback   undo the last run
+
+Which database: --database-url, else DATABASE_URL, else `.env` at the workspace root.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Options of every command")]
+pub struct Global {
+    /// The database, as a URL or a libpq key=value string [default: DATABASE_URL, then .env]
+    // The value may hold a password, so clap must never print it in help or errors.
+    #[arg(long, global = true, value_name = "URL", hide_default_value = true)]
+    pub(crate) database_url: Option<String>,
+    /// Folder of migrations [default: migrations at the workspace root]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) migrations: Option<PathBuf>,
+    /// Folder for backups [default: backups at the workspace root]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) backups: Option<PathBuf>,
+    /// Print only data, warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Also print each check that holds, and what the server had to say
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    /// When to use colour and live progress
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: Color,
+    /// Answer yes to every question
+    #[arg(short, long, global = true)]
+    pub(crate) yes: bool,
+}
+
+impl Global {
+    /// A failure whose hints name commands: they mean this database and these folders. The address
+    /// itself may hold a password, so it is not repeated.
+    pub(crate) fn recalled_by(&self, failure: Failure) -> Failure {
+        let flags = [
+            ("--database-url", self.database_url.is_some()),
+            ("--migrations", self.migrations.is_some()),
+            ("--backups", self.backups.is_some()),
+        ];
+        let names = |what: &str| failure.hints.iter().any(|hint| hint.contains(what));
+        let given: Vec<&str> = flags
+            .into_iter()
+            .filter_map(|(flag, given)| (given && !names(flag)).then_some(flag))
+            .collect();
+        match given.is_empty() || !names("cargo xtask") {
+            true => failure,
+            false => failure.hint(format!("each with your {} too", given.join(" and "))),
+        }
+    }
+
+    pub(crate) fn locations(&self) -> Locations {
+        Locations {
+            database_url: self.database_url.clone(),
+            migrations: self.migrations.clone(),
+            backups: self.backups.clone(),
+        }
+    }
+
+    pub(crate) fn color(&self) -> options::Color {
+        match self.color {
+            Color::Auto => options::Color::Auto,
+            Color::Always => options::Color::Always,
+            Color::Never => options::Color::Never,
+        }
+    }
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Also into a pipe.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The commands: a [`clap::Subcommand`] for a program of your own.
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub enum Command {
+    /// Local development from nothing: server, database, seed, and all that db-migrate does
+    ///
+    /// Finds PostgreSQL (or names the command that installs it, and runs it after a yes), makes and
+    /// starts a private server inside the workspace, creates the database `myapp_dev`, writes `.env`,
+    /// applies the baseline, seeds users, and migrates them as db-migrate would anywhere. Run again it
+    /// does only what is missing. Where a DATABASE_URL is configured it sets up that database instead.
+    #[command(after_help = "Examples:
+  cargo xtask db-setup
+  cargo xtask db-setup --users 50000 --no-migrate
+  cargo xtask db-setup --yes              install PostgreSQL without asking, if it is missing")]
+    DbSetup(db_setup::Setup),
+    /// Start the private server
+    #[command(after_help = "Example:\n  cargo xtask db-start")]
+    DbStart,
+    /// Stop the private server; its data stays
+    #[command(after_help = "Example:\n  cargo xtask db-stop")]
+    DbStop,
+    /// Delete the private server and every database in it
+    #[command(after_help = "Example:\n  cargo xtask db-destroy --yes")]
+    DbDestroy,
+    /// Check every precondition, with a remedy for each that fails (exit 3 if one does)
+    #[command(after_help = "Examples:
+  cargo xtask db-doctor
+  cargo xtask db-doctor --format json | jq '.checks[] | select(.status != \"ok\")'")]
+    DbDoctor(args::Output),
+    /// Show what is applied, pending, missing or divergent
+    #[command(after_help = "Examples:
+  cargo xtask db-status
+  cargo xtask db-status --check           exit 3 unless everything is applied and unedited
+  cargo xtask db-status --format json | jq .pending")]
+    DbStatus(db_status::Status),
+    /// Preflight, backup, apply what is pending, verify, report
+    #[command(after_help = "Examples:
+  cargo xtask db-migrate --dry-run        the plan; nothing is written
+  cargo xtask db-migrate
+  cargo xtask db-migrate --report migration.md --notify \"$SLACK_WEBHOOK\"
+
+At noon: a statement that needs a strong lock waits 100 ms for it at most, so logins never queue
+behind it for longer; then the run watches who is in the way, without queueing, and tries again,
+up to --lock-deadline.")]
+    DbMigrate(db_migrate::Migrate),
+    /// Undo the last run, showing first what will be lost, and backing it up
+    #[command(after_help = "Examples:
+  cargo xtask db-rollback --dry-run
+  cargo xtask db-rollback                 the last run
+  cargo xtask db-rollback --steps 1       the last migration
+  cargo xtask db-rollback --to 20251201000000   everything after that version
+  cargo xtask db-rollback --to 0          everything, a baseline that was run too
+  cargo xtask db-rollback --only 20251231143100   this one alone
+
+A baseline stays, except with --to 0. What was recorded without being run (db-baseline) is undone
+only where --only names it.")]
+    DbRollback(db_rollback::Rollback),
+    /// Roll back the last run and apply it again (development)
+    #[command(after_help = "Example:\n  cargo xtask db-redo --yes")]
+    DbRedo(db_redo::Redo),
+    /// Run every verify file, check indexes and checksums (exit 3 if one fails)
+    #[command(after_help = "Examples:
+  cargo xtask db-verify
+  cargo xtask db-verify --wait-standbys 60s")]
+    DbVerify(db_verify::Verify),
+    /// Back up tables [default: those that pending migrations name, else users]
+    #[command(after_help = "Examples:
+  cargo xtask db-backup
+  cargo xtask db-backup users sessions")]
+    DbBackup(db_backup::Backup),
+    /// List backups with their age, rows, size and proof; delete old ones
+    #[command(after_help = "Examples:
+  cargo xtask db-backups
+  cargo xtask db-backups --check          read each and compare its checksum (exit 3 if one differs)
+  cargo xtask db-backups prune --dry-run
+  cargo xtask db-backups prune --older-than 7d
+  cargo xtask db-backups --format json | jq '.backups[0].file'")]
+    DbBackups(db_backups::Backups),
+    /// Merge a backup back: missing rows return, differing ones take its values, newer ones stay
+    #[command(after_help = "Examples:
+  cargo xtask db-restore backups/users_backup_20260101_120000.sql --dry-run     the counts
+  cargo xtask db-restore backups/users_backup_20260101_120000.sql
+  cargo xtask db-restore FILE --column last_login_at     only this column, of rows that are there
+  cargo xtask db-restore FILE FILE                       tables that refer to each other
+
+One transaction: all of it or nothing. Nothing is deleted, readers go on, sequences only move forward.")]
+    DbRestore(db_restore::Restore),
+    /// Adopt an existing database: compare the baseline with it, then record without running
+    #[command(after_help = "Examples:
+  cargo xtask db-baseline --dry-run       compare only
+  cargo xtask db-baseline                 compare, then record the migrations marked as baseline
+  cargo xtask db-baseline 20251201000000  record everything up to this version")]
+    DbBaseline(db_baseline::Baseline),
+    /// Add development users, streamed with COPY
+    #[command(after_help = "Examples:
+  cargo xtask db-seed                     1,200 users
+  cargo xtask db-seed --users 1000000     a table worth trying a migration on
+  cargo xtask db-seed --logins            also stamp last_login_at on some of them")]
+    DbSeed(db_seed::Seed),
+    /// Open psql on the configured database
+    #[command(after_help = "Examples:
+  cargo xtask db-psql
+  cargo xtask db-psql -- -c '\\d users'")]
+    DbPsql(db_psql::Psql),
+}
+
+impl Command {
+    /// How this command prints data.
+    pub(crate) fn format(&self) -> Format {
+        let output = match self {
+            Command::DbDoctor(output) => output,
+            Command::DbBackups(flags) => flags.output(),
+            Command::DbRestore(flags) => &flags.output,
+            Command::DbStatus(flags) => &flags.output,
+            Command::DbMigrate(flags) => &flags.output,
+            Command::DbRollback(flags) => &flags.output,
+            Command::DbRedo(flags) => &flags.output,
+            Command::DbVerify(flags) => &flags.output,
+            Command::DbBackup(flags) => &flags.output,
+            Command::DbSetup(_)
+            | Command::DbStart
+            | Command::DbStop
+            | Command::DbDestroy
+            | Command::DbBaseline(_)
+            | Command::DbSeed(_)
+            | Command::DbPsql(_) => return Format::Human,
+        };
+        output.format()
+    }
+
+    /// Runs it.
+    pub(crate) fn run(&self, ctx: &mut Context) -> Result {
+        match self {
+            Command::DbSetup(flags) => db_setup::run(ctx, flags),
+            Command::DbStart => db_start::run(ctx),
+            Command::DbStop => db_stop::run(ctx),
+            Command::DbDestroy => db_destroy::run(ctx),
+            Command::DbDoctor(output) => db_doctor::run(ctx, output),
+            Command::DbStatus(flags) => db_status::run(ctx, flags),
+            Command::DbMigrate(flags) => db_migrate::run(ctx, flags),
+            Command::DbRollback(flags) => db_rollback::run(ctx, flags),
+            Command::DbRedo(flags) => db_redo::run(ctx, flags),
+            Command::DbVerify(flags) => db_verify::run(ctx, flags),
+            Command::DbBackup(flags) => db_backup::run(ctx, flags),
+            Command::DbBackups(flags) => db_backups::run(ctx, flags),
+            Command::DbRestore(flags) => db_restore::run(ctx, flags),
+            Command::DbBaseline(flags) => db_baseline::run(ctx, flags),
+            Command::DbSeed(flags) => db_seed::run(ctx, flags),
+            Command::DbPsql(flags) => db_psql::run(ctx, flags),
+        }
+    }
+
+    /// The name on the command line, for messages and for `application_name`.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Command::DbSetup(_) => "db-setup",
+            Command::DbStart => "db-start",
+            Command::DbStop => "db-stop",
+            Command::DbDestroy => "db-destroy",
+            Command::DbDoctor(_) => "db-doctor",
+            Command::DbStatus(_) => "db-status",
+            Command::DbMigrate(_) => "db-migrate",
+            Command::DbRollback(_) => "db-rollback",
+            Command::DbRedo(_) => "db-redo",
+            Command::DbVerify(_) => "db-verify",
+            Command::DbBackup(_) => "db-backup",
+            Command::DbBackups(_) => "db-backups",
+            Command::DbRestore(_) => "db-restore",
+            Command::DbBaseline(_) => "db-baseline",
+            Command::DbSeed(_) => "db-seed",
+            Command::DbPsql(_) => "db-psql",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_surface_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -10,9 +10,9 @@ use postgres::types::Type;
 use super::activity::{self, Session};
 use super::{Database, pooler};
 use crate::error::{Failure, Result};
-use crate::flags::Locks;
 use crate::interrupt;
 use crate::migration::history::lock_id;
+use crate::options::Locks;
 use crate::ui::{self, Ui};
 
 /// How often the lock is tried.

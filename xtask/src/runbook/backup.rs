@@ -29,9 +29,9 @@ use crate::database::activity;
 use crate::database::catalog::{self, Identity, Relation, WalPosition};
 use crate::database::{Database, KEEP_ALIVE_EVERY};
 use crate::error::{Failure, Result};
-use crate::flags::{Proof, ProofFlags};
 use crate::interrupt;
 use crate::migration::effects::ObjectName;
+use crate::options::{Proof, ProofOptions};
 use crate::tools::pg_dump;
 use crate::ui::{self, Ui};
 
@@ -173,7 +173,7 @@ pub(crate) fn take(
     ctx: &Context,
     db: &mut Database,
     table: &Relation,
-    flags: ProofFlags,
+    flags: ProofOptions,
 ) -> Result<Taken> {
     take_into_folder(ctx, db, table, flags).map_err(in_the_folder)
 }
@@ -182,7 +182,7 @@ fn take_into_folder(
     ctx: &Context,
     db: &mut Database,
     table: &Relation,
-    flags: ProofFlags,
+    flags: ProofOptions,
 ) -> Result<Taken> {
     let started = Instant::now();
     let qualified = table.qualified();

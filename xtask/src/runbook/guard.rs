@@ -19,8 +19,8 @@ use crate::database::Database;
 use crate::database::catalog::{self, Relation};
 use crate::database::history::{self, quote_identifier};
 use crate::error::{Failure, Result};
-use crate::flags::BackupFlags;
 use crate::migration::script::Script;
+use crate::options::BackupOptions;
 use crate::ui;
 
 /// Asks the transaction's own session; the answer, as JSON, is in the psql variable `changes`.
@@ -160,7 +160,7 @@ pub(super) struct Verdict {
 
 /// What a run keeps of what it destroys.
 pub(crate) struct Guard {
-    flags: BackupFlags,
+    flags: BackupOptions,
     /// Columns, by their numbers, of the tables that this run has backed up as they are now.
     kept: BTreeMap<u32, BTreeSet<i16>>,
     /// What was looked at and held nothing: a table's rows, or the values of a column.
@@ -176,7 +176,7 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    pub(crate) fn new(flags: BackupFlags) -> Guard {
+    pub(crate) fn new(flags: BackupOptions) -> Guard {
         Guard {
             flags,
             kept: BTreeMap::new(),

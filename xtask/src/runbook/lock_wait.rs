@@ -7,10 +7,10 @@ use super::apply::Effort;
 use crate::database::activity::{self, Session, Waiting};
 use crate::database::{Database, catalog, history};
 use crate::error::{Failure, Result, psql_command};
-use crate::flags::Locks;
 use crate::interrupt;
 use crate::migration::effects::{Effect, ObjectName};
 use crate::migration::script::Script;
+use crate::options::Locks;
 use crate::ui::{self, Ui};
 
 /// How often those in the way are looked at.

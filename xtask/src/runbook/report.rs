@@ -13,8 +13,8 @@ use super::run::Outcome;
 use crate::Context;
 use crate::database::Database;
 use crate::error::{Failure, Result, shell_word_if_needed};
-use crate::flags::Reports;
 use crate::migration::source::Migration;
+use crate::options::Reports;
 use crate::ui;
 
 /// How long a backup is kept by default, as in the guide that this replaces.

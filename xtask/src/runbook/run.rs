@@ -18,12 +18,12 @@ use crate::Context;
 use crate::database::catalog::{self, Relation};
 use crate::database::{Database, history, lock};
 use crate::error::{Failure, Kind, Result};
-use crate::flags::{BackupFlags, Locks};
 use crate::interrupt;
 use crate::migration::history::Applied;
 use crate::migration::plan::{self, Down};
 use crate::migration::script::Script;
 use crate::migration::source::{Folder, Migration};
+use crate::options::{BackupOptions, Locks};
 use crate::ui;
 
 const MIGRATE: &str = "cargo xtask db-migrate";
@@ -32,9 +32,9 @@ const ROLLBACK: &str = "cargo xtask db-rollback";
 /// What a run was asked to do, beyond its direction.
 pub(crate) struct Options<'a> {
     pub(crate) locks: Locks,
-    pub(crate) backup: BackupFlags,
+    pub(crate) backup: BackupOptions,
     pub(crate) dry_run: bool,
-    pub(crate) reports: &'a crate::flags::Reports,
+    pub(crate) reports: &'a crate::options::Reports,
 }
 
 /// What a run did, in the command contract's shape.

@@ -8,10 +8,10 @@ use postgres::Client;
 
 use crate::database::activity::{self, Stalled};
 use crate::error::Failure;
-use crate::flags::Locks;
 use crate::migration::effects::{self, Effect};
 use crate::migration::script::Script;
 use crate::migration::sql::Statement;
+use crate::options::Locks;
 use crate::ui;
 
 /// How often it is looked who waits.
@@ -42,7 +42,7 @@ pub(crate) struct StallWatch {
 impl StallWatch {
     pub(crate) fn new(locks: Locks, chains: bool) -> StallWatch {
         StallWatch {
-            budget: locks.stall_budget.0,
+            budget: locks.stall_budget,
             lock_timeout: locks.lock_timeout,
             chains,
             looked: None,

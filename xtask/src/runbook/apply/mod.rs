@@ -24,10 +24,10 @@ use crate::database::activity::Stalled;
 use crate::database::catalog::{self, Relation};
 use crate::database::{Database, history};
 use crate::error::{Failure, Result};
-use crate::flags::Locks;
 use crate::migration::effects::ObjectName;
 use crate::migration::script::Script;
 use crate::migration::source::Migration;
+use crate::options::Locks;
 use crate::tools::psql::{Chunk, Session};
 use crate::ui::Ui;
 

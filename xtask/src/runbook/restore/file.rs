@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use postgres::Client;
 
-use super::Session;
 use super::plan::Plan;
+use super::{Request, Session};
 use crate::Context;
 use crate::database::Database;
 use crate::error::{Failure, Result};
-use crate::flags::Restore;
 use crate::interrupt;
 use crate::runbook::backup::{self, Manifest, State};
 use crate::runbook::failures;
@@ -100,18 +99,18 @@ fn not_what_was_written(file: &Path, state: State) -> Failure {
 }
 
 /// The backup is of this very database.
-pub(super) fn same_database(db: &mut Database, manifest: &Manifest, flags: &Restore) -> Result {
+pub(super) fn same_database(db: &mut Database, manifest: &Manifest, request: &Request) -> Result {
     let Some(doubt) = manifest.doubts(db)? else {
         return Ok(());
     };
-    if flags.force_other_database {
+    if request.force_other_database {
         return Ok(());
     }
     Err(doubt
         .state("nothing was restored")
         .hint(format!(
             "if it is meant for this one: {} --force-other-database",
-            flags.command()
+            request.command()
         ))
         .into())
 }

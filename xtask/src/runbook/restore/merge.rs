@@ -8,13 +8,12 @@ use postgres::{Client, IsolationLevel, Transaction};
 
 use super::compare::conflict;
 use super::plan::{Plan, changed};
-use super::{Part, Session, conflicts, references, tables_of};
+use super::{Part, Request, Session, conflicts, references, tables_of};
 use crate::Context;
 use crate::database::Database;
 use crate::database::activity::{self, Waiting};
 use crate::database::history::quote_identifier;
 use crate::error::{Failure, Kind, Result};
-use crate::flags::Restore;
 use crate::interrupt;
 use crate::migration::effects::ObjectName;
 use crate::runbook::failures::{self, sqlstate};
@@ -191,7 +190,7 @@ pub(super) fn merge(
     db: &mut Database,
     session: &mut Session,
     parts: &[Part],
-    flags: &Restore,
+    request: &Request,
 ) -> Result<Vec<Written>> {
     for Part { plan, .. } in parts {
         if !plan.triggers.is_empty() && !plan.owned {
@@ -202,22 +201,22 @@ pub(super) fn merge(
             ));
         }
     }
-    let again = flags.command();
+    let again = request.command();
     let tables = parts
         .iter()
         .filter_map(|part| ObjectName::parse(&part.plan.table))
         .collect();
-    let mut waiter = Waiter::new(flags.locks, tables, &again);
+    let mut waiter = Waiter::new(request.locks, tables, &again);
     let progress = ctx.ui.progress("Restoring");
     loop {
         interrupt::check()?;
         let mut seen = Waiting::default();
         let started = Instant::now();
         let mut commit = None;
-        let mut stall = StallWatch::new(flags.locks, true);
+        let mut stall = StallWatch::new(request.locks, true);
         let outcome = std::thread::scope(|scope| {
             let (client, commit) = (&mut session.client, &mut commit);
-            let settings = (flags.locks.lock_timeout, &*session.synchronous_commit);
+            let settings = (request.locks.lock_timeout, &*session.synchronous_commit);
             let work = scope.spawn(move || apply(parts, client, settings, commit));
             while !work.is_finished() {
                 std::thread::sleep(LOOK_EVERY);
@@ -264,7 +263,7 @@ pub(super) fn merge(
                 let dangling = references::dangling(parts, &mut session.client)?;
                 let error = error.context(format!("cannot restore {}", tables_of(parts)));
                 let failure = failures::from_error(&error);
-                return Err(references::explain(ctx, failure, &dangling, flags).into());
+                return Err(references::explain(ctx, failure, &dangling, request).into());
             }
             _ => {
                 let error = error.context(format!("cannot restore {}", tables_of(parts)));

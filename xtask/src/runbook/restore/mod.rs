@@ -30,9 +30,9 @@ use super::backup::{self, Manifest};
 use super::preflight;
 use crate::Context;
 use crate::database::{Database, SESSION_OPTIONS, connect, lock, own_session, pooler};
-use crate::error::{Failure, Result};
-use crate::flags::Restore;
+use crate::error::{Failure, Result, shell_word, shell_word_if_needed};
 use crate::interrupt;
+use crate::options::Locks;
 use crate::ui;
 
 /// Settings of the session that merges: values are read as pg_dump writes them; a hash join of two
@@ -72,6 +72,44 @@ impl Merged {
     }
 }
 
+/// What to restore, and how.
+pub(crate) struct Request {
+    /// Backups, as they were given.
+    pub(crate) files: Vec<PathBuf>,
+    /// Compare only.
+    pub(crate) dry_run: bool,
+    /// Only these columns, of rows that are there; all if there are none.
+    pub(crate) columns: Vec<String>,
+    /// `COLUMN=EXPRESSION`.
+    pub(crate) convert: Vec<String>,
+    pub(crate) force_other_database: bool,
+    pub(crate) locks: Locks,
+}
+
+impl Request {
+    /// The command that restores the same, to be pasted.
+    pub(crate) fn command(&self) -> String {
+        self.command_for(&self.files)
+    }
+
+    /// The command that restores these files as it is asked for.
+    pub(crate) fn command_for(&self, files: &[PathBuf]) -> String {
+        let mut words = vec!["cargo xtask db-restore".to_owned()];
+        let shown = files.iter().map(|file| file.to_string_lossy());
+        words.extend(shown.map(|file| shell_word_if_needed(&file)));
+        for column in &self.columns {
+            words.push(format!("--column {}", shell_word_if_needed(column)));
+        }
+        for convert in &self.convert {
+            words.push(format!("--convert {}", shell_word(convert)));
+        }
+        if self.force_other_database {
+            words.push("--force-other-database".to_owned());
+        }
+        words.join(" ")
+    }
+}
+
 /// One backup's part in a restore: what goes where, and what differs.
 struct Part {
     plan: Plan,
@@ -84,31 +122,31 @@ struct Part {
 /// If a file is not what was written, belongs to another database, or does not fit its table;
 /// [`Kind::Finding`] where a restored value must be unique and belongs to another row now;
 /// [`Kind::Busy`] where a lock was not to be had. Nothing has changed then.
-pub(crate) fn run(ctx: &Context, flags: &Restore) -> Result<Vec<Merged>> {
+pub(crate) fn run(ctx: &Context, request: &Request) -> Result<Vec<Merged>> {
     let started = Instant::now();
-    let again = flags.command();
-    let found = flags.files.iter().map(|given| find(ctx, given));
+    let again = request.command();
+    let found = request.files.iter().map(|given| find(ctx, given));
     let found = found.collect::<Result<Vec<_>>>()?;
-    one_for_each_table(flags, &found)?;
+    one_for_each_table(request, &found)?;
     let mut db = ctx.connect()?;
     preflight::server(&db)?;
-    db.wait_for_locks(flags.locks.lock_deadline)?;
+    db.wait_for_locks(request.locks.lock_deadline)?;
     let mut tables = Vec::new();
     for (_, manifest) in &found {
         tables.push(backup::table(&mut db, &manifest.table)?);
-        same_database(&mut db, manifest, flags)?;
+        same_database(&mut db, manifest, request)?;
     }
-    if !flags.dry_run {
-        lock::acquire(&mut db, flags.locks, &ctx.ui, &again)?;
+    if !request.dry_run {
+        lock::acquire(&mut db, request.locks, &ctx.ui, &again)?;
     }
     let mut session = Session::open(ctx, &mut db)?;
     let mut parts = Vec::new();
-    for (given, ((file, manifest), table)) in flags.files.iter().zip(found.iter().zip(&tables)) {
-        let plan = Plan::of(&mut session.client, table, manifest, given, flags)?;
+    for (given, ((file, manifest), table)) in request.files.iter().zip(found.iter().zip(&tables)) {
+        let plan = Plan::of(&mut session.client, table, manifest, given, request)?;
         parts.push(compare(ctx, &mut session, plan, file, manifest)?);
     }
-    if flags.dry_run {
-        stands_in_the_way(ctx, &parts, &mut session, flags)?;
+    if request.dry_run {
+        stands_in_the_way(ctx, &parts, &mut session, request)?;
         for part in &parts {
             ctx.ui.data(
                 part.plan
@@ -125,7 +163,7 @@ pub(crate) fn run(ctx: &Context, flags: &Restore) -> Result<Vec<Merged>> {
     }
     agree(ctx, &db, &parts, &again)?;
     interrupt::check()?;
-    let written = merge(ctx, &mut db, &mut session, &parts, flags)?;
+    let written = merge(ctx, &mut db, &mut session, &parts, request)?;
     let mut restored = Vec::new();
     for (Part { plan, compared }, written) in parts.into_iter().zip(written) {
         let merged = compared.merged.written(&written);
@@ -148,11 +186,11 @@ pub(crate) fn run(ctx: &Context, flags: &Restore) -> Result<Vec<Merged>> {
 }
 
 /// Two backups of one table would have the last word in turn, and a column is one table's.
-fn one_for_each_table(flags: &Restore, found: &[(PathBuf, Manifest)]) -> Result {
-    if found.len() > 1 && !(flags.columns.is_empty() && flags.convert.is_empty()) {
+fn one_for_each_table(request: &Request, found: &[(PathBuf, Manifest)]) -> Result {
+    if found.len() > 1 && !(request.columns.is_empty() && request.convert.is_empty()) {
         return Err(
             Failure::usage("--column and --convert are for one backup at a time")
-                .hint(flags.command_for(&flags.files[..1]))
+                .hint(request.command_for(&request.files[..1]))
                 .into(),
         );
     }
@@ -161,7 +199,7 @@ fn one_for_each_table(flags: &Restore, found: &[(PathBuf, Manifest)]) -> Result 
             .iter()
             .position(|(_, of)| of.table == manifest.table)
         {
-            let (one, another) = (&flags.files[first], &flags.files[at]);
+            let (one, another) = (&request.files[first], &request.files[at]);
             return Err(Failure::usage(format!(
                 "`{}` and `{}` are both backups of `{}`",
                 one.display(),
@@ -171,7 +209,7 @@ fn one_for_each_table(flags: &Restore, found: &[(PathBuf, Manifest)]) -> Result 
             .cause("a row takes its values from one backup")
             .hint(format!(
                 "one after the other: {}",
-                flags.command_for(&flags.files[first..=first])
+                request.command_for(&request.files[first..=first])
             ))
             .into());
         }
@@ -225,17 +263,17 @@ fn stands_in_the_way(
     ctx: &Context,
     parts: &[Part],
     session: &mut Session,
-    flags: &Restore,
+    request: &Request,
 ) -> Result {
     let conflicts = conflicts(parts, session)?;
     if !conflicts.is_empty() {
-        return Err(conflict(&tables_of(parts), conflicts, &flags.command()).into());
+        return Err(conflict(&tables_of(parts), conflicts, &request.command()).into());
     }
     let dangling = references::dangling(parts, &mut session.client)?;
     if !dangling.is_empty() {
         let failure = Failure::failed(format!("cannot restore {}", tables_of(parts)));
         let failure = failure.sqlstate("23503");
-        return Err(references::explain(ctx, failure, &dangling, flags).into());
+        return Err(references::explain(ctx, failure, &dangling, request).into());
     }
     Ok(())
 }

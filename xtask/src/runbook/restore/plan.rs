@@ -6,14 +6,13 @@ use anyhow::Context as _;
 use postgres::types::Type;
 use postgres::{Client, GenericClient};
 
-use super::Session;
 use super::compare::SHOWN;
 use super::types::{Conversion, is_widening};
+use super::{Request, Session};
 use crate::database::catalog::{self, Column, Relation};
 use crate::database::history::quote_identifier;
 use crate::database::{OWN_SEARCH_PATH, set_search_path};
 use crate::error::{Failure, Result, shell_word_if_needed};
-use crate::flags::Restore;
 use crate::runbook::backup::Manifest;
 
 /// A table as a plan was made for it. It is read again under each lock: what a restore means is fixed
@@ -87,10 +86,10 @@ impl Plan {
         table: &Relation,
         manifest: &Manifest,
         file: &Path,
-        flags: &Restore,
+        request: &Request,
     ) -> Result<Plan> {
-        let (again, only) = (flags.command(), &flags.columns[..]);
-        let alone = flags.command_for(&[file.to_owned()]);
+        let (again, only) = (request.command(), &request.columns[..]);
+        let alone = request.command_for(&[file.to_owned()]);
         let shown = shell_word_if_needed(&file.to_string_lossy());
         let look = format!("cargo xtask db-restore {shown} --dry-run");
         let qualified = table.qualified();
@@ -131,7 +130,7 @@ impl Plan {
             taken: Vec::new(),
             skipped: Vec::new(),
             fixed: Vec::new(),
-            conversions: conversions(flags, manifest)?,
+            conversions: conversions(request, manifest)?,
             domains: catalog::domain_columns(client, table.oid)?,
             check_keys: manifest.primary_key.as_ref() != Some(&key),
             inserts: only.is_empty(),
@@ -355,9 +354,9 @@ impl Plan {
 }
 
 /// What `--convert` asks for.
-fn conversions(flags: &Restore, manifest: &Manifest) -> Result<Vec<Conversion>> {
+fn conversions(request: &Request, manifest: &Manifest) -> Result<Vec<Conversion>> {
     let mut conversions = Vec::new();
-    for given in &flags.convert {
+    for given in &request.convert {
         let parsed = given.split_once('=').filter(|(column, expression)| {
             let known = manifest.columns.iter().any(|of| of.name == column.trim());
             known && !expression.trim().is_empty()

@@ -8,12 +8,11 @@ use std::path::PathBuf;
 use postgres::Client;
 use postgres::types::Type;
 
-use super::Part;
 use super::compare::SHOWN;
+use super::{Part, Request};
 use crate::Context;
 use crate::database::history::quote_identifier;
 use crate::error::{Failure, Result};
-use crate::flags::Restore;
 use crate::runbook::backup::{self, State};
 
 /// A row whose foreign key refers to nothing.
@@ -97,7 +96,7 @@ pub(super) fn explain(
     ctx: &Context,
     mut failure: Failure,
     dangling: &[Dangling],
-    flags: &Restore,
+    request: &Request,
 ) -> Failure {
     failure
         .causes
@@ -118,12 +117,12 @@ pub(super) fn explain(
     failure.hints = match more {
         Some(more) if !more.is_empty() => vec![format!(
             "restore the table that it refers to first, or both in one transaction: {}",
-            flags.command_for(&[&flags.files[..], &more[..]].concat())
+            request.command_for(&[&request.files[..], &more[..]].concat())
         )],
         _ => vec![
             "restore the table that it refers to first; see whether there is a backup of it: cargo xtask db-backups"
                 .to_owned(),
-            format!("then: {}", flags.command()),
+            format!("then: {}", request.command()),
         ],
     };
     failure

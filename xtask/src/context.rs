@@ -1,0 +1,148 @@
+//! What every command works with: where it prints, what is configured, and the way to the database.
+
+use std::cell::OnceCell;
+
+use crate::config::{Config, Origin};
+use crate::database::connect::{self, ConnectError, ConnectProblem};
+use crate::database::conninfo::ConnInfo;
+use crate::database::{self, Database};
+use crate::error::{Failure, Result};
+use crate::migration::source::Folder;
+use crate::options::Locations;
+use crate::runbook::failures;
+use crate::tools::Tools;
+use crate::ui::Ui;
+use crate::{interrupt, server};
+
+/// What every command works with.
+pub(crate) struct Context {
+    pub(crate) ui: Ui,
+    pub(crate) config: Config,
+    /// How our sessions call themselves on the server: `xtask db-migrate`.
+    pub(crate) application_name: String,
+    tools: OnceCell<Tools>,
+    /// Where the private server was found running, or was started, by this command.
+    pub(crate) private_server: OnceCell<ConnInfo>,
+}
+
+impl Context {
+    pub(crate) fn new(ui: Ui, locations: Locations, command: &str) -> Result<Context> {
+        Ok(Context {
+            ui,
+            config: Config::read(locations)?,
+            application_name: format!("xtask {command}"),
+            tools: OnceCell::new(),
+            private_server: OnceCell::new(),
+        })
+    }
+
+    /// The PostgreSQL programs of this machine, looked for when they are first needed.
+    pub(crate) fn tools(&self) -> &Tools {
+        self.tools
+            .get_or_init(|| Tools::find(self.config.path.as_ref(), self.config.pg_bin_dir()))
+    }
+
+    /// Looks again, after an installation.
+    pub(crate) fn forget_tools(&mut self) {
+        self.tools = OnceCell::new();
+    }
+
+    /// The migrations on disk.
+    ///
+    /// # Errors
+    /// If the folder cannot be understood.
+    pub(crate) fn folder(&self) -> Result<Folder> {
+        Folder::load(
+            &self.config.migrations,
+            &self.config.shown(&self.config.migrations),
+        )
+    }
+
+    /// The configured database, before it is connected to.
+    ///
+    /// # Errors
+    /// If none is configured, or the address is malformed.
+    pub(crate) fn target(&self) -> Result<(ConnInfo, Origin)> {
+        let Some((url, origin)) = self.config.database_url()? else {
+            return Err(Failure::usage("no database is configured")
+                .cause("there is no --database-url, no DATABASE_URL in the environment, and none in `.env`")
+                .hint("name your database: export DATABASE_URL=postgres://USER@HOST:5432/DATABASE")
+                .hint("or make a private one for development: cargo xtask db-setup")
+                .into());
+        };
+        Ok((self.resolve(&url)?, origin))
+    }
+
+    /// Reads a connection string as libpq would.
+    ///
+    /// # Errors
+    /// If it is malformed.
+    pub(crate) fn resolve(&self, url: &str) -> Result<ConnInfo> {
+        let info = ConnInfo::resolve(url, &self.config.env, self.config.os_user.as_deref())
+            .map_err(|error| {
+                failures::from_error(&error)
+                    .hint("then look whether it works: cargo xtask db-doctor")
+            })?;
+        for warning in info.warnings() {
+            self.ui.warn(warning);
+        }
+        Ok(info)
+    }
+
+    /// Connects to the configured database and says which it is. A stopped private server is started.
+    ///
+    /// # Errors
+    /// If there is none, or it does not let us in.
+    pub(crate) fn connect(&self) -> Result<Database> {
+        let (target, _) = self.target()?;
+        let target = server::route(self, target)?;
+        let refused = match self.connect_to(&target) {
+            Ok(db) => return Ok(self.connected(db)),
+            Err(refused) => refused,
+        };
+        let db = match server::start_for(self, &target)? {
+            Some(target) => self.connect_to(&target),
+            None => Err(refused),
+        };
+        match db {
+            Ok(db) => Ok(self.connected(db)),
+            Err(error) => Err(failures::connect_failure(&error).into()),
+        }
+    }
+
+    fn connected(&self, db: Database) -> Database {
+        self.ui.status("Database", &db.server);
+        db
+    }
+
+    /// Connects to a database.
+    ///
+    /// # Errors
+    /// If it does not let us in.
+    pub(crate) fn connect_to(&self, target: &ConnInfo) -> Result<Database, ConnectError> {
+        let connection =
+            connect::connect(target, &self.application_name, &database::native_options())
+                .map_err(interrupted_or)?;
+        let canceller = connection.canceller();
+        interrupt::on_signal(move || {
+            // A server that does not hear it is asked again by whoever waits for it.
+            let _ = canceller.cancel();
+        });
+        Database::learn(connection, &self.application_name).map_err(|error| ConnectError {
+            problem: ConnectProblem::Other,
+            failure: Box::new(failures::from_error(&error)),
+        })
+    }
+}
+
+/// After a signal, that is why there is no connection.
+fn interrupted_or(error: ConnectError) -> ConnectError {
+    if !interrupt::requested() {
+        return error;
+    }
+    let failure = Failure::interrupted("stopped while connecting");
+    ConnectError {
+        problem: ConnectProblem::Other,
+        failure: Box::new(failure),
+    }
+}

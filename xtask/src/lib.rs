@@ -1,0 +1,131 @@
+//! `cargo xtask db-*`: the migration runbook that runs itself, as a library for a workspace's own xtask.
+//!
+//! A program that has nothing of its own is `fn main() -> ExitCode { xtask_db::main() }`. One that has
+//! tasks flattens [`Global`] into its arguments and [`Command`] into its subcommands, and calls [`run`].
+
+mod commands;
+mod config;
+mod context;
+mod database;
+mod error;
+mod interrupt;
+mod migration;
+mod options;
+mod runbook;
+mod server;
+mod tools;
+mod ui;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use commands::Cli;
+pub use commands::{Command, Global};
+pub(crate) use context::Context;
+use error::{Failure, Kind};
+use options::{Color, Format};
+use runbook::failures;
+use ui::Ui;
+
+/// The whole program: reads the arguments, runs the command, says what went wrong.
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => run(&cli.command, &cli.global),
+        Err(error) => usage_error(&error),
+    }
+}
+
+/// Runs a command and prints its outcome. The exit code is part of the command contract: 0 for
+/// success, 1 failed, 2 wrong usage, 3 a finding, 4 busy, 130 interrupted.
+pub fn run(command: &Command, global: &Global) -> ExitCode {
+    let ui = Ui::new(
+        global.quiet,
+        global.verbose,
+        global.yes,
+        global.color(),
+        command.format(),
+    );
+    interrupt::install();
+    let result = Context::new(ui, global.locations(), command.name()).and_then(|mut ctx| {
+        let result = command.run(&mut ctx).and_then(|()| ctx.ui.all_said());
+        result.map_err(|error| {
+            let failure = global.recalled_by(failures::to_show(&error));
+            ctx.ui.failure(&failure);
+            Reported(failure.kind).into()
+        })
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => ExitCode::from(match error.downcast_ref::<Reported>() {
+            Some(Reported(kind)) => kind.exit_code(),
+            None => report_early(command, global, &error),
+        }),
+    }
+}
+
+/// An error that has been printed.
+#[derive(Debug)]
+struct Reported(Kind);
+
+impl std::fmt::Display for Reported {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("reported")
+    }
+}
+
+impl std::error::Error for Reported {}
+
+/// An error from before there was a context.
+fn report_early(command: &Command, global: &Global, error: &anyhow::Error) -> u8 {
+    let failure = failures::to_show(error);
+    Ui::new(false, false, false, global.color(), command.format()).failure(&failure);
+    failure.kind.exit_code()
+}
+
+/// clap prints its own help and usage errors; with `--format json` an error is a document too.
+fn usage_error(error: &clap::Error) -> ExitCode {
+    let arguments: Vec<OsString> = raw_arguments();
+    let wants_json = arguments
+        .windows(2)
+        .any(|pair| pair[0] == "--format" && pair[1] == "json")
+        || arguments.iter().any(|argument| argument == "--format=json");
+    if wants_json && error.use_stderr() {
+        let ui = Ui::new(false, false, false, Color::Auto, Format::Json);
+        ui.failure(&usage_failure(&error.render().to_string()));
+    } else if error.use_stderr() {
+        // clap quotes what it did not expect, and that may be an address with a password.
+        let text = error.render().ansi().to_string();
+        let _ = write!(anstream::stderr(), "{}", ui::without_passwords(&text));
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(if error.use_stderr() {
+        Kind::Usage.exit_code()
+    } else {
+        0
+    })
+}
+
+/// clap's text as a failure: `error:` with indented lines below it, tips, and the usage.
+fn usage_failure(text: &str) -> Failure {
+    let mut lines = text.lines();
+    let message = lines.next().unwrap_or_default();
+    let mut failure = Failure::usage(message.trim_start_matches("error: "));
+    for line in lines.take_while(|line| !line.starts_with("Usage:")) {
+        match line.trim() {
+            "" => {}
+            line => match line.strip_prefix("tip: ") {
+                Some(tip) => failure = failure.hint(tip),
+                None => failure = failure.cause(line),
+            },
+        }
+    }
+    failure.hint("cargo xtask --help")
+}
+
+fn raw_arguments() -> Vec<OsString> {
+    std::env::args_os().collect()
+}
