@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Failure, Result};
 use crate::options::Locations;
+use crate::settings::Settings;
 
 /// The key in `.env` and the environment that names the database.
 pub(crate) const DATABASE_URL: &str = "DATABASE_URL";
@@ -25,6 +26,7 @@ pub(crate) struct Config {
     pub(crate) path: Option<OsString>,
     pub(crate) migrations: PathBuf,
     pub(crate) backups: PathBuf,
+    pub(crate) settings: Settings,
     flag_url: Option<String>,
 }
 
@@ -63,17 +65,19 @@ impl Config {
         }
         let current = std::env::current_dir()?;
         let root = workspace_root(&env, &current)?;
-        let folder = |given: &Option<PathBuf>, default: &str| match given {
+        let settings = Settings::read(&root)?;
+        let folder = |given: &Option<PathBuf>, default: &Path| match given {
             Some(path) => current.join(path),
             None => root.join(default),
         };
         Ok(Config {
-            migrations: folder(&locations.migrations, "migrations"),
-            backups: folder(&locations.backups, "backups"),
+            migrations: folder(&locations.migrations, &settings.migrations),
+            backups: folder(&locations.backups, &settings.backups),
             path: std::env::var_os("PATH"),
             // As libpq does; the environment's USER may be missing, or somebody else's after `su`.
             os_user: whoami::username().ok(),
             flag_url: locations.database_url,
+            settings,
             root,
             env,
         })
@@ -90,7 +94,12 @@ impl Config {
 
     /// The private server's home.
     pub(crate) fn server_home(&self) -> PathBuf {
-        self.root.join(".postgres")
+        self.root.join(&self.settings.server)
+    }
+
+    /// The SQL that `db-seed` runs.
+    pub(crate) fn seed(&self) -> PathBuf {
+        self.root.join(&self.settings.seed)
     }
 
     /// The database's address, from the flag, the environment or `.env`, in this order.
@@ -235,15 +244,12 @@ fn key_of(line: &str) -> Option<&str> {
     Some(key.strip_prefix("export ").map_or(key, str::trim))
 }
 
-/// cargo says where `xtask` is; a program that is started directly looks upwards.
+/// The workspace: the folder that holds `Cargo.lock`, above the package that cargo runs, or above where a
+/// program is that was started directly.
 fn workspace_root(env: &BTreeMap<String, String>, current: &Path) -> Result<PathBuf> {
-    if let Some(parent) = env
-        .get("CARGO_MANIFEST_DIR")
-        .and_then(|xtask| Path::new(xtask).parent())
-    {
-        return Ok(parent.to_owned());
-    }
-    current
+    let package = env.get("CARGO_MANIFEST_DIR").map(Path::new);
+    package
+        .unwrap_or(current)
         .ancestors()
         .find(|folder| folder.join("Cargo.lock").exists())
         .map(Path::to_owned)

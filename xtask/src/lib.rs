@@ -13,6 +13,7 @@ mod migration;
 mod options;
 mod runbook;
 mod server;
+mod settings;
 mod tools;
 mod ui;
 

@@ -16,8 +16,6 @@ const SUPERUSER: &str = "admin";
 /// The only address that it listens on.
 const HOST: &str = "127.0.0.1";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The database that `db-setup` makes.
-pub(crate) const DATABASE: &str = "myapp_dev";
 
 /// The workspace's cluster, whether or not it exists.
 ///
@@ -72,7 +70,7 @@ pub(crate) fn start(ctx: &Context, cluster: &Cluster) -> Result<ConnInfo> {
         Status::Running { .. } => true,
     };
     let port = cluster.start(ctx.tools().installations())?;
-    let url = url(port, &cluster.password()?);
+    let url = url(ctx, port, &cluster.password()?);
     if ctx.config.dot_env_value(DATABASE_URL)?.as_deref() != Some(&url) {
         ctx.config.set_dot_env(DATABASE_URL, &url)?;
     }
@@ -111,7 +109,7 @@ pub(crate) fn is_orphaned(ctx: &Context, target: &ConnInfo) -> Result<bool> {
         password.len() == 32 && password.bytes().all(|byte| byte.is_ascii_hexdigit())
     };
     Ok(names_superuser_here(target)
-        && target.dbname() == DATABASE
+        && target.dbname() == ctx.config.settings.database
         && password(target).is_some_and(generated)
         && !cluster(ctx)?.exists()?)
 }
@@ -152,7 +150,7 @@ pub(crate) fn beside(ctx: &Context, target: &ConnInfo) -> Result<Option<ConnInfo
     let Status::Running { port, .. } = cluster.status()? else {
         return Ok(None);
     };
-    let url = url(port, &cluster.password()?);
+    let url = url(ctx, port, &cluster.password()?);
     Ok(Some(ctx.resolve(&url)?.with_dbname("postgres")))
 }
 
@@ -161,8 +159,9 @@ fn has_home(ctx: &Context) -> bool {
     home.parent().is_some_and(std::path::Path::exists)
 }
 
-fn url(port: u16, password: &str) -> String {
-    format!("postgresql://{SUPERUSER}:{password}@{HOST}:{port}/{DATABASE}")
+fn url(ctx: &Context, port: u16, password: &str) -> String {
+    let database = &ctx.config.settings.database;
+    format!("postgresql://{SUPERUSER}:{password}@{HOST}:{port}/{database}")
 }
 
 /// After a failed connection: if the private server was meant, and does not run or runs on another

@@ -18,7 +18,7 @@ pub(crate) fn run(ctx: &Context) -> Result {
         "Will delete",
         format_args!(
             "every database of the private server on 127.0.0.1, `{}` among them, in {}",
-            server::DATABASE,
+            ctx.config.settings.database,
             cluster.folder().display()
         ),
     );
