@@ -135,7 +135,7 @@ impl Runner<'_> {
         self.stalled = stall.stalled(&mut self.db.client);
         if looks {
             // Where this fails, so does what comes next.
-            let _ = self.db.wait_for_locks(self.locks.lock_deadline);
+            let _ = self.db.wait_for_locks_again();
         }
         match outcome {
             Ok(_) => self.session = Some(session),
