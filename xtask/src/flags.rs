@@ -249,7 +249,7 @@ pub(crate) struct Locks {
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = server_timeout)]
     pub(crate) lock_timeout: Duration,
     /// How long to go on trying, for table locks and for another run to end
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = server_timeout)]
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = lock_deadline)]
     pub(crate) lock_deadline: Duration,
     /// How long readers and writers may wait for locks that a statement holds, before it is
     /// cancelled and rolled back; `off` lets them wait
@@ -433,7 +433,7 @@ pub(crate) struct Backup {
     #[command(flatten)]
     pub(crate) proof: ProofFlags,
     /// Give up (exit 4) if a table is locked by somebody else for this long
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = lock_deadline)]
     pub(crate) lock_deadline: Duration,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -615,6 +615,14 @@ fn server_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads a deadline of ours, which is a timeout of the server's for what a session waits for in one go.
+fn lock_deadline(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("it would be over before the first try: name a time".to_owned()),
+        _ => server_timeout(text),
+    }
+}
+
 /// Reads a duration, or `off`.
 fn stall_budget(text: &str) -> Result<StallBudget, String> {
     match text {
@@ -684,6 +692,7 @@ mod tests {
             ("10", false),
         ] {
             assert_eq!(server_timeout(text).is_ok(), is_good, "{text}");
+            assert_eq!(lock_deadline(text).is_ok(), is_good, "{text}");
         }
         assert_eq!(stall_budget("off"), Ok(StallBudget(None)));
         assert!(stall_budget("0s").is_err());

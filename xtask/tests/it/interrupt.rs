@@ -353,16 +353,46 @@ fn where_the_network_is_frozen_a_second_signal_ends_the_tool() {
 fn a_lock_timeout_that_the_server_would_take_for_none_is_refused() {
     let project = Project::empty();
     project.write("migrations/1_x.up.sql", "SELECT 1;");
-    for (flag, time) in [
-        ("--lock-timeout", "0s"),
-        ("--lock-timeout", "30d"),
-        ("--lock-deadline", "0ms"),
-        ("--lock-deadline", "30d"),
+    for (command, flag, time, why) in [
+        (
+            "db-migrate",
+            "--lock-timeout",
+            "0s",
+            "PostgreSQL takes 0 for",
+        ),
+        (
+            "db-migrate",
+            "--lock-timeout",
+            "30d",
+            "PostgreSQL takes 24 days",
+        ),
+        (
+            "db-migrate",
+            "--lock-deadline",
+            "0ms",
+            "over before the first try",
+        ),
+        (
+            "db-migrate",
+            "--lock-deadline",
+            "30d",
+            "PostgreSQL takes 24 days",
+        ),
+        (
+            "db-backup",
+            "--lock-deadline",
+            "0s",
+            "over before the first try",
+        ),
+        (
+            "db-backup",
+            "--lock-deadline",
+            "30d",
+            "PostgreSQL takes 24 days",
+        ),
     ] {
-        project
-            .xtask(&["db-migrate", flag, time])
-            .exits(2)
-            .says("PostgreSQL takes");
+        let run = project.xtask(&[command, flag, time]).exits(2);
+        run.says(why);
     }
     assert_eq!(project.value("SELECT to_regclass('_sqlx_migrations')"), "");
 }
