@@ -34,7 +34,8 @@ use crate::error::Result;
 /// afterwards, since a proxy may keep them to itself. A read-only default is a fence, and stays.
 pub(crate) const SESSION_OPTIONS: &str = "-c statement_timeout=0 -c lock_timeout=0 \
     -c idle_in_transaction_session_timeout=1min -c idle_session_timeout=0 \
-    -c standard_conforming_strings=on -c client_min_messages=notice -c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 \
+    -c standard_conforming_strings=on -c client_min_messages=notice \
+    -c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 \
     -c tcp_keepalives_count=4 -c tcp_user_timeout=30000";
 
 /// Where our own statements look for functions, operators and types: nobody else may make any there.
