@@ -86,6 +86,24 @@ pub struct Cluster {
     account: Option<Account>,
 }
 
+/// Where the cluster of a folder may be: in it, or for root where every account can reach it.
+fn places(home: &Path) -> Result<[PathBuf; 2]> {
+    let name = home
+        .file_name()
+        .with_context(|| format!("{} names no folder", home.display()))?;
+    // Resolved, so that every way to write the path leads to the same place.
+    let parent = home
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let parent = fs::canonicalize(parent)
+        .with_context(|| format!("find the folder {}", parent.display()))?;
+    let home = parent.join(name);
+    let hash = fnv1a(home.as_os_str().as_encoded_bytes());
+    let elsewhere = PathBuf::from(format!("{ELSEWHERE}{hash:016x}"));
+    Ok([home, elsewhere])
+}
+
 /// What `postmaster.pid` says. Its lines are listed in PostgreSQL's `src/include/utils/pidfile.h`.
 struct PidFile {
     pid: i32,
@@ -104,48 +122,54 @@ impl Cluster {
     /// # Errors
     /// Where the folder above is missing, or root finds no account to run a server under.
     pub fn at(home: &Path) -> Result<Self> {
-        let name = home
-            .file_name()
-            .with_context(|| format!("{} names no folder", home.display()))?;
-        // Resolved, so that every way to write the path leads to the same place.
-        let parent = home
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        let parent = fs::canonicalize(parent)
-            .with_context(|| format!("find the folder {}", parent.display()))?;
-        let home = parent.join(name);
+        if let Some(cluster) = Self::find(home)? {
+            return Ok(cluster);
+        }
+        let [home, elsewhere] = places(home)?;
         if !geteuid().is_root() {
             return Ok(Self {
                 folder: home,
                 account: None,
             });
         }
-
-        let hash = fnv1a(home.as_os_str().as_encoded_bytes());
-        let elsewhere = PathBuf::from(format!("{ELSEWHERE}{hash:016x}"));
-        for folder in [&home, &elsewhere] {
-            if let Ok(data) = fs::metadata(folder.join("data")) {
-                let account = match Account::owner_of(&data) {
-                    Some(account) => account,
-                    None => Account::unprivileged()?,
-                };
-                return Ok(Self {
-                    folder: folder.clone(),
-                    account: Some(account),
-                });
-            }
-        }
         let account = Account::unprivileged()?;
-        let folder = if account.can_reach(&parent) {
-            home
-        } else {
-            elsewhere
+        // This takes a process.
+        let folder = match home.parent().is_none_or(|above| account.can_reach(above)) {
+            true => home,
+            false => elsewhere,
         };
         Ok(Self {
             folder,
             account: Some(account),
         })
+    }
+
+    /// The cluster of a folder as [`Cluster::at`] has it, if it exists.
+    ///
+    /// # Errors
+    /// As [`Cluster::at`]; if it cannot be looked for.
+    pub fn find(home: &Path) -> Result<Option<Self>> {
+        let [home, elsewhere] = places(home)?;
+        if !geteuid().is_root() {
+            let cluster = Self {
+                folder: home,
+                account: None,
+            };
+            return Ok(cluster.exists()?.then_some(cluster));
+        }
+        for folder in [home, elsewhere] {
+            if let Ok(data) = fs::metadata(folder.join("data")) {
+                let account = match Account::owner_of(&data) {
+                    Some(account) => account,
+                    None => Account::unprivileged()?,
+                };
+                return Ok(Some(Self {
+                    folder,
+                    account: Some(account),
+                }));
+            }
+        }
+        Ok(None)
     }
 
     /// The folder that holds everything of the cluster.

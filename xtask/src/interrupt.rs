@@ -1,7 +1,9 @@
 //! Ctrl-C and SIGTERM: noted here, acted upon where something is under way.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::error::{Failure, Kind};
 
@@ -10,11 +12,16 @@ static AT_PROMPT: AtomicBool = AtomicBool::new(false);
 static LEFT_TO_CHILD: AtomicBool = AtomicBool::new(false);
 static ON_SIGNAL: Mutex<Option<Arc<Action>>> = Mutex::new(None);
 
+/// How long the server may take to hear that something is to be cancelled. Where the network is frozen,
+/// whatever waits for it would wait for the kernel's patience to end; a supervisor's ends sooner.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
 /// What is done at the first signal.
 type Action = dyn Fn() + Send + Sync;
 
 /// Installs the handler. The first signal is noted, for the run to cancel what is under way on the
-/// server; at a prompt, or the second time, the program ends at once.
+/// server; at a prompt, or the second time, the program ends at once, and where the server does not
+/// answer it ends soon.
 pub(crate) fn install() {
     // Failing to install leaves the default: the signal ends the program, the server's state is
     // what the next command reads.
@@ -36,7 +43,19 @@ pub(crate) fn install() {
             && let Some(action) = action.clone()
         {
             // It connects to the server, which may not answer: the second signal must find us free.
-            std::thread::spawn(move || action());
+            let (answered, answer) = channel();
+            std::thread::spawn(move || {
+                action();
+                let _ = answered.send(());
+            });
+            std::thread::spawn(move || {
+                if answer.recv_timeout(ANSWERS_WITHIN) == Err(RecvTimeoutError::Timeout) {
+                    leave(
+                        "interrupted, and the server does not answer: leaving; what was under way may still run on the server\n\
+                         hint: cargo xtask db-status",
+                    );
+                }
+            });
         }
     });
 }

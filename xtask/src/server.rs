@@ -92,10 +92,9 @@ pub(crate) fn is_private(ctx: &Context, target: &ConnInfo) -> Result<bool> {
     if !names_superuser_here(target) || !has_home(ctx) {
         return Ok(false);
     }
-    let cluster = cluster(ctx)?;
-    if !cluster.exists()? {
+    let Some(cluster) = Cluster::find(&ctx.config.server_home())? else {
         return Ok(false);
-    }
+    };
     Ok(password(target) == Some(&cluster.password()?))
 }
 
@@ -111,7 +110,7 @@ pub(crate) fn is_orphaned(ctx: &Context, target: &ConnInfo) -> Result<bool> {
     Ok(names_superuser_here(target)
         && target.dbname() == ctx.config.settings.database
         && password(target).is_some_and(generated)
-        && !cluster(ctx)?.exists()?)
+        && Cluster::find(&ctx.config.server_home())?.is_none())
 }
 
 fn names_superuser_here(target: &ConnInfo) -> bool {
@@ -146,7 +145,9 @@ pub(crate) fn beside(ctx: &Context, target: &ConnInfo) -> Result<Option<ConnInfo
     if !has_home(ctx) || is_private(ctx, target)? {
         return Ok(None);
     }
-    let cluster = cluster(ctx)?;
+    let Some(cluster) = Cluster::find(&ctx.config.server_home())? else {
+        return Ok(None);
+    };
     let Status::Running { port, .. } = cluster.status()? else {
         return Ok(None);
     };

@@ -41,7 +41,7 @@ pub(super) struct LockArgs {
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = server_timeout)]
     pub(super) lock_timeout: Duration,
     /// How long to go on trying, for table locks and for another run to end
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = server_timeout)]
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = lock_deadline)]
     pub(super) lock_deadline: Duration,
     /// How long readers and writers may wait for locks that a statement holds, before it is
     /// cancelled and rolled back; `off` lets them wait
@@ -178,6 +178,14 @@ fn server_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads a deadline of ours, which is a timeout of the server's for what a session waits for in one go.
+pub(super) fn lock_deadline(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("it would be over before the first try: name a time".to_owned()),
+        _ => server_timeout(text),
+    }
+}
+
 /// Reads a duration, or `off`.
 fn stall_budget(text: &str) -> Result<StallBudget, String> {
     match text {
@@ -247,6 +255,7 @@ mod tests {
             ("10", false),
         ] {
             assert_eq!(server_timeout(text).is_ok(), is_good, "{text}");
+            assert_eq!(lock_deadline(text).is_ok(), is_good, "{text}");
         }
         assert_eq!(stall_budget("off"), Ok(StallBudget(None)));
         assert!(stall_budget("0s").is_err());

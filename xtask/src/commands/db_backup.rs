@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::args::{Output, ProofArgs, duration};
+use super::args::{Output, ProofArgs, lock_deadline};
 use crate::Context;
 use crate::database::{Database, history};
 use crate::error::Result;
@@ -29,7 +29,7 @@ pub struct Backup {
     #[command(flatten)]
     proof: ProofArgs,
     /// Give up (exit 4) if a table is locked by somebody else for this long
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = lock_deadline)]
     lock_deadline: Duration,
     #[command(flatten)]
     pub(super) output: Output,

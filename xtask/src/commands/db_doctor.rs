@@ -194,7 +194,8 @@ fn migrations(ctx: &Context, db: &mut Database, folder: &Folder, checks: &mut Ch
         let version = migration.version;
         pending.iter().all(|pending| pending.version != version)
     };
-    match indexes::mismatches(db, &folder.migrations, is_applied).as_deref() {
+    let found = indexes::findings(db, &folder.migrations, is_applied);
+    match found.as_ref().map(|found| found.differing.as_slice()) {
         Err(error) => checks.add("definitions", Status::Warn, format!("{error:#}"), None),
         Ok([]) => checks.add(
             "definitions",

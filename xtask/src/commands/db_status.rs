@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::args::Output;
 use crate::Context;
-use crate::database::catalog::{self, InvalidIndex};
+use crate::database::catalog::InvalidIndex;
 use crate::database::{Server, history};
 use crate::error::{Failure, Result};
 use crate::migration::plan::{self, Entry, State};
@@ -41,7 +41,6 @@ pub(crate) fn run(ctx: &Context, flags: &Status) -> Result {
     let folder = ctx.folder()?;
     let mut db = ctx.connect()?;
     let applied = history::read_known(&mut db)?;
-    let invalid_indexes = catalog::invalid_indexes(&mut db)?;
     let migrations = plan::states(&folder, &applied);
     let count = |state| {
         migrations
@@ -53,10 +52,8 @@ pub(crate) fn run(ctx: &Context, flags: &Status) -> Result {
         let version = migration.version;
         applied.iter().any(|row| row.version == version)
     };
-    let wrong_indexes: Vec<String> = indexes::mismatches(&mut db, &folder.migrations, is_applied)?
-        .iter()
-        .map(Failure::one_line)
-        .collect();
+    let found = indexes::findings(&mut db, &folder.migrations, is_applied)?;
+    let wrong_indexes = found.differing.iter().map(Failure::one_line).collect();
     let report = Report {
         database: &db.server,
         applied: count(State::Applied),
@@ -64,7 +61,7 @@ pub(crate) fn run(ctx: &Context, flags: &Status) -> Result {
         missing: count(State::Missing),
         divergent: count(State::Divergent),
         failed: count(State::Failed),
-        invalid_indexes,
+        invalid_indexes: found.invalid,
         wrong_indexes,
         migrations,
     };

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::args::{Output, duration};
 use crate::Context;
-use crate::database::catalog::{self, InvalidIndex};
+use crate::database::catalog::InvalidIndex;
 use crate::database::standby::{self, Standby};
 use crate::database::{Database, history};
 use crate::error::{Failure, Result, psql_command};
@@ -60,15 +60,15 @@ pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
             .any(|entry| entry.version == migration.version && entry.state == State::Applied)
     });
     checks.extend(verify::run(&mut db, in_place.clone())?);
-    for failure in indexes::mismatches(&mut db, in_place, |_| true)? {
+    let found = indexes::findings(&mut db, in_place, |_| true)?;
+    for failure in found.differing {
         checks.push(Checked {
             version: 0,
             check: failure.one_line(),
             ok: false,
         });
     }
-    let invalid = catalog::invalid_indexes(&mut db)?;
-    for index in &invalid {
+    for index in &found.invalid {
         checks.push(Checked {
             version: 0,
             check: format!("index {} on {} is valid", index.name, index.table),
@@ -125,7 +125,7 @@ pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
         ));
     }
     ctx.ui.json(&report)?;
-    let finding = finding(&report, &invalid);
+    let finding = finding(&report, &found.invalid);
     match (finding, unknown) {
         (Some(failure), _) => Err(failure.into()),
         (None, Some(failure)) if asked => Err(failure.into()),

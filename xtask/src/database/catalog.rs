@@ -223,27 +223,7 @@ pub(crate) struct InvalidIndex {
 /// # Errors
 /// If the query fails.
 pub(crate) fn invalid_indexes(db: &mut Database) -> Result<Vec<InvalidIndex>> {
-    let rows = db.client.query_typed(
-        &format!(
-            "{USERS_PATH}
-         SELECT i.indexrelid::pg_catalog.regclass::text, i.indrelid::pg_catalog.regclass::text,
-                pg_catalog.pg_get_indexdef(i.indexrelid)
-         FROM path CROSS JOIN pg_catalog.pg_index AS i
-         JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
-         WHERE NOT (i.indisvalid AND i.indisready) AND c.relkind = 'i'
-           AND c.relnamespace <> 'pg_toast'::pg_catalog.regnamespace
-         ORDER BY 1"
-        ),
-        &[(&db.search_path, Type::TEXT)],
-    )?;
-    Ok(rows
-        .iter()
-        .map(|row| InvalidIndex {
-            name: row.get(0),
-            table: row.get(1),
-            definition: row.get(2),
-        })
-        .collect())
+    Ok(look_at_indexes(db, &[])?.1)
 }
 
 /// What is there under an index's name.
@@ -279,48 +259,84 @@ impl IndexState {
 /// # Errors
 /// If the query fails.
 pub(crate) fn index_state(db: &mut Database, name: &ObjectName) -> Result<Option<IndexState>> {
-    Ok(index_states(db, &[name])?.pop().flatten())
+    Ok(look_at_indexes(db, &[name])?.0.pop().flatten())
 }
 
-/// What is there under each of these names, in one round trip however many they are.
+/// What is there under each of these names; and which indexes are INVALID, whatever their names: in one
+/// round trip however many they are, and of the catalogs only two are joined, since a session that has
+/// just begun must first learn what each looks like.
 ///
 /// # Errors
 /// If the query fails.
-pub(crate) fn index_states(
+pub(crate) fn look_at_indexes(
     db: &mut Database,
     names: &[&ObjectName],
-) -> Result<Vec<Option<IndexState>>> {
+) -> Result<(Vec<Option<IndexState>>, Vec<InvalidIndex>)> {
     let written: Vec<String> = names.iter().map(ToString::to_string).collect();
     let rows = db.client.query_typed(
-        &format!("{USERS_PATH}
-         SELECT wanted.position::int4, n.nspname::text, c.relname::text, i.indrelid,
-                t.relname::text, i.indisvalid, i.indisready, c.relkind = 'I',
-                pg_catalog.pg_get_indexdef(i.indexrelid)
-         FROM path
-         CROSS JOIN unnest($2::text[]) WITH ORDINALITY AS wanted (name, position)
-         JOIN pg_catalog.pg_index AS i ON i.indexrelid = pg_catalog.to_regclass(CASE WHEN path.was_set THEN wanted.name END)
-         JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
-         JOIN pg_catalog.pg_class AS t ON t.oid = i.indrelid
-         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"),
+        &format!(
+            "{USERS_PATH}, wanted (oids) AS MATERIALIZED (
+                 SELECT ARRAY(SELECT pg_catalog.to_regclass(CASE WHEN path.was_set THEN name END)::oid
+                              FROM path CROSS JOIN unnest($2::text[]) WITH ORDINALITY AS w (name, position)
+                              ORDER BY position))
+             SELECT array_positions(oids, i.indexrelid), {index}, i.indrelid, {table},
+                    i.indisvalid, i.indisready, c.relkind = 'I',
+                    c.relkind = 'i' AND c.relnamespace <> 'pg_toast'::pg_catalog.regnamespace,
+                    i.indexrelid::pg_catalog.regclass::text, i.indrelid::pg_catalog.regclass::text,
+                    pg_catalog.pg_get_indexdef(i.indexrelid)
+             FROM wanted CROSS JOIN pg_catalog.pg_index AS i
+             JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
+             WHERE i.indexrelid = ANY (oids) OR NOT (i.indisvalid AND i.indisready)
+             ORDER BY 9",
+            index = names_of("i.indexrelid"),
+            table = names_of("i.indrelid"),
+        ),
         &[(&db.search_path, Type::TEXT), (&written, Type::TEXT_ARRAY)],
     )?;
     let mut states = vec![None; names.len()];
+    let mut invalid = Vec::new();
     for row in rows {
-        let position: i32 = row.get(0);
-        states[position as usize - 1] = Some(IndexState {
+        // Both are asked for by what is there now, not when the query began: somebody may have dropped it.
+        let (Some([schema, name]), Some(definition)) = (schema_and_name(&row, 1), row.get(10))
+        else {
+            continue;
+        };
+        let state = IndexState {
             name: ObjectName {
-                schema: Some(row.get(1)),
-                name: row.get(2),
+                schema: Some(schema),
+                name,
             },
-            table: row.get(3),
-            table_name: row.get(4),
-            valid: row.get(5),
-            ready: row.get(6),
-            partitioned: row.get(7),
-            definition: row.get(8),
-        });
+            table: row.get(2),
+            table_name: schema_and_name(&row, 3).map_or_else(String::new, |[_, name]| name),
+            valid: row.get(4),
+            ready: row.get(5),
+            partitioned: row.get(6),
+            definition,
+        };
+        let is_leftover: bool = row.get(7);
+        if is_leftover && !(state.valid && state.ready) {
+            invalid.push(InvalidIndex {
+                name: row.get(8),
+                table: row.get(9),
+                definition: state.definition.clone(),
+            });
+        }
+        for position in row.get::<_, Vec<i32>>(0) {
+            states[position as usize - 1] = Some(state.clone());
+        }
     }
-    Ok(states)
+    Ok((states, invalid))
+}
+
+/// An expression for the schema and the name of the relation with this id.
+fn names_of(oid: &str) -> String {
+    format!(
+        "(pg_catalog.pg_identify_object_as_address('pg_catalog.pg_class'::pg_catalog.regclass, {oid}, 0)).object_names"
+    )
+}
+
+fn schema_and_name(row: &postgres::Row, column: usize) -> Option<[String; 2]> {
+    row.get::<_, Option<Vec<String>>>(column)?.try_into().ok()
 }
 
 /// The definition that PostgreSQL would give an index, without names: the index is made on an empty

@@ -23,8 +23,7 @@ use anyhow::Context as _;
 use connect::Connection;
 use conninfo::ConnInfo;
 use jiff::Timestamp;
-use postgres::types::Type;
-use postgres::{Client, SimpleQueryMessage};
+use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 use serde::Serialize;
 
 use crate::error::Result;
@@ -35,7 +34,8 @@ use crate::error::Result;
 /// afterwards, since a proxy may keep them to itself. A read-only default is a fence, and stays.
 pub(crate) const SESSION_OPTIONS: &str = "-c statement_timeout=0 -c lock_timeout=0 \
     -c idle_in_transaction_session_timeout=1min -c idle_session_timeout=0 \
-    -c standard_conforming_strings=on -c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 \
+    -c standard_conforming_strings=on -c client_min_messages=notice \
+    -c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 \
     -c tcp_keepalives_count=4 -c tcp_user_timeout=30000";
 
 /// Where our own statements look for functions, operators and types: nobody else may make any there.
@@ -168,53 +168,73 @@ impl std::fmt::Display for Server {
 }
 
 impl Database {
-    /// Makes the session ours, and asks the server who and what it is: two round trips more than the
+    /// Makes the session ours, and asks the server who and what it is: one round trip more than the
     /// connection.
     ///
     /// # Errors
-    /// If a query fails.
+    /// If the server says no, or something that nobody can understand.
     pub(crate) fn learn(connection: Connection, application_name: &str) -> Result<Database> {
         let encrypted = connection.encrypted;
         let (mut client, target) = (connection.client, connection.info);
-        let (search_path, schema) = own_session(&mut client, application_name, &native_options())?;
-        // Everything as text, so that no type has to be looked up first.
-        let row = client
-            .query_typed_one(
-                &format!(
-                    "{USERS_PATH}
-                     SELECT pg_catalog.current_database()::text, current_user::text,
-                        pg_catalog.current_setting('server_version'),
-                        pg_catalog.current_setting('server_version_num'),
-                        pg_catalog.pg_is_in_recovery(),
-                        pg_catalog.current_setting('default_transaction_read_only')::bool,
-                        pg_catalog.clock_timestamp(), pg_catalog.pg_backend_pid(),
-                        (SELECT n.nspname::text
-                         FROM path, pg_catalog.pg_class AS c
-                         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-                         WHERE c.oid = pg_catalog.to_regclass(CASE WHEN path.was_set THEN '_sqlx_migrations' END)),
-                        pg_catalog.current_setting('server_encoding')"
-                ),
-                &[(&search_path, Type::TEXT)],
-            )
-            .context("cannot ask the server what it is")?;
-        let version: String = row.get(2);
-        let number: String = row.get(3);
+        let questions = [
+            "pg_catalog.current_setting('search_path')",
+            "pg_catalog.current_schema()",
+            "pg_catalog.current_database()",
+            "current_user",
+            "pg_catalog.current_setting('server_version')",
+            "pg_catalog.current_setting('server_version_num')",
+            "pg_catalog.current_setting('server_encoding')",
+            "pg_catalog.pg_is_in_recovery()",
+            "pg_catalog.current_setting('default_transaction_read_only')",
+            "pg_catalog.to_char(pg_catalog.timezone('UTC', pg_catalog.clock_timestamp()), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
+            "pg_catalog.pg_backend_pid()",
+            &history::schema_of("'_sqlx_migrations'"),
+        ];
+        let row = own_session(
+            &mut client,
+            application_name,
+            &native_options(),
+            &questions.join(", "),
+        )?;
+        let [
+            search_path,
+            schema,
+            name,
+            user,
+            version,
+            number,
+            encoding,
+            in_recovery,
+            read_only,
+            clock,
+            pid,
+            history_schema,
+        ] = std::array::from_fn(|column| row.get(column));
+        let known = |value: Option<&str>| value.unwrap_or_default().to_owned();
         let (host, port) = (target.hosts()[0].shown(), target.hosts()[0].port);
         let server = Server {
-            name: row.get(0),
-            user: row.get(1),
-            server_version: version.split(' ').next().unwrap_or_default().to_owned(),
-            version_number: number
+            name: known(name),
+            user: known(user),
+            server_version: known(version)
+                .split(' ')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+            version_number: known(number)
                 .parse()
                 .context("the server's version is no number")?,
-            in_recovery: row.get(4),
-            read_only: row.get(5),
-            schema,
-            clock: row.get(6),
-            backend_pid: row.get(7),
-            history_schema: row.get(8),
+            in_recovery: in_recovery == Some("t"),
+            read_only: read_only == Some("on"),
+            schema: schema.map(str::to_owned),
+            clock: known(clock)
+                .parse()
+                .context("the server's clock shows no time")?,
+            backend_pid: known(pid)
+                .parse()
+                .context("the server's process has no number")?,
+            history_schema: history_schema.map(str::to_owned),
             newest_run: None,
-            encoding: row.get(9),
+            encoding: known(encoding),
             host,
             port,
             encrypted,
@@ -225,7 +245,7 @@ impl Database {
             server,
             lock_wait: LOCK_WAIT,
             session_options: SESSION_OPTIONS.to_owned(),
-            search_path,
+            search_path: known(search_path),
         })
     }
 
@@ -236,15 +256,24 @@ impl Database {
     pub(crate) fn wait_for_locks(&mut self, at_most: Duration) -> Result {
         // Zero would be without end; the server counts milliseconds in 31 bits.
         let milliseconds = at_most.as_millis().clamp(1, i32::MAX as u128);
-        self.lock_wait = Duration::from_millis(milliseconds as u64);
-        self.client
-            .batch_execute(&self.lock_wait_setting())
-            .context("cannot limit the wait for locks")?;
+        let at_most = Duration::from_millis(milliseconds as u64);
+        // The session was opened with the usual one.
+        if at_most != self.lock_wait {
+            self.lock_wait = at_most;
+            self.wait_for_locks_again()?;
+        }
         Ok(())
     }
 
-    fn lock_wait_setting(&self) -> String {
-        format!("SET lock_timeout = {}", self.lock_wait.as_millis())
+    /// Goes back to the limit of [`Database::wait_for_locks`], after a shorter one.
+    ///
+    /// # Errors
+    /// If the server cannot be asked.
+    pub(crate) fn wait_for_locks_again(&mut self) -> Result {
+        let setting = format!("SET lock_timeout = {}", self.lock_wait.as_millis());
+        self.client
+            .batch_execute(&setting)
+            .context("cannot limit the wait for locks")
     }
 
     /// Before a run that writes: options that this server knows and others do not.
@@ -290,9 +319,10 @@ pub(crate) fn set_search_path(path: &str) -> String {
     format!("SELECT pg_catalog.set_config('search_path', {path}, true)")
 }
 
-/// Makes a session that has just been opened ours; returns the user's `search_path`, and its first schema
-/// that exists. `options` are those that it was opened with. Nothing here is looked up by the user's path: functions are named with their schema, and
-/// have these very arguments.
+/// Makes a session that has just been opened ours, and answers `questions`: expressions that are
+/// computed while the user's `search_path` still counts. So functions are named with their schema in
+/// them, and have these very arguments, and there are no operators. `options` are those that the session
+/// was opened with.
 ///
 /// # Errors
 /// If the server says no.
@@ -300,30 +330,30 @@ pub(crate) fn own_session(
     client: &mut Client,
     application_name: &str,
     options: &str,
-) -> Result<(String, Option<String>)> {
-    let last = [
+    questions: &str,
+) -> Result<SimpleQueryRow> {
+    let ours = [
         ("application_name", application_name),
+        // What is answered is in it.
         ("client_encoding", "UTF8"),
         ("quote_all_identifiers", "off"),
         // Where a policy hides rows, an error: not fewer rows.
         ("row_security", "off"),
-        ("search_path", OWN_SEARCH_PATH),
     ];
-    let last: Vec<String> = last.iter().map(|(name, value)| call(name, value)).collect();
+    let ours: Vec<String> = ours.iter().map(|(name, value)| call(name, value)).collect();
     let messages = client
         .simple_query(&format!(
-            "SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_schema(); {}; SELECT {}",
+            "{}, {}; SELECT {questions}; SELECT {}",
             settings_of(options),
-            last.join(", ")
+            ours.join(", "),
+            call("search_path", OWN_SEARCH_PATH)
         ))
         .context("cannot prepare the session")?;
-    let first = messages.iter().find_map(|message| match message {
+    let mut rows = messages.into_iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });
-    let row = first.context("the server does not say its search path")?;
-    let path = row.get(0).unwrap_or_default().to_owned();
-    Ok((path, row.get(1).map(str::to_owned)))
+    rows.nth(1).context("the server does not answer")
 }
 
 fn call(name: &str, value: &str) -> String {

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::apply::Runner;
-use crate::database::catalog::{self, IndexState};
+use crate::database::catalog::{self, IndexState, InvalidIndex};
 use crate::database::{Database, activity};
 use crate::error::{Failure, Result, psql_command};
 use crate::interrupt;
@@ -298,7 +298,11 @@ pub(crate) fn foresee<'a>(
     db: &mut Database,
     scripts: impl IntoIterator<Item = &'a Script>,
 ) -> Result {
-    match differing(db, unchanged(scripts))?.into_iter().next() {
+    let wanted = unchanged(scripts);
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    match look(db, wanted)?.differing.into_iter().next() {
         Some(failure) => Err(failure
             .state("no migration has run; nothing was changed")
             .into()),
@@ -313,17 +317,24 @@ fn unchanged<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<Wanted> {
     wanted
 }
 
-/// Indexes that migrations make, and that are there under that name with another definition: those of
-/// applied migrations, and those of pending ones as far as it can be told now. A standby cannot be asked
-/// about those that were not written in PostgreSQL's own form.
+/// What is wrong with a database's indexes.
+pub(crate) struct Findings {
+    /// Those that migrations make, and that are there under that name with another definition.
+    pub(crate) differing: Vec<Failure>,
+    /// Those of any name that an interrupted build has left.
+    pub(crate) invalid: Vec<InvalidIndex>,
+}
+
+/// Looks at all indexes: against the definitions of applied migrations, and of pending ones as far as it
+/// can be told now. A standby cannot be asked about those that were not written in PostgreSQL's own form.
 ///
 /// # Errors
 /// If the catalog cannot be asked.
-pub(crate) fn mismatches<'a>(
+pub(crate) fn findings<'a>(
     db: &mut Database,
     migrations: impl IntoIterator<Item = &'a Migration>,
     is_applied: impl Fn(&Migration) -> bool,
-) -> Result<Vec<Failure>> {
+) -> Result<Findings> {
     let (applied, pending): (Vec<_>, Vec<_>) = migrations
         .into_iter()
         .partition(|migration| is_applied(migration));
@@ -332,23 +343,20 @@ pub(crate) fn mismatches<'a>(
         current.retain(|earlier| earlier.name != wanted.name);
         current.push(wanted);
     }
-    differing(db, current)
+    look(db, current)
 }
 
-/// Those of which another one is there.
-fn differing(db: &mut Database, current: Vec<Wanted>) -> Result<Vec<Failure>> {
-    if current.is_empty() {
-        return Ok(Vec::new());
-    }
+/// Looks at all indexes, and of which of these another one is there.
+fn look(db: &mut Database, current: Vec<Wanted>) -> Result<Findings> {
     let names: Vec<&ObjectName> = current.iter().map(|wanted| &wanted.name).collect();
-    let states = catalog::index_states(db, &names)?;
-    let mut found = Vec::new();
+    let (states, invalid) = catalog::look_at_indexes(db, &names)?;
+    let mut differing = Vec::new();
     for (wanted, state) in current.iter().zip(&states) {
         if let Some(state) = state {
-            found.extend(differs(db, wanted, state)?);
+            differing.extend(differs(db, wanted, state)?);
         }
     }
-    Ok(found)
+    Ok(Findings { differing, invalid })
 }
 
 /// What is there under the name of an index that a migration makes: an index is made in the schema of

@@ -383,7 +383,12 @@ pub(super) fn connect(ctx: &Context, target: &ConnInfo) -> Result<Connection> {
         }
         anyhow::Error::from(failure)
     })?;
-    own_session(&mut connection.client, &ctx.application_name, &options)?;
+    own_session(
+        &mut connection.client,
+        &ctx.application_name,
+        &options,
+        "NULL",
+    )?;
     Ok(connection)
 }
 

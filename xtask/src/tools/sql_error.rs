@@ -16,6 +16,8 @@ pub(crate) struct ServerMessage {
     pub(crate) context: Option<String>,
     /// The query that a function or a `DO` block has put together, if the error is in that.
     pub(crate) query: Option<String>,
+    /// The server's routine that raised it: its name is in no language.
+    pub(crate) routine: Option<String>,
     /// The line of psql's input at which the failing statement ended, from 1.
     pub(crate) input_line: Option<usize>,
     /// Where in `query`, or else in the statement, if the server said so.
@@ -31,6 +33,15 @@ pub(crate) struct Position {
     pub(crate) text: String,
     /// Offset of the caret in `text`, in characters.
     pub(crate) caret: usize,
+}
+
+impl ServerMessage {
+    /// Whether a commit no longer waits for a synchronous standby, since it was cancelled: it stands all
+    /// the same. 01000 is any warning.
+    pub(crate) fn gave_up_standby(&self) -> bool {
+        self.sqlstate.as_deref() == Some("01000")
+            && self.routine.as_deref() == Some("SyncRepWaitForLSN")
+    }
 }
 
 /// Splits psql's stderr into the messages it holds.
@@ -90,6 +101,7 @@ enum Field {
     Hint,
     Context,
     Query,
+    Routine,
     Other,
 }
 
@@ -105,6 +117,11 @@ impl Field {
             Field::Hint => &mut message.hint,
             Field::Context => &mut message.context,
             Field::Query => &mut message.query,
+            Field::Routine => {
+                let name = text.split_once(", ").map_or(text, |(name, _)| name);
+                message.routine = Some(name.to_owned());
+                return;
+            }
             Field::Other => return,
         };
         match slot {
@@ -124,8 +141,10 @@ fn labelled(line: &str) -> Option<(Field, &str)> {
         "HINT" => Field::Hint,
         "CONTEXT" => Field::Context,
         "QUERY" => Field::Query,
-        "SCHEMA NAME" | "TABLE NAME" | "COLUMN NAME" | "DATATYPE NAME" | "CONSTRAINT NAME"
-        | "LOCATION" => Field::Other,
+        "LOCATION" => Field::Routine,
+        "SCHEMA NAME" | "TABLE NAME" | "COLUMN NAME" | "DATATYPE NAME" | "CONSTRAINT NAME" => {
+            Field::Other
+        }
         _ => return None,
     };
     Some((field, text))
@@ -198,6 +217,7 @@ mod tests {
         assert_eq!(error.sqlstate.as_deref(), Some("42P01"));
         assert_eq!(error.message, "Relation »usrs« existiert nicht");
         assert_eq!(error.hint.as_deref(), Some("erste Zeile\nzweite Zeile"));
+        assert_eq!(error.routine.as_deref(), Some("RangeVarGetRelidExtended"));
         assert_eq!(error.input_line, Some(12));
         let position = error.position.as_ref().expect("a position");
         assert_eq!((position.line, position.caret), (3, 0));

@@ -326,9 +326,11 @@ fn proxy(port: u16) -> (u16, std::sync::Arc<std::sync::atomic::AtomicBool>) {
     (own, frozen)
 }
 
-#[test]
-fn where_the_network_is_frozen_a_second_signal_ends_the_tool() {
-    let project = Project::empty();
+const ASLEEP: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+
+/// A command that was interrupted in the midst of a statement, when nothing went through the network any
+/// more.
+fn interrupted_where_the_network_is_frozen(project: &Project) -> Running {
     project.write("migrations/1_slow.up.sql", "SELECT pg_sleep(20);");
     let (port, frozen) = proxy(crate::common::server().port());
     let url = project.url.replace(
@@ -336,33 +338,89 @@ fn where_the_network_is_frozen_a_second_signal_ends_the_tool() {
         &port.to_string(),
     );
     let run = project.start(&["db-migrate", "--database-url", &url]);
-    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
-    until("it sleeps", || project.value(asleep) == "1");
+    until("it sleeps", || project.value(ASLEEP) == "1");
     frozen.store(true, std::sync::atomic::Ordering::Relaxed);
     std::thread::sleep(Duration::from_millis(200));
     run.signal("INT");
+    run
+}
+
+/// Ends what sleeps on.
+fn end_sleepers(project: &Project) {
+    project.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()");
+}
+
+#[test]
+fn where_the_network_is_frozen_a_second_signal_ends_the_tool() {
+    let project = Project::empty();
+    let run = interrupted_where_the_network_is_frozen(&project);
     std::thread::sleep(Duration::from_millis(500));
     let at = Instant::now();
     run.signal("INT");
     run.ends().exits(130).says("interrupted twice");
     assert!(at.elapsed() < Duration::from_secs(2), "{:?}", at.elapsed());
-    project.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()");
+    end_sleepers(&project);
+}
+
+#[test]
+fn where_the_network_is_frozen_one_signal_ends_the_tool_and_it_says_what_may_go_on() {
+    let project = Project::empty();
+    let run = interrupted_where_the_network_is_frozen(&project);
+    let at = Instant::now();
+    run.ends()
+        .exits(130)
+        .says("the server does not answer")
+        .says("may still run on the server")
+        .says("hint: cargo xtask db-status");
+    assert!(at.elapsed() < Duration::from_secs(8), "{:?}", at.elapsed());
+    assert_eq!(project.value(ASLEEP), "1");
+    end_sleepers(&project);
 }
 
 #[test]
 fn a_lock_timeout_that_the_server_would_take_for_none_is_refused() {
     let project = Project::empty();
     project.write("migrations/1_x.up.sql", "SELECT 1;");
-    for (flag, time) in [
-        ("--lock-timeout", "0s"),
-        ("--lock-timeout", "30d"),
-        ("--lock-deadline", "0ms"),
-        ("--lock-deadline", "30d"),
+    for (command, flag, time, why) in [
+        (
+            "db-migrate",
+            "--lock-timeout",
+            "0s",
+            "PostgreSQL takes 0 for",
+        ),
+        (
+            "db-migrate",
+            "--lock-timeout",
+            "30d",
+            "PostgreSQL takes 24 days",
+        ),
+        (
+            "db-migrate",
+            "--lock-deadline",
+            "0ms",
+            "over before the first try",
+        ),
+        (
+            "db-migrate",
+            "--lock-deadline",
+            "30d",
+            "PostgreSQL takes 24 days",
+        ),
+        (
+            "db-backup",
+            "--lock-deadline",
+            "0s",
+            "over before the first try",
+        ),
+        (
+            "db-backup",
+            "--lock-deadline",
+            "30d",
+            "PostgreSQL takes 24 days",
+        ),
     ] {
-        project
-            .xtask(&["db-migrate", flag, time])
-            .exits(2)
-            .says("PostgreSQL takes");
+        let run = project.xtask(&[command, flag, time]).exits(2);
+        run.says(why);
     }
     assert_eq!(project.value("SELECT to_regclass('_sqlx_migrations')"), "");
 }

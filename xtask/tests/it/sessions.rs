@@ -432,3 +432,25 @@ fn a_run_that_is_frozen_lets_go() {
     signal("CONT", run.id());
     run.ends().exits(1).says("it has changed nothing");
 }
+
+#[test]
+fn what_has_nothing_to_do_asks_three_things_in_one_session_and_starts_no_program() {
+    let own = Own::new(&[("log_statement", "all"), ("log_connections", "on")]);
+    own.project.xtask(&["db-migrate"]).succeeds();
+    let programs = own.project.path("no-programs");
+    std::fs::create_dir(&programs).expect("makes a folder");
+    for (arguments, most) in [
+        (&["db-migrate"][..], 3),
+        (&["db-migrate", "--dry-run"], 2),
+        (&["db-status"], 3),
+    ] {
+        let before = own.log().len();
+        let mut command = own.project.command(arguments);
+        Run::of(command.env("PG_BIN_DIR", &programs).env("PATH", &programs)).succeeds();
+        let log = own.log()[before..].to_owned();
+        let count = |what: &str| log.lines().filter(|line| line.contains(what)).count();
+        let asked = count("LOG:  statement: ") + count("LOG:  execute ");
+        assert_eq!(asked, most, "{arguments:?}\n{log}");
+        assert_eq!(count("connection authorized"), 1, "{arguments:?}\n{log}");
+    }
+}

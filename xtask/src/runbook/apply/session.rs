@@ -135,14 +135,38 @@ impl Runner<'_> {
         self.stalled = stall.stalled(&mut self.db.client);
         if looks {
             // Where this fails, so does what comes next.
-            let _ = self.db.wait_for_locks(self.locks.lock_deadline);
+            let _ = self.db.wait_for_locks_again();
         }
-        match outcome {
-            Ok(_) => self.session = Some(session),
+        match &outcome {
+            Ok(reply) => {
+                self.session = Some(session);
+                self.warn_of_standby(reply);
+            }
             // psql ends at the first error: what was fed behind it never runs.
             Err(_) => self.ahead.clear(),
         }
         outcome
+    }
+
+    /// A commit that waits for a synchronous standby holds its locks. Cancelled then, it ends with no more
+    /// than a warning, and stands.
+    fn warn_of_standby(&self, reply: &Reply) {
+        if !reply.notices.iter().any(ServerMessage::gave_up_standby) {
+            return;
+        }
+        let why = if self.stalled.is_some() {
+            "others waited for its locks longer than the stall budget"
+        } else if interrupt::requested() {
+            "it was interrupted"
+        } else {
+            "somebody has cancelled it"
+        };
+        self.ui.warn(format_args!(
+            "a commit did not wait for its synchronous standby to the end: {why}; it stands on this server, and \
+             it may not be on any standby yet"
+        ));
+        self.ui
+            .hint("look whether it is: cargo xtask db-verify --wait-standbys 60s");
     }
 
     /// Whether a try may be repeated: 55P03 is lock_not_available, 40P01 deadlock_detected.

@@ -157,7 +157,7 @@ impl Runner<'_> {
                 // Our own psql may hold what this reads: nobody waits for that for long.
                 self.db.client.batch_execute(&self.short_wait())?;
                 let verdict = self.guard.judge(self.db, changes, script, direction);
-                self.db.wait_for_locks(self.locks.lock_deadline)?;
+                self.db.wait_for_locks_again()?;
                 Some(verdict?)
             }
             None => None,

@@ -340,7 +340,13 @@ impl Session {
             let _ = canceller.cancel();
         });
         let mut client = connection.client;
-        let (search_path, _) = own_session(&mut client, &ctx.application_name, &options)?;
+        let asked = own_session(
+            &mut client,
+            &ctx.application_name,
+            &options,
+            "pg_catalog.current_setting('search_path')",
+        )?;
+        let search_path = asked.get(0).unwrap_or_default().to_owned();
         let row = client.query_typed_one(
             "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('synchronous_commit')",
             &[],
