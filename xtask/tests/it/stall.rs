@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use postgres::Client;
 
-use crate::common::{Logins, Project, Stalls, blocker, long, until};
+use crate::common::{Logins, Project, Run, Stalls, blocker, long, until};
+use crate::proof::back_up;
 
 /// A table that logins read and write, and what statements refer to.
 fn project(rows: u32) -> Project {
@@ -88,7 +89,7 @@ const REAL_BLOCKERS: &[(&str, &str)] = &[
     ),
 ];
 
-fn figures(project: &Project, arguments: &[&str]) -> (Stalls, crate::common::Run) {
+fn figures(project: &Project, arguments: &[&str]) -> (Stalls, Run) {
     let logins = Logins::start(project, 2, Duration::from_millis(2));
     std::thread::sleep(Duration::from_millis(50));
     let run = project.start(arguments).ends();
@@ -222,7 +223,7 @@ fn a_concurrent_build_is_not_thrown_away_for_somebody_elses_ddl() {
 }
 
 /// Somebody who has what the history needs, while the migration has what logins need.
-fn beside_the_history(hold: &str, command: &[&str]) -> (Stalls, crate::common::Run) {
+fn beside_the_history(hold: &str, command: &[&str]) -> (Stalls, Run) {
     let project = project(100);
     project.write(
         "migrations/1_x.up.sql",
@@ -375,5 +376,59 @@ fn nobody_waits_for_the_catalog_or_behind_somebody_elses_ddl_or_because_a_cancel
             run.status == 0,
             "{file}"
         );
+    }
+}
+
+/// Runs a restore that writes slowly, and somebody who wants to write beside it: how long he waited.
+fn beside_a_restore(project: &Project, arguments: &[&str]) -> (Duration, Run) {
+    let run = project.start(arguments);
+    until("it has its lock", || {
+        project.value(
+            "SELECT count(*) FROM pg_locks WHERE granted AND mode = 'ShareRowExclusiveLock' AND relation = 'users'::regclass",
+        ) == "1"
+    });
+    let at = Instant::now();
+    blocker(
+        project,
+        "UPDATE users SET display_name = display_name WHERE id = 1000",
+    );
+    (at.elapsed(), run.ends())
+}
+
+#[test]
+fn nobody_waits_for_a_restore_longer_than_the_budget() {
+    let project = project(1_000);
+    let file = back_up(&project, "users");
+    let damage = "UPDATE users SET display_name = 'damaged' WHERE id <= 250";
+    project.sql(damage);
+    project.sql("ALTER TABLE users ADD CHECK (slow(display_name) <> '') NOT VALID");
+    let before = everything(&project);
+    let restore = ["db-restore", &file, "--yes", "--stall-budget"];
+    let (waited, run) = beside_a_restore(&project, &[&restore[..], &["300ms"]].concat());
+    let run = run
+        .exits(4)
+        .says("the restore of `public.users` was cancelled: others waited for its locks longer than the stall budget")
+        .says("to write `public.users`: pid ")
+        .says("application blocker")
+        .says("nothing was restored");
+    assert!(waited >= Duration::from_millis(300), "{waited:?}");
+    assert!(waited < Duration::from_millis(1_200), "{waited:?}");
+    assert_eq!(everything(&project), before);
+
+    // What is hinted at can be pasted.
+    let again = format!("cargo xtask db-restore {file} --stall-budget 30s");
+    let hint = run.stderr.lines().find(|line| line.ends_with(&again));
+    assert!(hint.is_some(), "{}", run.stderr);
+    for arguments in [&["30s"], &["off"]] {
+        let (waited, run) = beside_a_restore(&project, &[&restore[..], arguments].concat());
+        run.succeeds().says("250 rows");
+        assert!(waited > Duration::from_millis(1_200), "{waited:?}");
+        assert_eq!(
+            project.value("SELECT count(*) FROM users WHERE display_name = 'damaged'"),
+            "0"
+        );
+        project.sql("ALTER TABLE users DROP CONSTRAINT users_display_name_check");
+        project.sql(damage);
+        project.sql("ALTER TABLE users ADD CHECK (slow(display_name) <> '') NOT VALID");
     }
 }
