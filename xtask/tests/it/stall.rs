@@ -432,3 +432,61 @@ fn nobody_waits_for_a_restore_longer_than_the_budget() {
         project.sql("ALTER TABLE users ADD CHECK (slow(display_name) <> '') NOT VALID");
     }
 }
+
+/// Runs a migration that takes its time, and somebody who wants an advisory lock beside it: how long he
+/// waited for it.
+fn beside_an_advisory_lock(project: &Project, file: &str, wants: &str) -> (Duration, Run) {
+    project.write("migrations/1_x.up.sql", file);
+    let run = project.start(&["db-migrate", "--stall-budget", "300ms"]);
+    until("it is at it", || {
+        project.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'",
+        ) == "1"
+    });
+    let at = Instant::now();
+    blocker(project, wants);
+    (at.elapsed(), run.ends())
+}
+
+#[test]
+fn nobody_waits_for_an_advisory_lock_of_a_migration_longer_than_the_budget() {
+    for (file, wants, key) in [
+        (
+            "SELECT pg_advisory_xact_lock(42);\nSELECT pg_sleep(20);",
+            "SELECT pg_advisory_lock(42)",
+            "(42)",
+        ),
+        (
+            "SELECT pg_advisory_xact_lock(-7000000000);\nSELECT pg_sleep(20);",
+            "SELECT pg_advisory_xact_lock_shared(-7000000000)",
+            "(-7000000000)",
+        ),
+        (
+            "-- no-transaction\n-- xtask: lossless\nSELECT pg_advisory_lock_shared(1, -2);\nSELECT pg_sleep(20);",
+            "SELECT pg_advisory_xact_lock(1, -2)",
+            "(1, -2)",
+        ),
+    ] {
+        let project = Project::empty();
+        let (waited, run) = beside_an_advisory_lock(&project, file, wants);
+        run.exits(4)
+            .says(&format!("for the advisory lock {key}: pid "))
+            .says("application blocker")
+            .says("take the advisory lock behind the statements that take long")
+            .says("or, when nobody needs the lock: cargo xtask db-migrate --stall-budget 30s");
+        assert!(waited >= Duration::from_millis(300), "{file}: {waited:?}");
+        assert!(waited < Duration::from_millis(1_200), "{file}: {waited:?}");
+    }
+}
+
+#[test]
+fn who_waits_for_the_lock_of_the_run_waits_as_long_as_it_runs() {
+    let project = Project::empty();
+    // As sqlx does.
+    let wants = "DO $$ BEGIN PERFORM pg_advisory_xact_lock((classid::bigint << 32) | objid::bigint)
+         FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database()); END $$";
+    let (waited, run) = beside_an_advisory_lock(&project, "SELECT pg_sleep(2);", wants);
+    run.succeeds();
+    assert!(waited > Duration::from_secs(1), "{waited:?}");
+}
