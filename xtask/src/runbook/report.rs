@@ -12,7 +12,7 @@ use super::backup::{self, Found};
 use super::run::Outcome;
 use crate::Context;
 use crate::database::Database;
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, shell_word};
 use crate::flags::Reports;
 use crate::migration::source::Migration;
 use crate::ui;
@@ -106,7 +106,12 @@ pub(crate) fn finish_rollback(
     let restores: Vec<String> = outcome
         .backups
         .iter()
-        .map(|backup| format!("\n        cargo xtask db-restore {}", backup.file.display()))
+        .map(|backup| {
+            format!(
+                "\n        cargo xtask db-restore {}",
+                shell_word(backup.file.display())
+            )
+        })
         .collect();
     let next = [match restores.is_empty() {
         true => "to apply it again: cargo xtask db-migrate".to_owned(),

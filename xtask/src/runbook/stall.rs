@@ -170,9 +170,7 @@ pub(crate) fn safe_form(script: &Script, statement: &Statement) -> Option<&'stat
             "add a new column of that type, fill it in batches, and let a later migration drop the old one",
         );
     }
-    if is(|effect| matches!(effect, Effect::References { .. }))
-        || has(&["add", "check"])
-        || has(&["check"]) && has(&["add"])
+    if is(|effect| matches!(effect, Effect::References { .. })) || has(&["add"]) && has(&["check"])
     {
         return Some(
             "add the constraint as NOT VALID (that takes no time), and VALIDATE CONSTRAINT in the next migration, which lets readers and writers through",
