@@ -411,6 +411,7 @@ fn nobody_waits_for_a_restore_longer_than_the_budget() {
         .says("to write `public.users`: pid ")
         .says("application blocker")
         .says("nothing was restored");
+    assert!(!run.stderr.contains("other session"), "{}", run.stderr);
     assert!(waited >= Duration::from_millis(300), "{waited:?}");
     assert!(waited < Duration::from_millis(1_200), "{waited:?}");
     assert_eq!(everything(&project), before);
@@ -489,4 +490,81 @@ fn who_waits_for_the_lock_of_the_run_waits_as_long_as_it_runs() {
     let (waited, run) = beside_an_advisory_lock(&project, "SELECT pg_sleep(2);", wants);
     run.succeeds();
     assert!(waited > Duration::from_secs(1), "{waited:?}");
+}
+
+/// A migration that stands in line behind a reader, two more readers behind it, and how long it has
+/// its lock when the first lets go.
+fn behind_the_queue(project: &Project, holds: &str) -> Run {
+    project.write(
+        "migrations/1_x.up.sql",
+        format!("ALTER TABLE users ADD COLUMN a int;\nSELECT pg_sleep({holds});"),
+    );
+    let (mut holder, _) = blocker(project, "BEGIN; SELECT FROM users WHERE id = 1");
+    let run = project.start(&[
+        "db-migrate",
+        "--lock-timeout",
+        "3s",
+        "--stall-budget",
+        "500ms",
+    ]);
+    until("it stands in line", || {
+        project.value(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock' AND relation = 'users'::regclass",
+        ) == "1"
+    });
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| blocker(project, "SELECT FROM users WHERE id = 1"));
+        }
+        std::thread::sleep(Duration::from_millis(1_200));
+        holder.batch_execute("ROLLBACK").expect("lets go");
+        run.ends()
+    })
+}
+
+#[test]
+fn what_others_waited_while_we_stood_in_line_ourselves_is_no_reason_to_cancel() {
+    behind_the_queue(&project(10), "0.2").succeeds();
+}
+
+#[test]
+fn who_waited_is_told_and_how_many_others_and_for_what() {
+    behind_the_queue(&project(10), "20")
+        .exits(4)
+        .says("to read `public.users`: pid ")
+        .says("and 1 other session that waited as long");
+}
+
+#[test]
+fn a_file_that_catches_a_cancel_is_cancelled_three_times_and_then_its_session_is_ended() {
+    let project = project(10);
+    project.sql("CREATE SEQUENCE caught; CREATE SEQUENCE soon");
+    // Sequences stay as they are when a transaction is rolled back.
+    project.write(
+        "migrations/1_x.up.sql",
+        "LOCK TABLE users;
+         DO $$ DECLARE last timestamptz; BEGIN
+             LOOP
+                 BEGIN
+                     PERFORM pg_sleep(20);
+                     EXIT;
+                 EXCEPTION WHEN query_canceled THEN
+                     PERFORM nextval('caught');
+                     IF clock_timestamp() < last + interval '50 ms' THEN
+                         PERFORM nextval('soon');
+                     END IF;
+                     last := clock_timestamp();
+                 END;
+             END LOOP; END $$;",
+    );
+    let run = project.start(&["db-migrate", "--stall-budget", "300ms"]);
+    until("it is at it", || {
+        project.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'",
+        ) == "1"
+    });
+    blocker(&project, "SELECT FROM users WHERE id = 1");
+    run.ends().exits(4).says("it has changed nothing");
+    assert_eq!(project.value("SELECT last_value FROM caught"), "3");
+    assert_eq!(project.value("SELECT is_called FROM soon"), "false");
 }
