@@ -123,17 +123,14 @@ pub(crate) fn psql_command(sql: &str) -> String {
     format!("cargo xtask db-psql -- -c {}", shell_word(sql))
 }
 
-/// Text as one word for a shell, which expands nothing in it.
-pub(crate) fn shell_word(text: &str) -> String {
-    format!("'{}'", in_quotes(text))
-}
-
-/// As [`shell_word`], with quotes only around what a shell might read in another way.
-pub(crate) fn shell_word_if_needed(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=@%+,".contains(c);
+/// Text as one word for a shell, which expands nothing in it; in quotes where it needs them.
+pub(crate) fn shell_word(text: impl fmt::Display) -> String {
+    let text = text.to_string();
+    let plain =
+        |of: char| !of.is_ascii() || of.is_ascii_alphanumeric() || "/._-+=,:@%".contains(of);
     match !text.is_empty() && text.chars().all(plain) {
-        true => text.to_owned(),
-        false => shell_word(text),
+        true => text,
+        false => format!("'{}'", in_quotes(&text)),
     }
 }
 
@@ -149,3 +146,23 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_path_holds_is_one_word_for_a_shell() {
+        for (path, word) in [
+            ("backups/users-1.sql", "backups/users-1.sql"),
+            ("/var/größe/a.sql", "/var/größe/a.sql"),
+            ("my backups/a.sql", "'my backups/a.sql'"),
+            ("o'clock", r"'o'\''clock'"),
+            ("$(id)", "'$(id)'"),
+            ("a;b", "'a;b'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell_word(path), word);
+        }
+    }
+}

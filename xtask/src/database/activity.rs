@@ -234,7 +234,8 @@ fn holders_of(
     Ok(rows.iter().map(Session::from_row).collect())
 }
 
-/// Somebody who reads or writes, and waits for a lock that a session of ours holds.
+/// Somebody who waits for a lock that a session of ours holds, to read, to write, or because an
+/// application locks so.
 #[derive(Clone, Debug)]
 pub(crate) struct Stalled {
     pub(crate) session: Session,
@@ -244,6 +245,8 @@ pub(crate) struct Stalled {
     pub(crate) table: Option<String>,
     /// The lock that it wants: `AccessShareLock` to read, `RowExclusiveLock` to write.
     pub(crate) mode: String,
+    /// The key of an advisory lock, as it is written in SQL.
+    pub(crate) advisory: Option<String>,
     pub(crate) waited: Duration,
     /// How many others wait for as long.
     pub(crate) others: u64,
@@ -266,7 +269,8 @@ impl Stalled {
 
 /// Whether the session `pid` waits for a lock itself, and who has waited `at_least` so long for one
 /// that it holds, the longest if there are several. Those count who read or write: they ask for a
-/// table's lock up to ROW EXCLUSIVE, or wait for the transaction that has changed their row. With
+/// table's lock up to ROW EXCLUSIVE, or wait for the transaction that has changed their row; and those
+/// who wait for an advisory lock that a migration took: the lock of the run is another session's. With
 /// `chains` those too who wait behind somebody who waits for `pid`, such as somebody else's ALTER.
 ///
 /// `pg_blocking_pids` is asked about those alone who have waited: it stops the whole lock table for a
@@ -280,7 +284,7 @@ pub(crate) fn stalled(
     let row = client.query_typed_one(
         &format!(
             "WITH RECURSIVE waits AS MATERIALIZED (
-                 SELECT l.pid, l.locktype, l.relation, l.mode,
+                 SELECT l.pid, l.locktype, l.relation, l.mode, l.classid, l.objid, l.objsubid,
                         pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - l.waitstart)
                             AS waited
                  FROM pg_catalog.pg_locks AS l
@@ -293,16 +297,17 @@ pub(crate) fn stalled(
                  UNION
                  SELECT p.pid FROM behind AS b JOIN patient AS p ON b.pid = ANY (p.blockers) AND $3),
              stalled AS (
-                 SELECT p.pid, p.relation, p.mode, p.waited,
+                 SELECT p.pid, p.locktype, p.relation, p.mode, p.classid, p.objid, p.objsubid, p.waited,
                         pg_catalog.count(*) OVER () - 1 AS others
                  FROM patient AS p JOIN behind AS b ON b.pid = p.pid
-                 WHERE p.locktype = 'transactionid'
+                 WHERE p.locktype IN ('transactionid', 'advisory')
                     OR p.mode IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
                  ORDER BY p.waited DESC LIMIT 1)
              SELECT {COLUMNS}, NULL::text,
                     coalesce(s.relation, (SELECT t.relation FROM pg_catalog.pg_locks AS t
                                           WHERE t.pid = s.pid AND t.locktype = 'tuple' LIMIT 1)),
-                    s.mode, s.waited, s.others, queues.so
+                    s.mode, s.waited, s.others, queues.so, s.locktype = 'advisory', s.classid,
+                    s.objid, s.objsubid
              FROM (SELECT EXISTS (SELECT FROM waits WHERE pid = $1) AS so) AS queues
              LEFT JOIN (stalled AS s JOIN pg_catalog.pg_stat_activity AS a ON a.pid = s.pid) ON true"
         ),
@@ -317,10 +322,22 @@ pub(crate) fn stalled(
         relation: row.get(9),
         table: None,
         mode: row.get(10),
+        advisory: row
+            .get::<_, bool>(14)
+            .then(|| advisory_key(row.get(15), row.get(16), row.get(17))),
         waited: Duration::from_secs_f64(row.get::<_, f64>(11).max(0.0)),
         others: row.get::<_, i64>(12).max(0) as u64,
     });
     Ok((row.get(13), stalled))
+}
+
+/// The key of an advisory lock as it is written in SQL, from what `pg_locks` shows: the halves of a
+/// bigint with `objsubid` 1, two integers with 2 (PostgreSQL manual, `pg_locks`).
+fn advisory_key(classid: u32, objid: u32, objsubid: i16) -> String {
+    match objsubid {
+        1 => ((u64::from(classid) << 32 | u64::from(objid)) as i64).to_string(),
+        _ => format!("{}, {}", classid as i32, objid as i32),
+    }
 }
 
 /// Who waits for a lock that the session `pid` holds, the longest first, and how many wait behind them.

@@ -247,7 +247,7 @@ fn select<'h>(
             }
             rows.retain(|row| row.version > *to);
             if let Some(row) = rows.iter().find(|row| stays(row)) {
-                return Err(in_between(*to, row).into());
+                return Err(in_between(*to, row, &rows).into());
             }
             rows
         }
@@ -287,9 +287,10 @@ fn last_run(mut rows: Vec<&Applied>) -> Result<Vec<&Applied>> {
     Ok(rows)
 }
 
-/// Why a rollback to `to` is refused: this lies above it, and stays.
-fn in_between(to: i64, stays: &Applied) -> Failure {
+/// Why a rollback to `to` is refused: of all that lies `above` it this stays.
+fn in_between(to: i64, stays: &Applied, above: &[&Applied]) -> Failure {
     let version = stays.version;
+    let each = above.iter().map(|row| format!(" --only {}", row.version));
     let keep = format!("keep it: cargo xtask db-rollback --to {version}");
     match stays.is_unrun() {
         true => Failure::usage(format!(
@@ -298,7 +299,8 @@ fn in_between(to: i64, stays: &Applied) -> Failure {
         .cause("what was there before its migration is not for a rollback to drop")
         .hint(keep)
         .hint(format!(
-            "to undo it all the same, name each: cargo xtask db-rollback --only {version} --only …"
+            "to undo it all the same, name each: cargo xtask db-rollback{}",
+            each.collect::<String>()
         )),
         false => Failure::usage(format!(
             "cannot roll back to `{to}`: the baseline `{version}` lies above it"

@@ -28,7 +28,7 @@ use crate::Context;
 use crate::database::activity;
 use crate::database::catalog::{self, Identity, Relation, WalPosition};
 use crate::database::{Database, KEEP_ALIVE_EVERY};
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, shell_word};
 use crate::interrupt;
 use crate::migration::effects::ObjectName;
 use crate::options::{Proof, ProofOptions};
@@ -160,8 +160,13 @@ pub(crate) struct ManifestSequence {
 
 /// The command as a person would type it.
 pub(crate) fn command(table: &str, file: &str) -> String {
-    let arguments = pg_dump::arguments(table).join(" ");
-    format!("pg_dump \"$DATABASE_URL\" {arguments} --file={file}")
+    let arguments = pg_dump::arguments(table);
+    let words: Vec<String> = arguments.iter().map(shell_word).collect();
+    let words = words.join(" ");
+    format!(
+        "pg_dump \"$DATABASE_URL\" {words} --file={}",
+        shell_word(file)
+    )
 }
 
 /// Dumps a table and proves the dump.
@@ -674,12 +679,16 @@ fn make_folder(folder: &Path, ui: &Ui) -> Result {
     }
     let found = std::fs::symlink_metadata(folder).with_context(context)?;
     if found.is_symlink() {
+        let itself =
+            std::fs::canonicalize(folder).map_or("DIR".to_owned(), |at| shell_word(at.display()));
         return Err(Failure::failed(format!(
             "the backup folder `{}` is a symbolic link",
             folder.display()
         ))
         .cause("whoever can change the link decides where password hashes go")
-        .hint("name the folder itself: cargo xtask db-migrate --backups DIR")
+        .hint(format!(
+            "name the folder itself: cargo xtask db-migrate --backups {itself}"
+        ))
         .into());
     }
     let owner = found.uid();
@@ -700,15 +709,15 @@ fn make_folder(folder: &Path, ui: &Ui) -> Result {
             folder.display()
         ))
         .hint(format!(
-            "chmod 700 '{}', then: cargo xtask db-backup",
-            folder.display()
+            "chmod 700 {}, then: cargo xtask db-backup",
+            shell_word(folder.display())
         ))
         .into());
     }
     if found.mode() & 0o077 != 0 {
         ui.warn(format_args!(
-            "others may look into the backup folder: chmod 700 '{}'",
-            folder.display()
+            "others may look into the backup folder: chmod 700 {}",
+            shell_word(folder.display())
         ));
     }
     Ok(())

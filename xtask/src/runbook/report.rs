@@ -12,7 +12,7 @@ use super::backup::{self, Found};
 use super::run::Outcome;
 use crate::Context;
 use crate::database::Database;
-use crate::error::{Failure, Result, shell_word_if_needed};
+use crate::error::{Failure, Result, shell_word};
 use crate::migration::source::Migration;
 use crate::options::Reports;
 use crate::ui;
@@ -121,7 +121,7 @@ fn restores(outcome: &Outcome) -> Vec<String> {
     let files: Vec<String> = outcome
         .backups
         .iter()
-        .map(|backup| shell_word_if_needed(&backup.file.to_string_lossy()))
+        .map(|backup| shell_word(backup.file.display()))
         .collect();
     let mut tables: Vec<&str> = outcome.backups.iter().map(|of| &*of.table).collect();
     tables.sort_unstable();

@@ -1,5 +1,5 @@
 //! The stall budget: while a session of ours holds locks, it is watched who waits for them. When
-//! somebody who reads or writes has waited longer than the budget, our statement is cancelled, and its
+//! somebody who reads, writes or takes an advisory lock has waited longer than the budget, our statement is cancelled, and its
 //! transaction rolled back. What a file says decides nothing here; what happens does.
 
 use std::time::Duration;
@@ -109,10 +109,18 @@ pub(crate) fn failure(
         "AccessShareLock" => "read",
         _ => "write",
     };
-    let what = stalled.table.as_deref().map_or_else(
-        || format!("to {wants} a row"),
-        |table| format!("to {wants} `{table}`"),
-    );
+    let what = match (&stalled.advisory, &stalled.table) {
+        (Some(key), _) => format!("for the advisory lock ({key})"),
+        (None, Some(table)) => format!("to {wants} `{table}`"),
+        (None, None) => format!("to {wants} a row"),
+    };
+    let (safe_form, needed) = match stalled.advisory {
+        Some(_) => (
+            Some("take the advisory lock behind the statements that take long"),
+            "lock",
+        ),
+        None => (safe_form, "table"),
+    };
     let mut failure = Failure::busy(format!(
         "{attempted}: others waited for its locks longer than the stall budget"
     ))
@@ -132,7 +140,7 @@ pub(crate) fn failure(
         failure = failure.hint(format!("{safe_form}, then: {again}"));
     }
     failure.hint(format!(
-        "or, when nobody needs the table: {again} --stall-budget 30s"
+        "or, when nobody needs the {needed}: {again} --stall-budget 30s"
     ))
 }
 
@@ -162,9 +170,7 @@ pub(crate) fn safe_form(script: &Script, statement: &Statement) -> Option<&'stat
             "add a new column of that type, fill it in batches, and let a later migration drop the old one",
         );
     }
-    if is(|effect| matches!(effect, Effect::References { .. }))
-        || has(&["add", "check"])
-        || has(&["check"]) && has(&["add"])
+    if is(|effect| matches!(effect, Effect::References { .. })) || has(&["add"]) && has(&["check"])
     {
         return Some(
             "add the constraint as NOT VALID (that takes no time), and VALIDATE CONSTRAINT in the next migration, which lets readers and writers through",

@@ -4,7 +4,7 @@
 use super::apply::{Direction, script};
 use super::backup;
 use crate::database::catalog::Relation;
-use crate::error::Result;
+use crate::error::{Result, shell_word};
 use crate::migration::script::Script;
 use crate::migration::source::Migration;
 
@@ -81,7 +81,10 @@ fn change_step(migration: &Migration, direction: Direction) -> Result<Step<'_>> 
             _ if direction == Direction::Down => {
                 "it is pending again: cargo xtask db-status".to_owned()
             }
-            Some(verify) => format!("psql \"$DATABASE_URL\" -f {}", verify.path.display()),
+            Some(verify) => format!(
+                "psql \"$DATABASE_URL\" -f {}",
+                shell_word(verify.path.display())
+            ),
             None => "it is in the history: cargo xtask db-status".to_owned(),
         },
         action: Action::Change(migration),
@@ -97,7 +100,7 @@ fn command(script: &Script) -> String {
     };
     format!(
         "psql \"$DATABASE_URL\" -v ON_ERROR_STOP=1{transaction} -f {}",
-        script.path.display()
+        shell_word(script.path.display())
     )
 }
 

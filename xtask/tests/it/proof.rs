@@ -353,13 +353,17 @@ fn a_umask_that_takes_everything_leaves_the_owner_what_is_needed() {
 #[test]
 fn a_backup_goes_through_no_symbolic_link() {
     let project = Project::seeded();
-    std::fs::create_dir(project.path("elsewhere")).expect("makes a folder");
-    symlink(project.path("elsewhere"), project.path("backups")).expect("links");
+    std::fs::create_dir(project.path("else where")).expect("makes a folder");
+    symlink(project.path("else where"), project.path("backups")).expect("links");
     project
         .xtask(&["db-backup"])
         .exits(1)
-        .says("is a symbolic link");
-    assert_eq!(entries(&project.path("elsewhere")), Vec::<PathBuf>::new());
+        .says("is a symbolic link")
+        .says(&format!(
+            "--backups '{}'\n",
+            project.path("else where").display()
+        ));
+    assert_eq!(entries(&project.path("else where")), Vec::<PathBuf>::new());
 
     std::fs::remove_file(project.path("backups")).expect("removes");
     std::fs::create_dir(project.path("backups")).expect("makes a folder");

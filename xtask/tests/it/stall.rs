@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use postgres::Client;
 
-use crate::common::{Logins, Project, Stalls, blocker, long, until};
+use crate::common::{Logins, Project, Run, Stalls, blocker, long, until};
+use crate::proof::back_up;
 
 /// A table that logins read and write, and what statements refer to.
 fn project(rows: u32) -> Project {
@@ -88,7 +89,7 @@ const REAL_BLOCKERS: &[(&str, &str)] = &[
     ),
 ];
 
-fn figures(project: &Project, arguments: &[&str]) -> (Stalls, crate::common::Run) {
+fn figures(project: &Project, arguments: &[&str]) -> (Stalls, Run) {
     let logins = Logins::start(project, 2, Duration::from_millis(2));
     std::thread::sleep(Duration::from_millis(50));
     let run = project.start(arguments).ends();
@@ -222,7 +223,7 @@ fn a_concurrent_build_is_not_thrown_away_for_somebody_elses_ddl() {
 }
 
 /// Somebody who has what the history needs, while the migration has what logins need.
-fn beside_the_history(hold: &str, command: &[&str]) -> (Stalls, crate::common::Run) {
+fn beside_the_history(hold: &str, command: &[&str]) -> (Stalls, Run) {
     let project = project(100);
     project.write(
         "migrations/1_x.up.sql",
@@ -376,4 +377,194 @@ fn nobody_waits_for_the_catalog_or_behind_somebody_elses_ddl_or_because_a_cancel
             "{file}"
         );
     }
+}
+
+/// Runs a restore that writes slowly, and somebody who wants to write beside it: how long he waited.
+fn beside_a_restore(project: &Project, arguments: &[&str]) -> (Duration, Run) {
+    let run = project.start(arguments);
+    until("it has its lock", || {
+        project.value(
+            "SELECT count(*) FROM pg_locks WHERE granted AND mode = 'ShareRowExclusiveLock' AND relation = 'users'::regclass",
+        ) == "1"
+    });
+    let at = Instant::now();
+    blocker(
+        project,
+        "UPDATE users SET display_name = display_name WHERE id = 1000",
+    );
+    (at.elapsed(), run.ends())
+}
+
+#[test]
+fn nobody_waits_for_a_restore_longer_than_the_budget() {
+    let project = project(1_000);
+    let file = back_up(&project, "users");
+    let damage = "UPDATE users SET display_name = 'damaged' WHERE id <= 250";
+    project.sql(damage);
+    project.sql("ALTER TABLE users ADD CHECK (slow(display_name) <> '') NOT VALID");
+    let before = everything(&project);
+    let restore = ["db-restore", &file, "--yes", "--stall-budget"];
+    let (waited, run) = beside_a_restore(&project, &[&restore[..], &["300ms"]].concat());
+    let run = run
+        .exits(4)
+        .says("the restore of `public.users` was cancelled: others waited for its locks longer than the stall budget")
+        .says("to write `public.users`: pid ")
+        .says("application blocker")
+        .says("nothing was restored");
+    assert!(!run.stderr.contains("other session"), "{}", run.stderr);
+    assert!(waited >= Duration::from_millis(300), "{waited:?}");
+    assert!(waited < Duration::from_millis(1_200), "{waited:?}");
+    assert_eq!(everything(&project), before);
+
+    // What is hinted at can be pasted.
+    let again = format!("cargo xtask db-restore {file} --stall-budget 30s");
+    let hint = run.stderr.lines().find(|line| line.ends_with(&again));
+    assert!(hint.is_some(), "{}", run.stderr);
+    for arguments in [&["30s"], &["off"]] {
+        let (waited, run) = beside_a_restore(&project, &[&restore[..], arguments].concat());
+        run.succeeds().says("250 rows");
+        assert!(waited > Duration::from_millis(1_200), "{waited:?}");
+        assert_eq!(
+            project.value("SELECT count(*) FROM users WHERE display_name = 'damaged'"),
+            "0"
+        );
+        project.sql("ALTER TABLE users DROP CONSTRAINT users_display_name_check");
+        project.sql(damage);
+        project.sql("ALTER TABLE users ADD CHECK (slow(display_name) <> '') NOT VALID");
+    }
+}
+
+/// Runs a migration that takes its time, and somebody who wants an advisory lock beside it: how long he
+/// waited for it.
+fn beside_an_advisory_lock(project: &Project, file: &str, wants: &str) -> (Duration, Run) {
+    project.write("migrations/1_x.up.sql", file);
+    let run = project.start(&["db-migrate", "--stall-budget", "300ms"]);
+    until("it is at it", || {
+        project.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'",
+        ) == "1"
+    });
+    let at = Instant::now();
+    blocker(project, wants);
+    (at.elapsed(), run.ends())
+}
+
+#[test]
+fn nobody_waits_for_an_advisory_lock_of_a_migration_longer_than_the_budget() {
+    for (file, wants, key) in [
+        (
+            "SELECT pg_advisory_xact_lock(42);\nSELECT pg_sleep(20);",
+            "SELECT pg_advisory_lock(42)",
+            "(42)",
+        ),
+        (
+            "SELECT pg_advisory_xact_lock(-7000000000);\nSELECT pg_sleep(20);",
+            "SELECT pg_advisory_xact_lock_shared(-7000000000)",
+            "(-7000000000)",
+        ),
+        (
+            "-- no-transaction\n-- xtask: lossless\nSELECT pg_advisory_lock_shared(1, -2);\nSELECT pg_sleep(20);",
+            "SELECT pg_advisory_xact_lock(1, -2)",
+            "(1, -2)",
+        ),
+    ] {
+        let project = Project::empty();
+        let (waited, run) = beside_an_advisory_lock(&project, file, wants);
+        run.exits(4)
+            .says(&format!("for the advisory lock {key}: pid "))
+            .says("application blocker")
+            .says("take the advisory lock behind the statements that take long")
+            .says("or, when nobody needs the lock: cargo xtask db-migrate --stall-budget 30s");
+        assert!(waited >= Duration::from_millis(300), "{file}: {waited:?}");
+        assert!(waited < Duration::from_millis(1_200), "{file}: {waited:?}");
+    }
+}
+
+#[test]
+fn who_waits_for_the_lock_of_the_run_waits_as_long_as_it_runs() {
+    let project = Project::empty();
+    // As sqlx does.
+    let wants = "DO $$ BEGIN PERFORM pg_advisory_xact_lock((classid::bigint << 32) | objid::bigint)
+         FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database()); END $$";
+    let (waited, run) = beside_an_advisory_lock(&project, "SELECT pg_sleep(2);", wants);
+    run.succeeds();
+    assert!(waited > Duration::from_secs(1), "{waited:?}");
+}
+
+/// A migration that stands in line behind a reader, two more readers behind it, and how long it has
+/// its lock when the first lets go.
+fn behind_the_queue(project: &Project, holds: &str) -> Run {
+    project.write(
+        "migrations/1_x.up.sql",
+        format!("ALTER TABLE users ADD COLUMN a int;\nSELECT pg_sleep({holds});"),
+    );
+    let (mut holder, _) = blocker(project, "BEGIN; SELECT FROM users WHERE id = 1");
+    let run = project.start(&[
+        "db-migrate",
+        "--lock-timeout",
+        "3s",
+        "--stall-budget",
+        "500ms",
+    ]);
+    until("it stands in line", || {
+        project.value(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock' AND relation = 'users'::regclass",
+        ) == "1"
+    });
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| blocker(project, "SELECT FROM users WHERE id = 1"));
+        }
+        std::thread::sleep(Duration::from_millis(1_200));
+        holder.batch_execute("ROLLBACK").expect("lets go");
+        run.ends()
+    })
+}
+
+#[test]
+fn what_others_waited_while_we_stood_in_line_ourselves_is_no_reason_to_cancel() {
+    behind_the_queue(&project(10), "0.2").succeeds();
+}
+
+#[test]
+fn who_waited_is_told_and_how_many_others_and_for_what() {
+    behind_the_queue(&project(10), "20")
+        .exits(4)
+        .says("to read `public.users`: pid ")
+        .says("and 1 other session that waited as long");
+}
+
+#[test]
+fn a_file_that_catches_a_cancel_is_cancelled_three_times_and_then_its_session_is_ended() {
+    let project = project(10);
+    project.sql("CREATE SEQUENCE caught; CREATE SEQUENCE soon");
+    // Sequences stay as they are when a transaction is rolled back.
+    project.write(
+        "migrations/1_x.up.sql",
+        "LOCK TABLE users;
+         DO $$ DECLARE last timestamptz; BEGIN
+             LOOP
+                 BEGIN
+                     PERFORM pg_sleep(20);
+                     EXIT;
+                 EXCEPTION WHEN query_canceled THEN
+                     PERFORM nextval('caught');
+                     IF clock_timestamp() < last + interval '50 ms' THEN
+                         PERFORM nextval('soon');
+                     END IF;
+                     last := clock_timestamp();
+                 END;
+             END LOOP; END $$;",
+    );
+    let run = project.start(&["db-migrate", "--stall-budget", "300ms"]);
+    until("it is at it", || {
+        project.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'",
+        ) == "1"
+    });
+    blocker(&project, "SELECT FROM users WHERE id = 1");
+    run.ends().exits(4).says("it has changed nothing");
+    assert_eq!(project.value("SELECT last_value FROM caught"), "3");
+    assert_eq!(project.value("SELECT is_called FROM soon"), "false");
 }

@@ -82,7 +82,8 @@ fn what_was_recorded_without_being_run_is_undone_only_by_name() {
             .xtask(&["db-rollback", "--to", "2", "--yes"])
             .exits(2)
             .says("`3` was recorded without being run")
-            .says("cargo xtask db-rollback --to 3");
+            .says("cargo xtask db-rollback --to 3")
+            .says("cargo xtask db-rollback --only 5 --only 4 --only 3\n");
         has(&project, "12345");
         project
             .xtask(&["db-rollback", "--steps", "9", "--yes"])
@@ -284,4 +285,57 @@ fn whoever_would_write_waits_for_a_run_at_work_also_to_learn_that_nothing_is_to_
         .says("it was to undo: nothing")
         .says("it would undo now: `1_make`");
     has(&project, "1");
+}
+
+#[test]
+fn the_way_forward_again_can_be_pasted_whatever_the_folder_is_called() {
+    let project = tables(1, "");
+    project.write(
+        "migrations/2_note.up.sql",
+        "ALTER TABLE t1 ADD COLUMN note text;",
+    );
+    project.write(
+        "migrations/2_note.down.sql",
+        "-- xtask: backup t1\nALTER TABLE t1 DROP COLUMN note;",
+    );
+    project.write(
+        "migrations/1_make.up.sql",
+        "CREATE TABLE t1 (id int PRIMARY KEY);",
+    );
+    project.xtask(&["db-migrate"]).succeeds();
+    project.sql("INSERT INTO t1 VALUES (1, 'kept')");
+    let backups = project.path("it's my folder").display().to_string();
+    let run = project
+        .xtask(&[
+            "db-rollback",
+            "--steps",
+            "1",
+            "--yes",
+            "--backups",
+            &backups,
+        ])
+        .succeeds();
+    let run = run.says(r"--file='it'\''s my folder/");
+    project.xtask(&["db-migrate"]).succeeds();
+    let restore = run
+        .stdout
+        .lines()
+        .find(|line| line.contains("cargo xtask db-restore "));
+    let restore = restore
+        .expect("a way forward")
+        .replace("cargo xtask", "\"$XTASK\"");
+    let command = project.command(&[]);
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell
+        .args(["-c", &format!("{} --yes", restore.trim())])
+        .env_clear()
+        .envs(
+            command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .env("XTASK", command.get_program())
+        .current_dir(project.path(""));
+    crate::common::Run::of(&mut shell).succeeds();
+    assert_eq!(project.value("SELECT note FROM t1"), "kept");
 }

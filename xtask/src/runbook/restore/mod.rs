@@ -30,7 +30,7 @@ use super::backup::{self, Manifest};
 use super::preflight;
 use crate::Context;
 use crate::database::{Database, SESSION_OPTIONS, connect, lock, own_session, pooler};
-use crate::error::{Failure, Result, shell_word, shell_word_if_needed};
+use crate::error::{Failure, Result, shell_word};
 use crate::interrupt;
 use crate::options::Locks;
 use crate::ui;
@@ -96,9 +96,9 @@ impl Request {
     pub(crate) fn command_for(&self, files: &[PathBuf]) -> String {
         let mut words = vec!["cargo xtask db-restore".to_owned()];
         let shown = files.iter().map(|file| file.to_string_lossy());
-        words.extend(shown.map(|file| shell_word_if_needed(&file)));
+        words.extend(shown.map(|file| shell_word(&file)));
         for column in &self.columns {
-            words.push(format!("--column {}", shell_word_if_needed(column)));
+            words.push(format!("--column {}", shell_word(column)));
         }
         for convert in &self.convert {
             words.push(format!("--convert {}", shell_word(convert)));

@@ -12,7 +12,7 @@ use super::{Request, Session};
 use crate::database::catalog::{self, Column, Relation};
 use crate::database::history::quote_identifier;
 use crate::database::{OWN_SEARCH_PATH, set_search_path};
-use crate::error::{Failure, Result, shell_word_if_needed};
+use crate::error::{Failure, Result, shell_word};
 use crate::runbook::backup::Manifest;
 
 /// A table as a plan was made for it. It is read again under each lock: what a restore means is fixed
@@ -90,7 +90,7 @@ impl Plan {
     ) -> Result<Plan> {
         let (again, only) = (request.command(), &request.columns[..]);
         let alone = request.command_for(&[file.to_owned()]);
-        let shown = shell_word_if_needed(&file.to_string_lossy());
+        let shown = shell_word(file.display());
         let look = format!("cargo xtask db-restore {shown} --dry-run");
         let qualified = table.qualified();
         check_name(client, &qualified, table.oid, &again)?;
