@@ -6,13 +6,14 @@ use crate::config::{Config, Origin};
 use crate::database::connect::{self, ConnectError, ConnectProblem};
 use crate::database::conninfo::ConnInfo;
 use crate::database::{self, Database};
+use crate::dev::server;
 use crate::error::{Failure, Result};
+use crate::interrupt;
 use crate::migration::source::Folder;
 use crate::options::Locations;
 use crate::runbook::failures;
 use crate::tools::Tools;
 use crate::ui::Ui;
-use crate::{interrupt, server};
 
 /// What every command works with.
 pub(crate) struct Context {

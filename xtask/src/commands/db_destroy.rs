@@ -4,8 +4,8 @@ use private_server::Status;
 
 use crate::Context;
 use crate::config::DATABASE_URL;
+use crate::dev::server;
 use crate::error::{Failure, Result};
-use crate::server;
 
 pub(crate) fn run(ctx: &Context) -> Result {
     let cluster = server::cluster(ctx)?;

@@ -5,15 +5,15 @@ use std::net::IpAddr;
 use clap::Args;
 
 use crate::Context;
-use crate::database::seed::{self, Seeding};
+use crate::dev::seed::{self, SeedFile};
 use crate::error::{Failure, Result};
 use crate::ui;
 
 /// Arguments of `db-seed`.
 #[derive(Args, Debug)]
 pub struct Seed {
-    /// How many users to add
-    #[arg(long, value_name = "N", default_value_t = crate::database::seed::DEFAULT_USERS)]
+    /// How many rows to ask the seed file for
+    #[arg(long, alias = "rows", value_name = "N", default_value_t = crate::dev::seed::DEFAULT_ROWS)]
     users: u64,
     /// Also stamp last_login_at on about two users of three, over the last 60 days
     #[arg(long)]
@@ -21,11 +21,14 @@ pub struct Seed {
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Seed) -> Result {
+    let Some(file) = SeedFile::read(&ctx.config)? else {
+        return Err(seed::missing(&ctx.config.seed()).into());
+    };
     let mut db = ctx.connect()?;
     if !is_local(&db.server.host) {
         let question = format!(
             "Add {} to {}, which is not on this machine?",
-            ui::plural(flags.users, "invented user"),
+            ui::plural(flags.users, "invented row"),
             db.server
         );
         if !ctx.ui.confirm(&question, "cargo xtask db-seed --yes")? {
@@ -36,13 +39,7 @@ pub(crate) fn run(ctx: &Context, flags: &Seed) -> Result {
                 .into());
         }
     }
-    let password = seed::development_password(&ctx.config)?;
-    let seeding = Seeding {
-        users: flags.users,
-        logins: flags.logins,
-        password: &password,
-    };
-    seed::run(&mut db, &ctx.ui, &seeding)
+    file.run(ctx, &mut db, flags.users, flags.logins)
 }
 
 fn is_local(host: &str) -> bool {

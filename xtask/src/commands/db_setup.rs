@@ -7,19 +7,19 @@ use crate::config::{DEV_PASSWORD, Origin};
 use crate::database::connect::ConnectProblem;
 use crate::database::conninfo::ConnInfo;
 use crate::database::history::quote_identifier;
-use crate::database::{catalog, history, lock, seed};
+use crate::database::{catalog, history, lock};
+use crate::dev::seed::SeedFile;
+use crate::dev::server;
 use crate::error::Result;
-use crate::migration::effects::ObjectName;
 use crate::migration::source::Folder;
 use crate::options::{BackupOptions, Locks, Reports};
 use crate::runbook::{self, Options, failures};
-use crate::server;
 
 /// Arguments of `db-setup`.
 #[derive(Args, Debug)]
 pub struct Setup {
     /// How many development users to seed into a database that this command creates
-    #[arg(long, value_name = "N", default_value_t = crate::database::seed::DEFAULT_USERS)]
+    #[arg(long, value_name = "N", default_value_t = crate::dev::seed::DEFAULT_ROWS)]
     users: u64,
     /// Stop after the baseline and the seed
     #[arg(long)]
@@ -129,28 +129,20 @@ fn newest_baseline(folder: &Folder) -> Option<i64> {
     baselines.map(|migration| migration.version).max()
 }
 
-fn seed_if_empty(ctx: &Context, users: u64) -> Result {
-    let mut db = ctx.connect()?;
-    // Another db-setup of this workspace may have found no users either.
-    lock::acquire(&mut db, Locks::default(), &ctx.ui, "cargo xtask db-migrate")?;
-    let table = ObjectName {
-        schema: None,
-        name: "users".to_owned(),
-    };
-    let Some(relation) = catalog::find(&mut db, &table)? else {
+/// Seeds a database that has no row of its own yet.
+fn seed_if_empty(ctx: &Context, rows: u64) -> Result {
+    let Some(file) = SeedFile::read(&ctx.config)? else {
         return Ok(());
     };
-    let (present, _) = catalog::count_values(&mut db, &relation.qualified(), None)?;
-    if present > 0 {
+    let mut db = ctx.connect()?;
+    // Another db-setup of this workspace may have found no row either.
+    lock::acquire(&mut db, Locks::default(), &ctx.ui, "cargo xtask db-migrate")?;
+    if let Some(table) = catalog::table_with_rows(&mut db)? {
+        ctx.ui
+            .detail(format_args!("not seeded: `{table}` has rows"));
         return Ok(());
     }
-    let password = seed::development_password(&ctx.config)?;
-    let seeding = seed::Seeding {
-        users,
-        logins: false,
-        password: &password,
-    };
-    seed::run(&mut db, &ctx.ui, &seeding)
+    file.run(ctx, &mut db, rows, false)
 }
 
 fn farewell(ctx: &Context, private: bool) -> Result<String> {
@@ -160,14 +152,11 @@ fn farewell(ctx: &Context, private: bool) -> Result<String> {
         "  cargo xtask db-rollback     the way back; cargo xtask db-migrate goes forward again"
             .to_owned(),
         "  cargo xtask db-psql         look around".to_owned(),
-        "  cargo run -p app            the application, on http://127.0.0.1:3000".to_owned(),
     ];
-    if ctx.config.dot_env_value(DEV_PASSWORD)?.is_some() {
-        lines.push(format!(
-            "Sign in as {} with the password in .env ({DEV_PASSWORD}).",
-            seed::ADMIN_EMAIL
-        ));
-    } else if private {
+    if let Some(file) = SeedFile::read(&ctx.config)? {
+        lines.extend(file.next().map(|line| format!("  {line}")));
+    }
+    if private && ctx.config.dot_env_value(DEV_PASSWORD)?.is_none() {
         lines.push(format!(
             "The users' password ({DEV_PASSWORD}) was in an earlier .env. New users with a new one: cargo xtask db-destroy, then cargo xtask db-setup"
         ));

@@ -3,8 +3,8 @@
 use private_server::{Status, Stop};
 
 use crate::Context;
+use crate::dev::server;
 use crate::error::{Failure, Result};
-use crate::server;
 
 pub(crate) fn run(ctx: &Context) -> Result {
     let cluster = server::cluster(ctx)?;

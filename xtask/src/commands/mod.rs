@@ -137,7 +137,7 @@ pub enum Command {
     /// Local development from nothing: server, database, seed, and all that db-migrate does
     ///
     /// Finds PostgreSQL (or names the command that installs it, and runs it after a yes), makes and
-    /// starts a private server inside the workspace, creates the database `myapp_dev`, writes `.env`,
+    /// starts a private server inside the workspace, creates a database on it, writes `.env`,
     /// applies the baseline, seeds users, and migrates them as db-migrate would anywhere. Run again it
     /// does only what is missing. Where a DATABASE_URL is configured it sets up that database instead.
     #[command(after_help = "Examples:

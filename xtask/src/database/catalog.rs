@@ -381,6 +381,31 @@ pub(crate) fn nameless(definition: &str) -> String {
 
 /// How many rows a table has, and how many of them have a value in a column.
 ///
+/// A table of the application's that has a row; none where all are empty.
+///
+/// # Errors
+/// If a query fails.
+pub(crate) fn table_with_rows(db: &mut Database) -> Result<Option<String>> {
+    let rows = db.client.query_typed(
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+         FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND c.relname <> '_sqlx_migrations'
+           AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                           WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                             AND d.objid = c.oid AND d.deptype = 'e')
+         ORDER BY 1",
+        &[],
+    )?;
+    for table in rows.iter().map(|row| row.get::<_, String>(0)) {
+        let sql = format!("SELECT EXISTS (SELECT FROM ONLY {table})");
+        if db.client.query_typed_one(&sql, &[])?.get(0) {
+            return Ok(Some(table));
+        }
+    }
+    Ok(None)
+}
+
 /// # Errors
 /// If it cannot be counted.
 pub(crate) fn count_values(

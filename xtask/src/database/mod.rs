@@ -12,7 +12,6 @@ pub(crate) mod history;
 pub(crate) mod lock;
 pub(crate) mod passfile;
 pub(crate) mod pooler;
-pub(crate) mod seed;
 pub(crate) mod servicefile;
 pub(crate) mod standby;
 pub(crate) mod tls;

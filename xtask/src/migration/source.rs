@@ -23,6 +23,8 @@ const FORM: &str = "name it `<version>_<name>.up.sql`, the version a UTC timesta
 
 /// A dump of the schema for people; not a migration.
 const SCHEMA_FILE: &str = "schema.sql";
+/// What makes development rows; not a migration.
+const SEED_FILE: &str = "seed.sql";
 
 /// All migrations on disk, each of them fit to run.
 #[derive(Clone, Debug)]
@@ -240,7 +242,7 @@ impl<'a> Files<'a> {
     }
 
     fn sort_in(&mut self, name: String) {
-        if !is_sql(&name) || name == SCHEMA_FILE {
+        if !is_sql(&name) || name == SCHEMA_FILE || name == SEED_FILE {
             return;
         }
         match FileName::parse(&name) {

@@ -23,9 +23,9 @@ use crate::database::connect::{Canceller, ConnectProblem, Connection};
 use crate::database::conninfo::ConnInfo;
 use crate::database::history::quote_identifier;
 use crate::database::{SESSION_OPTIONS, Server, connect, own_session};
+use crate::dev::server;
 use crate::error::{Failure, Result};
 use crate::migration::effects::{ObjectName, quote, split_names};
-use crate::server;
 use crate::tools::{self, pg_dump};
 
 /// The settings that decide how a value is written as text, and read again. pg_dump has the same, or

@@ -73,6 +73,8 @@ impl Project {
         let project = Project::empty_on(server);
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
         copy(&shipped, &project.path("migrations"));
+        let settings = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+        std::fs::copy(settings, project.path("Cargo.toml")).expect("copies the settings");
         project
     }
 

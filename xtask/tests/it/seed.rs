@@ -13,7 +13,7 @@ fn users_are_added_with_sessions_and_one_admin() {
     project
         .xtask(&["db-seed", "--users", "100"])
         .succeeds()
-        .says("Seeded 100 development users");
+        .says("Seeded 100 development rows");
     assert_eq!(project.value("SELECT count(*) || '/' || count(DISTINCT email) || '/' || count(DISTINCT password_hash) FROM users"), "100/100/1");
     assert_eq!(
         project.value("SELECT string_agg(email, ',') FROM users WHERE role = 'admin'"),
@@ -48,7 +48,7 @@ fn users_are_added_with_sessions_and_one_admin() {
     project
         .xtask(&["db-seed", "--users", "0"])
         .succeeds()
-        .says("0 development users");
+        .says("0 development rows");
 }
 
 #[test]
@@ -79,7 +79,8 @@ fn what_is_not_there_yet_is_named() {
     project
         .xtask(&["db-seed"])
         .exits(1)
-        .says("there is no table `users`")
+        .says("42P01")
+        .says("nothing was added")
         .says("hint: cargo xtask db-migrate");
     project
         .xtask(&["db-migrate", "--to", "20251201000000"])
@@ -87,7 +88,8 @@ fn what_is_not_there_yet_is_named() {
     project
         .xtask(&["db-seed", "--logins"])
         .exits(1)
-        .says("no column `last_login_at`")
+        .says("42703")
+        .says("last_login_at")
         .says("hint: cargo xtask db-migrate");
     assert_eq!(project.value("SELECT count(*) FROM users"), "0");
 }
@@ -155,4 +157,44 @@ fn two_seeds_at_once_both_add_their_users() {
         let opens = Argon2::default().verify_password(password.as_bytes(), &hash);
         opens.expect("the password opens it");
     }
+}
+
+#[test]
+fn a_workspaces_own_seed_file_is_run_in_batches_of_one_transaction() {
+    let project = Project::empty();
+    project
+        .xtask(&["db-seed"])
+        .exits(2)
+        .says("migrations/seed.sql");
+    project.write(
+        "Cargo.toml",
+        "[workspace.metadata.xtask-db]\nseed = \"db/demo.sql\"\n",
+    );
+    project
+        .xtask(&["db-seed"])
+        .exits(2)
+        .says("there is no `")
+        .says("db/demo.sql");
+    project.sql("CREATE TABLE t (n bigint, batch int)");
+    project.write(
+        "db/demo.sql",
+        "INSERT INTO t SELECT n, :rows FROM generate_series(1, :rows) AS n;\n",
+    );
+    project
+        .xtask(&["db-seed", "--users", "120000"])
+        .succeeds()
+        .says("120,000 development rows by db/demo.sql");
+    assert_eq!(
+        project.value("SELECT string_agg(DISTINCT batch::text, ',') FROM t"),
+        "20000,50000"
+    );
+    assert_eq!(project.value("SELECT count(*) FROM t"), "120000");
+    assert!(!project.path(".env").exists());
+    // A batch that fails takes the others with it.
+    project.sql("TRUNCATE t; ALTER TABLE t ADD CHECK (batch <> 20000)");
+    project
+        .xtask(&["db-seed", "--users", "120000"])
+        .exits(1)
+        .says("nothing was added");
+    assert_eq!(project.value("SELECT count(*) FROM t"), "0");
 }

@@ -38,6 +38,8 @@ impl Workspace {
         std::fs::write(root.join("Cargo.lock"), "").expect("writes");
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
         copy(&shipped, &root.join("migrations"));
+        let settings = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+        std::fs::copy(settings, root.join("Cargo.toml")).expect("copies the settings");
         Workspace {
             root,
             _folder: folder,
@@ -249,7 +251,7 @@ fn one_command_from_nothing_to_a_verified_migration() {
         "Started private server on 127.0.0.1:",
         "Created database `myapp_dev`",
         "Applied 20251201000000 create users",
-        "Seeded 1,200 development users",
+        "Seeded 1,200 development rows",
         "Preflight 2 migrations pending",
         "Backed up public.users: 1,200 rows",
         "Applied 20251231143000 add users last login at",
