@@ -1,8 +1,10 @@
 //! One throwaway server for all tests of this binary; for each test a workspace of its own and a
 //! database of its own.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -13,6 +15,9 @@ use std::time::{Duration, Instant};
 use postgres::{Client, NoTls};
 use private_server::{Installation, ThrowawayServer, installation};
 use tempfile::TempDir;
+
+/// The program.
+pub(crate) const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
 
 /// The server, started by the first test that needs it; it goes away with the process.
 pub(crate) fn server() -> &'static ThrowawayServer {
@@ -32,9 +37,9 @@ pub(crate) fn own_server(settings: &[(&str, &str)]) -> &'static ThrowawayServer 
     Box::leak(Box::new(start_server(settings)))
 }
 
-fn start_server(settings: &[(&str, &str)]) -> ThrowawayServer {
-    let installation = installation();
-    ThrowawayServer::start(&installation, settings).expect("a throwaway server starts")
+/// As [`own_server`], for as long as the caller keeps it.
+pub(crate) fn start_server(settings: &[(&str, &str)]) -> ThrowawayServer {
+    ThrowawayServer::start(&installation(), settings).expect("a throwaway server starts")
 }
 
 /// The PostgreSQL that the tests use.
@@ -135,14 +140,30 @@ impl Project {
 
     /// As [`Project::command`], with no database configured.
     pub(crate) fn unconfigured(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        let mut command = self.program(XTASK);
+        command.args(arguments);
         command
-            .args(arguments)
+    }
+
+    /// Any program in this workspace, with nothing of our environment.
+    pub(crate) fn program(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
             .current_dir(self.folder.path())
             .env_clear()
             .env("PATH", path_variable())
             .env("HOME", self.folder.path())
             .stdin(Stdio::null());
+        command
+    }
+
+    /// As [`Project::command`], started by a script of `sh`, to which it is `"$@"`.
+    pub(crate) fn in_shell(&self, script: &str, arguments: &[&str]) -> Command {
+        let mut command = self.program("/bin/sh");
+        command
+            .args(["-c", script, "sh", XTASK])
+            .args(arguments)
+            .env("DATABASE_URL", &self.url);
         command
     }
 
@@ -194,7 +215,7 @@ impl Project {
         );
         let rows =
             self.value("SELECT md5(string_agg(u::text, E'\\n' ORDER BY id)) FROM users AS u");
-        let schema = crate::failing::dump_with(&self.url, &["--schema-only"]);
+        let schema = dump(&self.url, &["--schema-only"]);
         format!("{history}\n{indexes}\n{rows}\n{schema}")
     }
 
@@ -321,7 +342,7 @@ impl Running {
 }
 
 /// Longer than anything here takes; a test that hangs must say so itself.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until something is so.
 #[track_caller]
@@ -560,6 +581,17 @@ pub(crate) fn tool(name: &str) -> Command {
     Command::new(installation().program(name))
 }
 
+/// The database as SQL, as `pg_dump` writes it with these arguments.
+pub(crate) fn dump(url: &str, arguments: &[&str]) -> String {
+    let run = Run::of(tool("pg_dump").args(arguments).arg(url).env_clear()).succeeds();
+    // These two lines hold a new random word each time.
+    let lines = run
+        .stdout
+        .lines()
+        .filter(|line| !line.starts_with("\\restrict ") && !line.starts_with("\\unrestrict "));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// A connection as the server's superuser.
 pub(crate) fn admin(database: &str) -> Client {
     Client::connect(&server().url(database), NoTls).expect("connects")
@@ -571,6 +603,11 @@ pub(crate) fn url_as(user: &str, password: &str, database: &str) -> String {
         "postgresql://{user}:{password}@127.0.0.1:{}/{database}",
         server().port()
     )
+}
+
+/// Sets the mode of a file or folder.
+pub(crate) fn chmod(mode: u32, path: impl AsRef<Path>) {
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
 }
 
 /// A folder with all in it.

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    BASELINE, COLUMN, Logins, Project, READER, Run, Stalls, WRITER, blocker, blocker_at, long,
-    path_variable, tool, until, url_as,
+    BASELINE, COLUMN, Logins, Project, READER, Run, Stalls, WRITER, XTASK, blocker, blocker_at,
+    chmod, long, path_variable, tool, until, url_as,
 };
 
 /// `--lock-timeout`, unless given.
@@ -590,8 +590,6 @@ fn the_lock_timeout_that_was_asked_for_is_the_one_that_counts() {
 
 #[test]
 fn what_other_sessions_call_themselves_neither_steers_the_terminal_nor_runs_in_a_shell() {
-    use std::os::unix::fs::PermissionsExt;
-
     let project = Project::seeded();
     let gid = "$(touch hacked)`touch hacked`'\"\u{1b}[2J";
     let (mut holder, _) = blocker(&project, READER);
@@ -616,15 +614,11 @@ fn what_other_sessions_call_themselves_neither_steers_the_terminal_nor_runs_in_a
     // The hint, pasted.
     let (_, hint) = run.stderr.split_once("end it: ").expect("a hint");
     let (command, _) = hint.split_once(" (or COMMIT").expect("a command");
-    let cargo = project.path("bin/cargo");
     project.write(
         "bin/cargo",
-        format!(
-            "#!/bin/sh\nshift\nexec '{}' \"$@\"\n",
-            env!("CARGO_BIN_EXE_xtask")
-        ),
+        format!("#!/bin/sh\nshift\nexec '{XTASK}' \"$@\"\n"),
     );
-    std::fs::set_permissions(&cargo, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+    chmod(0o755, project.path("bin/cargo"));
     let path = format!(
         "{}:{}",
         project.path("bin").display(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use postgres::Client;
 
-use crate::common::{Logins, Project, Stalls, blocker, long, until};
+use crate::common::{Logins, Project, Run, Stalls, blocker, dump, long, until};
 
 /// A table that logins read and write, and what statements refer to.
 fn project(rows: u32) -> Project {
@@ -25,7 +25,7 @@ fn project(rows: u32) -> Project {
 /// The schema and all rows, to compare.
 fn everything(project: &Project) -> String {
     let rows = project.value("SELECT md5(string_agg(u::text, '' ORDER BY id)) FROM users AS u");
-    let schema = crate::failing::dump_with(
+    let schema = dump(
         &project.url,
         &["--schema-only", "--exclude-table=_sqlx_migrations"],
     );
@@ -88,7 +88,7 @@ const REAL_BLOCKERS: &[(&str, &str)] = &[
     ),
 ];
 
-fn figures(project: &Project, arguments: &[&str]) -> (Stalls, crate::common::Run) {
+fn figures(project: &Project, arguments: &[&str]) -> (Stalls, Run) {
     let logins = Logins::start(project, 2, Duration::from_millis(2));
     std::thread::sleep(Duration::from_millis(50));
     let run = project.start(arguments).ends();
@@ -222,7 +222,7 @@ fn a_concurrent_build_is_not_thrown_away_for_somebody_elses_ddl() {
 }
 
 /// Somebody who has what the history needs, while the migration has what logins need.
-fn beside_the_history(hold: &str, command: &[&str]) -> (Stalls, crate::common::Run) {
+fn beside_the_history(hold: &str, command: &[&str]) -> (Stalls, Run) {
     let project = project(100);
     project.write(
         "migrations/1_x.up.sql",
