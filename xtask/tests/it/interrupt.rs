@@ -3,7 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{COLUMN, Project, READER, Run, Running, SNAPSHOT, WRITER, blocker, until};
+use crate::common::{
+    COLUMN, Project, READER, Run, Running, SNAPSHOT, WRITER, blocker, server, until,
+};
+use crate::proxy::Proxy;
 
 /// How long an interrupted command may take to end, on a machine that does something else too.
 const PROMPTLY: Duration = Duration::from_secs(5);
@@ -280,65 +283,15 @@ fn a_file_larger_than_a_pipe_is_interrupted_at_once_in_both_directions() {
     assert_eq!(project.value("SELECT count(*) FROM _sqlx_migrations"), "2");
 }
 
-/// Passes bytes on between whoever connects and the server, until it is frozen; then nothing, and nobody
-/// new is answered.
-fn proxy(port: u16) -> (u16, std::sync::Arc<std::sync::atomic::AtomicBool>) {
-    use std::io::{Read as _, Write as _};
-    use std::net::{TcpListener, TcpStream};
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    let listener = TcpListener::bind("127.0.0.1:0").expect("listens");
-    let own = listener.local_addr().expect("an address").port();
-    let frozen = Arc::new(AtomicBool::new(false));
-    let is_frozen = Arc::clone(&frozen);
-    std::thread::spawn(move || {
-        let mut kept = Vec::new();
-        for client in listener.incoming().flatten() {
-            if is_frozen.load(Ordering::Relaxed) {
-                kept.push(client);
-                continue;
-            }
-            let server = TcpStream::connect(("127.0.0.1", port)).expect("connects");
-            for (mut from, mut to) in [
-                (
-                    client.try_clone().expect("clones"),
-                    server.try_clone().expect("clones"),
-                ),
-                (server, client),
-            ] {
-                let is_frozen = Arc::clone(&is_frozen);
-                std::thread::spawn(move || {
-                    let mut buffer = [0; 8192];
-                    while let Ok(count @ 1..) = from.read(&mut buffer) {
-                        while is_frozen.load(Ordering::Relaxed) {
-                            std::thread::sleep(Duration::from_millis(100));
-                        }
-                        if to.write_all(&buffer[..count]).is_err() {
-                            break;
-                        }
-                    }
-                    let _ = to.shutdown(std::net::Shutdown::Both);
-                });
-            }
-        }
-    });
-    (own, frozen)
-}
-
 #[test]
 fn where_the_network_is_frozen_a_second_signal_ends_the_tool() {
     let project = Project::empty();
     project.write("migrations/1_slow.up.sql", "SELECT pg_sleep(20);");
-    let (port, frozen) = proxy(crate::common::server().port());
-    let url = project.url.replace(
-        &crate::common::server().port().to_string(),
-        &port.to_string(),
-    );
-    let run = project.start(&["db-migrate", "--database-url", &url]);
+    let proxy = Proxy::before(server().port());
+    let run = project.start(&["db-migrate", "--database-url", &proxy.url(&project.url)]);
     let asleep = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
     until("it sleeps", || project.value(asleep) == "1");
-    frozen.store(true, std::sync::atomic::Ordering::Relaxed);
+    proxy.freeze();
     std::thread::sleep(Duration::from_millis(200));
     run.signal("INT");
     std::thread::sleep(Duration::from_millis(500));
