@@ -592,6 +592,18 @@ pub(crate) fn dump(url: &str, arguments: &[&str]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// Every command, as `--help` lists them.
+pub(crate) fn commands() -> Vec<String> {
+    let help = Run::of(Command::new(XTASK).arg("--help")).succeeds();
+    let (_, list) = help.stdout.split_once("Commands:\n").expect("a list");
+    let lines = list.lines().take_while(|line| !line.is_empty());
+    let names = lines.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    names
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
 /// A connection as the server's superuser.
 pub(crate) fn admin(database: &str) -> Client {
     Client::connect(&server().url(database), NoTls).expect("connects")
