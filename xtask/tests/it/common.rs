@@ -61,6 +61,14 @@ pub(crate) struct Project {
     server: &'static ThrowawayServer,
 }
 
+/// A copy of a template, to which nobody may be connected.
+fn create_database(server: &ThrowawayServer, name: &str, template: &str) {
+    Client::connect(&server.url("postgres"), NoTls)
+        .expect("connects")
+        .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
+        .expect("creates a database");
+}
+
 /// What a command came to.
 pub(crate) struct Run {
     pub(crate) status: i32,
@@ -76,8 +84,7 @@ impl Project {
 
     fn new_on(server: &'static ThrowawayServer) -> Project {
         let project = Project::empty_on(server);
-        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
-        copy(&shipped, &project.path("migrations"));
+        project.copy_migrations();
         project
     }
 
@@ -87,12 +94,13 @@ impl Project {
     }
 
     fn empty_on(server: &'static ThrowawayServer) -> Project {
+        Project::of_template(server, "template1")
+    }
+
+    fn of_template(server: &'static ThrowawayServer, template: &str) -> Project {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let database = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        Client::connect(&server.url("postgres"), NoTls)
-            .expect("connects")
-            .batch_execute(&format!("CREATE DATABASE {database}"))
-            .expect("creates a database");
+        create_database(server, &database, template);
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(folder.path().join("Cargo.lock"), "").expect("writes");
         std::fs::create_dir(folder.path().join("migrations")).expect("makes a folder");
@@ -104,16 +112,31 @@ impl Project {
         }
     }
 
-    /// A database with the baseline applied and 1,200 seeded users, its other migrations pending.
-    pub(crate) fn seeded() -> Project {
-        Project::seeded_on(server())
+    fn copy_migrations(&self) {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
+        copy(&shipped, &self.path("migrations"));
     }
 
+    /// A database with the baseline applied and 1,200 seeded users, its other migrations pending.
+    pub(crate) fn seeded() -> Project {
+        // The commands make the first one; all others are copies of its database and its `.env`.
+        static DOT_ENV: OnceLock<String> = OnceLock::new();
+        let dot_env = DOT_ENV.get_or_init(|| {
+            let first = Project::seeded_on(server());
+            create_database(server(), "seeded", &first.database);
+            std::fs::read_to_string(first.path(".env")).expect("the users' password is in it")
+        });
+        let project = Project::of_template(server(), "seeded");
+        project.copy_migrations();
+        project.write(".env", dot_env);
+        chmod(0o600, project.path(".env"));
+        project
+    }
+
+    /// As [`Project::seeded`], on another server.
     pub(crate) fn seeded_on(server: &'static ThrowawayServer) -> Project {
         let project = Project::new_on(server);
-        project
-            .xtask(&["db-migrate", "--to", "20251201000000"])
-            .succeeds();
+        project.xtask(&["db-migrate", "--to", BASELINE]).succeeds();
         project.xtask(&["db-seed"]).succeeds();
         project
     }
