@@ -419,6 +419,9 @@ pub(crate) const WRITER: &str =
 pub(crate) const SNAPSHOT: &str =
     "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_am";
 
+/// How many sessions are in a `pg_sleep`.
+pub(crate) const ASLEEP: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+
 /// The version that adds the column to `users`; the baseline before it, the index after it.
 pub(crate) const BASELINE: &str = "20251201000000";
 pub(crate) const COLUMN: &str = "20251231143000";

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    COLUMN, Project, READER, Run, Running, SNAPSHOT, WRITER, blocker, server, until,
+    ASLEEP, COLUMN, Project, READER, Run, Running, SNAPSHOT, WRITER, blocker, server, until,
 };
 use crate::proxy::Proxy;
 
@@ -266,10 +266,9 @@ fn a_file_larger_than_a_pipe_is_interrupted_at_once_in_both_directions() {
     project.write("migrations/1_large.up.sql", &statements);
     project.write("migrations/2_large.up.sql", "SELECT 1;");
     project.write("migrations/2_large.down.sql", statements);
-    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
     let interrupt = |arguments: &[&str]| {
         let run = project.start(arguments);
-        until("it sleeps", || project.value(asleep) == "1");
+        until("it sleeps", || project.value(ASLEEP) == "1");
         let at = Instant::now();
         run.signal("INT");
         run.ends().exits(130);
@@ -289,8 +288,7 @@ fn where_the_network_is_frozen_a_second_signal_ends_the_tool() {
     project.write("migrations/1_slow.up.sql", "SELECT pg_sleep(20);");
     let proxy = Proxy::before(server().port());
     let run = project.start(&["db-migrate", "--database-url", &proxy.url(&project.url)]);
-    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
-    until("it sleeps", || project.value(asleep) == "1");
+    until("it sleeps", || project.value(ASLEEP) == "1");
     proxy.freeze();
     std::thread::sleep(Duration::from_millis(200));
     run.signal("INT");
@@ -327,15 +325,14 @@ fn of_a_statement_that_was_cut_off_while_it_was_fed_nothing_takes_effect() {
     let file = format!(
         "-- no-transaction\n-- xtask: lossless\nSELECT pg_sleep(0.5);\nDELETE FROM t\n{remark}WHERE id = 1;\n"
     );
-    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
     for (signal, times) in [("KILL", 1), ("INT", 2)] {
         for delay in [5, 20, 60, 120, 200] {
             let project = Project::empty();
             project.sql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id");
             project.write("migrations/1_large.up.sql", &file);
             let run = project.start(&["db-migrate", "--no-backup", "--yes"]);
-            until("it sleeps", || project.value(asleep) == "1");
-            until("it slept", || project.value(asleep) == "0");
+            until("it sleeps", || project.value(ASLEEP) == "1");
+            until("it slept", || project.value(ASLEEP) == "0");
             std::thread::sleep(Duration::from_millis(delay));
             for _ in 0..times {
                 crate::common::signal(signal, run.id());

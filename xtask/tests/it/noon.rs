@@ -624,10 +624,9 @@ fn what_other_sessions_call_themselves_neither_steers_the_terminal_nor_runs_in_a
         project.path("bin").display(),
         path_variable().to_string_lossy()
     );
-    let mut shell = std::process::Command::new("/bin/sh");
+    let mut shell = project.program("/bin/sh");
     shell
         .args(["-c", command])
-        .current_dir(project.path("."))
         .env("PATH", path)
         .env("DATABASE_URL", &project.url);
     Run::of(&mut shell).succeeds();

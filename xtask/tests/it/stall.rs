@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use postgres::Client;
 
-use crate::common::{Logins, Project, Run, Stalls, blocker, dump, long, until};
+use crate::common::{ASLEEP, Logins, Project, Run, Stalls, blocker, dump, long, until};
 
 /// A table that logins read and write, and what statements refer to.
 fn project(rows: u32) -> Project {
@@ -348,9 +348,7 @@ fn nobody_waits_for_the_catalog_or_behind_somebody_elses_ddl_or_because_a_cancel
         let logins = Logins::start(&project, 2, Duration::from_millis(2));
         let run = project.start(&["db-migrate", "--no-backup", "--yes"]);
         let other = ddl.map(|ddl| {
-            until("it is at it", || {
-                project.value("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'") == "1"
-            });
+            until("it is at it", || project.value(ASLEEP) == "1");
             let mut client = project.client();
             std::thread::spawn(move || client.batch_execute(ddl))
         });
