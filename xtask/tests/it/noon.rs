@@ -532,8 +532,11 @@ fn timeouts_of_the_role_or_the_database_never_break_a_run() {
         format!("ALTER DATABASE {database}"),
         format!("ALTER ROLE {role} IN DATABASE {database}"),
     ] {
+        // A session from before the limits has none of them.
+        let (mut patient, _) = blocker(&project, "CREATE TABLE IF NOT EXISTS other (id int)");
+        let mut patiently = |sql: &str| patient.batch_execute(sql).expect("the SQL runs");
         for limit in limits {
-            project.sql(&format!("{whose} SET {limit}"));
+            patiently(&format!("{whose} SET {limit}"));
         }
         let xtask = |arguments: &[&str]| {
             let arguments = [&["--database-url", &url], arguments].concat();
@@ -543,15 +546,11 @@ fn timeouts_of_the_role_or_the_database_never_break_a_run() {
         xtask(&["db-seed", "--users", "1000"]);
         xtask(&["db-migrate", "--to", COLUMN]);
         // The build waits for this one, longer than any of those limits.
-        project.sql("CREATE TABLE IF NOT EXISTS other (id int)");
-        let holding = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM other";
-        let patient = "SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0; SET lock_timeout = 0";
-        let (mut admin, _) = blocker(&project, patient);
-        admin.batch_execute(holding).expect("the SQL runs");
+        patiently("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM other");
         std::thread::scope(|scope| {
-            scope.spawn(move || {
+            scope.spawn(|| {
                 std::thread::sleep(Duration::from_millis(600));
-                admin.batch_execute("COMMIT").expect("commits");
+                patiently("COMMIT");
             });
             xtask(&["db-migrate"]);
         });
@@ -560,7 +559,7 @@ fn timeouts_of_the_role_or_the_database_never_break_a_run() {
         xtask(&["db-rollback", "--to", "0", "--yes"]);
         for limit in limits {
             let name = limit.split(' ').next().expect("a name");
-            project.sql(&format!("{whose} RESET {name}"));
+            patiently(&format!("{whose} RESET {name}"));
         }
     }
 }
