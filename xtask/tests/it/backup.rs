@@ -2,16 +2,14 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::common::{Project, Run, path_variable, server, url_as};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_xtask");
+use crate::common::{Project, Run, server, url_as};
+use crate::proof::manifest;
 
 /// Every file in the backup folder, sorted.
 fn files(project: &Project) -> Vec<String> {
@@ -30,28 +28,12 @@ fn files(project: &Project) -> Vec<String> {
     names
 }
 
-fn manifest(project: &Project, name: &str) -> Value {
-    let text =
-        std::fs::read(project.path(&format!("backups/{name}.json"))).expect("there is a manifest");
-    serde_json::from_slice(&text).expect("JSON")
-}
-
 #[test]
 fn backups_are_their_owners_alone_whatever_the_umask() {
     for umask in ["000", "022", "077"] {
         let project = Project::seeded();
-        let mut shell = Command::new("/bin/sh");
-        shell
-            .args([
-                "-c",
-                &format!("umask {umask}; exec \"$0\" db-backup"),
-                PROGRAM,
-            ])
-            .current_dir(project.path("."))
-            .env_clear()
-            .env("PATH", path_variable())
-            .env("DATABASE_URL", &project.url);
-        Run::of(&mut shell).succeeds();
+        let script = format!("umask {umask}; exec \"$@\"");
+        Run::of(&mut project.in_shell(&script, &["db-backup"])).succeeds();
         let mode = |path: PathBuf| std::fs::metadata(path).expect("is there").mode() & 0o7777;
         assert_eq!(mode(project.path("backups")), 0o700, "umask {umask}");
         for name in files(&project) {
@@ -82,7 +64,7 @@ fn name_and_manifest_tell_what_the_file_is() {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    let manifest = manifest(&project, file);
+    let manifest = manifest(&project, &format!("backups/{file}"));
     let fields: Vec<&String> = manifest.as_object().expect("an object").keys().collect();
     assert_eq!(
         fields,
@@ -216,7 +198,10 @@ fn a_name_that_exists_is_never_written_over() {
     assert_eq!(names.len(), 8, "{names:?}");
     for name in names.iter().filter(|name| name.ends_with(".sql")) {
         assert!(name.starts_with("t_backup_"), "{name}");
-        assert_eq!(manifest(&project, name)["file"], name.as_str());
+        assert_eq!(
+            manifest(&project, &format!("backups/{name}"))["file"],
+            name.as_str()
+        );
     }
 }
 

@@ -2,18 +2,17 @@
 //! and no password is printed.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use expect_test::{Expect, expect};
-use private_server::{Stop, ThrowawayServer, installation};
+use private_server::Stop;
 
-use crate::common::{Project, Run, path_variable, server, url_as};
+use crate::common::{
+    BASELINE, Project, Run, XTASK, chmod, installation, server, start_server, tool, url_as,
+};
 use crate::failing::{Failed, skipped};
 use crate::terminal::{CTRL_C, CTRL_D, Terminal};
-
-const BASELINE: &str = "20251201000000";
 
 /// The commands that connect and print data in both forms.
 const CONNECTING: [&[&str]; 6] = [
@@ -177,7 +176,7 @@ fn a_wrong_password_says_where_it_came_from() {
     // The same from a password file.
     project.write("passwords", "*:*:*:*:wr0ng\n");
     let passwords = project.path("passwords");
-    fs::set_permissions(&passwords, fs::Permissions::from_mode(0o600)).expect("chmod");
+    chmod(0o600, &passwords);
     let failed = project.fails_with(1, || {
         let mut command = project.unconfigured(&["db-status"]);
         command
@@ -643,19 +642,17 @@ fn a_role_that_may_not_keep_the_history_is_told() {
 
 #[test]
 fn a_standby_is_told_from_a_primary_and_left_alone() {
-    let path = path_variable();
-    let installation = installation::newest_server(Some(&path)).expect("PostgreSQL is installed");
-    let standby = ThrowawayServer::start(&installation, &[]).expect("a server starts");
+    let standby = start_server(&[]);
     let mut project = Project::new();
-    let reachable = std::mem::replace(&mut project.url, standby.url("postgres"));
+    project.url = standby.url("postgres");
     project.xtask(&["db-migrate", "--to", BASELINE]).succeeds();
     // With this file it recovers for ever: a standby that waits for its primary.
     let cluster = standby.cluster();
     cluster.stop(Stop::Fast).expect("stops");
     let signal = cluster.folder().join("data/standby.signal");
     fs::write(&signal, "").expect("writes");
-    fs::set_permissions(&signal, fs::Permissions::from_mode(0o666)).expect("chmod");
-    cluster.start(&[installation]).expect("starts");
+    chmod(0o666, &signal);
+    cluster.start(&[installation()]).expect("starts");
 
     for arguments in [&["db-migrate"] as &[_], &["db-rollback", "--yes"]] {
         let failed = project.fails_elsewhere(1, || project.command(arguments));
@@ -689,7 +686,6 @@ fn a_standby_is_told_from_a_primary_and_left_alone() {
         "{}",
         failed.report
     );
-    project.url = reachable;
 }
 
 // The backups folder.
@@ -741,8 +737,7 @@ fn a_backups_folder_below_a_file_is_told() {
 
 /// The program on a small file system of its own as its `backups`, which goes away with it.
 fn on_small_disk(project: &Project, mount: &str) -> Command {
-    let program = project.command(&["db-migrate"]);
-    let mut command = Command::new("unshare");
+    let mut command = project.program("unshare");
     let script = format!(
         "mount -t tmpfs -o mode=700,{mount} tmpfs backups || exit
          \"$@\"; status=$?
@@ -751,13 +746,8 @@ fn on_small_disk(project: &Project, mount: &str) -> Command {
     );
     command
         .args(["--map-root-user", "--mount", "sh", "-c", &script, "sh"])
-        .arg(program.get_program())
-        .args(program.get_args())
-        .current_dir(project.path(""))
-        .env_clear();
-    for (name, value) in program.get_envs() {
-        command.envs(value.map(|value| (name, value)));
-    }
+        .args([XTASK, "db-migrate"])
+        .env("DATABASE_URL", &project.url);
     command
 }
 
@@ -832,7 +822,7 @@ fn a_backups_folder_that_may_not_be_written_is_told() {
 
 fn script(project: &Project, file: &str, text: &str) {
     project.write(file, text);
-    fs::set_permissions(project.path(file), fs::Permissions::from_mode(0o755)).expect("chmod");
+    chmod(0o755, project.path(file));
 }
 
 #[test]
@@ -845,7 +835,7 @@ fn a_pg_dump_older_than_the_server_is_refused_before_it_runs() {
          touch ran; exit 1\n",
     );
     let psql = project.path("old/psql");
-    std::os::unix::fs::symlink(psql_program(), psql).expect("links");
+    std::os::unix::fs::symlink(tool("psql").get_program(), psql).expect("links");
     let failed = project.fails_with(1, || {
         let mut command = project.command(&["db-migrate"]);
         command.env("PG_BIN_DIR", project.path("old"));
@@ -864,12 +854,6 @@ fn a_pg_dump_older_than_the_server_is_refused_before_it_runs() {
     "#]]
     .assert_eq(&report);
     assert!(!project.path("ran").exists());
-}
-
-fn psql_program() -> PathBuf {
-    let installations = installation::find(Some(&path_variable()));
-    let found = installations.iter().find(|one| one.has("psql"));
-    found.expect("psql is installed").program("psql")
 }
 
 fn server_major() -> String {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Project, Run, tool, url_as};
+use crate::common::{Project, Run, dump, url_as};
 
 /// The tables of the baseline, made by somebody else, with other names for constraints.
 const LIVE: &str = "
@@ -274,16 +274,8 @@ fn without_a_baseline_in_the_folder_it_says_how_to_name_one() {
         .says("cargo xtask db-baseline VERSION");
 }
 
-/// `pg_dump --schema-only`, without the commands for psql that newer ones write.
-fn dump(project: &Project) -> String {
-    let dump = tool("pg_dump")
-        .args(["--schema-only", "--no-owner", &project.url])
-        .output()
-        .expect("pg_dump runs");
-    assert!(dump.status.success());
-    let dump = String::from_utf8(dump.stdout).expect("UTF-8");
-    let lines = dump.lines().filter(|line| !line.starts_with('\\'));
-    lines.map(|line| format!("{line}\n")).collect()
+fn schema(project: &Project) -> String {
+    dump(&project.url, &["--schema-only", "--no-owner"])
 }
 
 #[test]
@@ -298,7 +290,7 @@ fn a_baseline_may_be_what_pg_dump_wrote() {
          CREATE INDEX ON billing.invoices (payer);
          INSERT INTO people (email) VALUES ('a@x'); INSERT INTO billing.invoices VALUES (1, 1);",
     );
-    let before = dump(&project);
+    let before = schema(&project);
     project.write(
         "migrations/20250101000000_all.sql",
         format!("-- xtask: baseline\n{before}"),
@@ -307,7 +299,7 @@ fn a_baseline_may_be_what_pg_dump_wrote() {
         .xtask(&["db-baseline", "--dry-run"])
         .succeeds()
         .says("the live schema agrees");
-    assert_eq!(dump(&project), before);
+    assert_eq!(schema(&project), before);
 
     project.sql("ALTER TABLE billing.invoices DROP CONSTRAINT invoices_payer_fkey");
     project

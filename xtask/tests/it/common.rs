@@ -1,8 +1,10 @@
 //! One throwaway server for all tests of this binary; for each test a workspace of its own and a
 //! database of its own.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -13,6 +15,9 @@ use std::time::{Duration, Instant};
 use postgres::{Client, NoTls};
 use private_server::{Installation, ThrowawayServer, installation};
 use tempfile::TempDir;
+
+/// The program.
+pub(crate) const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
 
 /// The server, started by the first test that needs it; it goes away with the process.
 pub(crate) fn server() -> &'static ThrowawayServer {
@@ -32,9 +37,9 @@ pub(crate) fn own_server(settings: &[(&str, &str)]) -> &'static ThrowawayServer 
     Box::leak(Box::new(start_server(settings)))
 }
 
-fn start_server(settings: &[(&str, &str)]) -> ThrowawayServer {
-    let installation = installation();
-    ThrowawayServer::start(&installation, settings).expect("a throwaway server starts")
+/// As [`own_server`], for as long as the caller keeps it.
+pub(crate) fn start_server(settings: &[(&str, &str)]) -> ThrowawayServer {
+    ThrowawayServer::start(&installation(), settings).expect("a throwaway server starts")
 }
 
 /// The PostgreSQL that the tests use.
@@ -56,6 +61,14 @@ pub(crate) struct Project {
     server: &'static ThrowawayServer,
 }
 
+/// A copy of a template, to which nobody may be connected.
+fn create_database(server: &ThrowawayServer, name: &str, template: &str) {
+    Client::connect(&server.url("postgres"), NoTls)
+        .expect("connects")
+        .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
+        .expect("creates a database");
+}
+
 /// What a command came to.
 pub(crate) struct Run {
     pub(crate) status: i32,
@@ -71,10 +84,7 @@ impl Project {
 
     fn new_on(server: &'static ThrowawayServer) -> Project {
         let project = Project::empty_on(server);
-        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
-        copy(&shipped, &project.path("migrations"));
-        let settings = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
-        std::fs::copy(settings, project.path("Cargo.toml")).expect("copies the settings");
+        project.copy_migrations();
         project
     }
 
@@ -84,12 +94,13 @@ impl Project {
     }
 
     fn empty_on(server: &'static ThrowawayServer) -> Project {
+        Project::of_template(server, "template1")
+    }
+
+    fn of_template(server: &'static ThrowawayServer, template: &str) -> Project {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let database = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        Client::connect(&server.url("postgres"), NoTls)
-            .expect("connects")
-            .batch_execute(&format!("CREATE DATABASE {database}"))
-            .expect("creates a database");
+        create_database(server, &database, template);
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(folder.path().join("Cargo.lock"), "").expect("writes");
         std::fs::create_dir(folder.path().join("migrations")).expect("makes a folder");
@@ -101,16 +112,33 @@ impl Project {
         }
     }
 
-    /// A database with the baseline applied and 1,200 seeded users, its other migrations pending.
-    pub(crate) fn seeded() -> Project {
-        Project::seeded_on(server())
+    fn copy_migrations(&self) {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
+        copy(&shipped, &self.path("migrations"));
+        let settings = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+        std::fs::copy(settings, self.path("Cargo.toml")).expect("copies the settings");
     }
 
+    /// A database with the baseline applied and 1,200 seeded users, its other migrations pending.
+    pub(crate) fn seeded() -> Project {
+        // The commands make the first one; all others are copies of its database and its `.env`.
+        static DOT_ENV: OnceLock<String> = OnceLock::new();
+        let dot_env = DOT_ENV.get_or_init(|| {
+            let first = Project::seeded_on(server());
+            create_database(server(), "seeded", &first.database);
+            std::fs::read_to_string(first.path(".env")).expect("the users' password is in it")
+        });
+        let project = Project::of_template(server(), "seeded");
+        project.copy_migrations();
+        project.write(".env", dot_env);
+        chmod(0o600, project.path(".env"));
+        project
+    }
+
+    /// As [`Project::seeded`], on another server.
     pub(crate) fn seeded_on(server: &'static ThrowawayServer) -> Project {
         let project = Project::new_on(server);
-        project
-            .xtask(&["db-migrate", "--to", "20251201000000"])
-            .succeeds();
+        project.xtask(&["db-migrate", "--to", BASELINE]).succeeds();
         project.xtask(&["db-seed"]).succeeds();
         project
     }
@@ -137,14 +165,30 @@ impl Project {
 
     /// As [`Project::command`], with no database configured.
     pub(crate) fn unconfigured(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        let mut command = self.program(XTASK);
+        command.args(arguments);
         command
-            .args(arguments)
+    }
+
+    /// Any program in this workspace, with nothing of our environment.
+    pub(crate) fn program(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
             .current_dir(self.folder.path())
             .env_clear()
             .env("PATH", path_variable())
             .env("HOME", self.folder.path())
             .stdin(Stdio::null());
+        command
+    }
+
+    /// As [`Project::command`], started by a script of `sh`, to which it is `"$@"`.
+    pub(crate) fn in_shell(&self, script: &str, arguments: &[&str]) -> Command {
+        let mut command = self.program("/bin/sh");
+        command
+            .args(["-c", script, "sh", XTASK])
+            .args(arguments)
+            .env("DATABASE_URL", &self.url);
         command
     }
 
@@ -196,7 +240,7 @@ impl Project {
         );
         let rows =
             self.value("SELECT md5(string_agg(u::text, E'\\n' ORDER BY id)) FROM users AS u");
-        let schema = crate::failing::dump_with(&self.url, &["--schema-only"]);
+        let schema = dump(&self.url, &["--schema-only"]);
         format!("{history}\n{indexes}\n{rows}\n{schema}")
     }
 
@@ -323,7 +367,7 @@ impl Running {
 }
 
 /// Longer than anything here takes; a test that hangs must say so itself.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until something is so.
 #[track_caller]
@@ -376,6 +420,9 @@ pub(crate) const WRITER: &str =
 /// An old snapshot on another table, which a concurrent build waits for at its end.
 pub(crate) const SNAPSHOT: &str =
     "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_am";
+
+/// How many sessions are in a `pg_sleep`.
+pub(crate) const ASLEEP: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
 
 /// The version that adds the column to `users`; the baseline before it, the index after it.
 pub(crate) const BASELINE: &str = "20251201000000";
@@ -562,6 +609,29 @@ pub(crate) fn tool(name: &str) -> Command {
     Command::new(installation().program(name))
 }
 
+/// The database as SQL, as `pg_dump` writes it with these arguments.
+pub(crate) fn dump(url: &str, arguments: &[&str]) -> String {
+    let run = Run::of(tool("pg_dump").args(arguments).arg(url).env_clear()).succeeds();
+    // These two lines hold a new random word each time.
+    let lines = run
+        .stdout
+        .lines()
+        .filter(|line| !line.starts_with("\\restrict ") && !line.starts_with("\\unrestrict "));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Every command, as `--help` lists them.
+pub(crate) fn commands() -> Vec<String> {
+    let help = Run::of(Command::new(XTASK).arg("--help")).succeeds();
+    let (_, list) = help.stdout.split_once("Commands:\n").expect("a list");
+    let lines = list.lines().take_while(|line| !line.is_empty());
+    let names = lines.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    names
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
 /// A connection as the server's superuser.
 pub(crate) fn admin(database: &str) -> Client {
     Client::connect(&server().url(database), NoTls).expect("connects")
@@ -573,6 +643,11 @@ pub(crate) fn url_as(user: &str, password: &str, database: &str) -> String {
         "postgresql://{user}:{password}@127.0.0.1:{}/{database}",
         server().port()
     )
+}
+
+/// Sets the mode of a file or folder.
+pub(crate) fn chmod(mode: u32, path: impl AsRef<Path>) {
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
 }
 
 /// A folder with all in it.

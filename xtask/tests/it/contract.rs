@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Map, Value};
 
-use crate::common::{Project, Run};
+use crate::common::{Project, Run, commands};
 
 /// Field names and types, with a list's first element standing for all: `{a: n, b: [s]}`.
 fn shape(value: &Value) -> String {
@@ -513,17 +513,11 @@ fn a_password_on_the_command_line_is_never_repeated() {
 #[test]
 fn every_command_explains_itself_with_an_example() {
     let project = Project::new();
-    let help = Run::of(&mut project.unconfigured(&["--help"])).succeeds();
-    let commands: Vec<&str> = help
-        .stdout
-        .lines()
-        .filter_map(|line| line.trim_start().split(' ').next())
-        .filter(|word| word.starts_with("db-"))
-        .collect();
+    let commands = commands();
     assert!(commands.len() >= 15, "{commands:?}");
     for command in commands {
         for flag in ["--help", "-h"] {
-            let help = Run::of(&mut project.unconfigured(&[command, flag])).succeeds();
+            let help = Run::of(&mut project.unconfigured(&[&command, flag])).succeeds();
             assert!(help.stdout.contains("Example"), "{command} {flag}");
             assert!(
                 help.stdout.contains(&format!("cargo xtask {command}")),

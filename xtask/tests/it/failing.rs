@@ -1,13 +1,13 @@
 //! A command that must fail: the contract that every failure keeps, checked for each in one place.
 
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use expect_test::Expect;
-use private_server::{Platform, installation};
+use private_server::Platform;
 use serde_json::Value;
 
-use crate::common::{Project, Run, path_variable};
+use crate::common::{Project, Run, dump};
 
 /// What a failed command said, in both forms.
 pub(crate) struct Failed {
@@ -68,7 +68,7 @@ impl Project {
 
     /// The whole database as SQL.
     pub(crate) fn dump(&self) -> String {
-        dump(&self.url)
+        dump(&self.url, &[])
     }
 
     /// Without what differs from run to run, and the commands of this platform by their purpose.
@@ -124,36 +124,6 @@ pub(crate) fn skipped(why: &str) {
     // Not through the test harness, which keeps to itself what a passing test prints.
     let place = std::panic::Location::caller();
     let _ = writeln!(std::io::stderr(), "SKIPPED {place}: {why}");
-}
-
-/// What `pg_dump` says of a database.
-pub(crate) fn dump(url: &str) -> String {
-    dump_with(url, &[])
-}
-
-/// As [`dump`], with arguments.
-pub(crate) fn dump_with(url: &str, arguments: &[&str]) -> String {
-    let installations = installation::find(Some(&path_variable()));
-    let pg_dump = installations
-        .iter()
-        .find(|installation| installation.has("pg_dump"))
-        .expect("pg_dump is installed")
-        .program("pg_dump");
-    let output = Command::new(pg_dump)
-        .args(arguments)
-        .arg(url)
-        .env_clear()
-        .stdin(Stdio::null())
-        .output()
-        .expect("pg_dump starts");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{stderr}");
-    let text = String::from_utf8(output.stdout).expect("UTF-8");
-    // These two lines hold a new random word each time.
-    let lines = text
-        .lines()
-        .filter(|line| !line.starts_with("\\restrict ") && !line.starts_with("\\unrestrict "));
-    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The contract's shape: one document with one member, and in it exactly these five.

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use expect_test::{Expect, expect};
 use postgres::NoTls;
-use private_server::{ThrowawayServer, installation};
 
-use crate::common::{Project, path_variable, url_as};
-use crate::failing::{dump, skipped};
+use crate::common::{Project, dump, path_variable, start_server, url_as};
+use crate::failing::skipped;
 
 /// A database with a table `users` of three rows, and two migrations that are pending: the one
 /// given, and one after it.
@@ -382,14 +381,11 @@ fn a_server_that_speaks_german_gets_the_same_hints() {
     let Some(locale) = german() else {
         return skipped("no German locale: localedef -i de_DE -f UTF-8 de_DE.UTF-8");
     };
-    let path = path_variable();
-    let installation = installation::newest_server(Some(&path)).expect("PostgreSQL is installed");
-    let settings = [("lc_messages", locale.as_str())];
-    let server = ThrowawayServer::start(&installation, &settings).expect("a server starts");
+    let server = start_server(&[("lc_messages", &locale)]);
     let url = server.url("postgres");
     let mut client = postgres::Client::connect(&url, NoTls).expect("connects");
     let mut project = Project::empty();
-    let reachable = std::mem::replace(&mut project.url, url.clone());
+    project.url = url.clone();
 
     let table = [
         ("ALTER TABLE users ADD COLUMN email text;\n", 1, "42701"),
@@ -412,12 +408,12 @@ fn a_server_that_speaks_german_gets_the_same_hints() {
         if status == 4 {
             client.batch_execute("BEGIN; LOCK users").expect("locks");
         }
-        let before = (status != 4).then(|| dump(&url));
+        let before = (status != 4).then(|| dump(&url, &[]));
         let failed = project.fails_elsewhere(status, || {
             project.command(&["db-migrate", "--lock-deadline", "200ms"])
         });
         assert_eq!(failed.error["sqlstate"], sqlstate, "{}", failed.report);
-        assert!(before.is_none_or(|before| before == dump(&url)));
+        assert!(before.is_none_or(|before| before == dump(&url, &[])));
         // The server says it in its own language.
         let english = [
             "already exists",
@@ -440,7 +436,6 @@ fn a_server_that_speaks_german_gets_the_same_hints() {
     );
     let run = project.xtask(&["db-migrate"]).succeeds();
     assert!(run.stderr.contains("existiert bereits"), "{}", run.stderr);
-    project.url = reachable;
 }
 
 /// A locale of this machine whose messages are German.

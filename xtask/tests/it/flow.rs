@@ -39,7 +39,7 @@ fn chain() -> Project {
 
 /// The numbers of the tables that are there, and of the migrations that the history has.
 #[track_caller]
-fn has(project: &Project, numbers: &str) {
+pub(crate) fn has(project: &Project, numbers: &str) {
     let tables = project.value(
         "SELECT string_agg(substr(relname, 2), '' ORDER BY relname) FROM pg_class WHERE relname ~ '^t[0-9]$'",
     );

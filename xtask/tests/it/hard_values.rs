@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::common::{Project, Run, admin, server};
+use crate::common::{Project, Run, admin, chmod, server};
 use crate::proof::{back_up, backups, fake_pg_dump, manifest};
 
 /// `x IS NOT NULL` is false for a row with a NULL in it.
@@ -182,8 +182,7 @@ fn a_full_disk_under_the_report_is_not_that_of_the_backups() {
 fn a_backup_folder_of_another_user_is_refused() {
     let project = Project::seeded();
     std::fs::create_dir(project.path("backups")).expect("makes a folder");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-    std::fs::set_permissions(project.path("backups"), mode).expect("chmod");
+    chmod(0o700, project.path("backups"));
     if std::os::unix::fs::chown(project.path("backups"), Some(65_534), None).is_err() {
         println!("SKIPPED: only root can give a folder away");
         return;

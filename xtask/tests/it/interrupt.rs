@@ -3,7 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{COLUMN, Project, READER, Run, Running, SNAPSHOT, WRITER, blocker, until};
+use crate::common::{
+    ASLEEP, COLUMN, Project, READER, Run, Running, SNAPSHOT, WRITER, blocker, server, until,
+};
+use crate::proxy::Proxy;
 
 /// How long an interrupted command may take to end, on a machine that does something else too.
 const PROMPTLY: Duration = Duration::from_secs(5);
@@ -263,10 +266,9 @@ fn a_file_larger_than_a_pipe_is_interrupted_at_once_in_both_directions() {
     project.write("migrations/1_large.up.sql", &statements);
     project.write("migrations/2_large.up.sql", "SELECT 1;");
     project.write("migrations/2_large.down.sql", statements);
-    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
     let interrupt = |arguments: &[&str]| {
         let run = project.start(arguments);
-        until("it sleeps", || project.value(asleep) == "1");
+        until("it sleeps", || project.value(ASLEEP) == "1");
         let at = Instant::now();
         run.signal("INT");
         run.ends().exits(130);
@@ -280,66 +282,14 @@ fn a_file_larger_than_a_pipe_is_interrupted_at_once_in_both_directions() {
     assert_eq!(project.value("SELECT count(*) FROM _sqlx_migrations"), "2");
 }
 
-/// Passes bytes on between whoever connects and the server, until it is frozen; then nothing, and nobody
-/// new is answered.
-fn proxy(port: u16) -> (u16, std::sync::Arc<std::sync::atomic::AtomicBool>) {
-    use std::io::{Read as _, Write as _};
-    use std::net::{TcpListener, TcpStream};
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    let listener = TcpListener::bind("127.0.0.1:0").expect("listens");
-    let own = listener.local_addr().expect("an address").port();
-    let frozen = Arc::new(AtomicBool::new(false));
-    let is_frozen = Arc::clone(&frozen);
-    std::thread::spawn(move || {
-        let mut kept = Vec::new();
-        for client in listener.incoming().flatten() {
-            if is_frozen.load(Ordering::Relaxed) {
-                kept.push(client);
-                continue;
-            }
-            let server = TcpStream::connect(("127.0.0.1", port)).expect("connects");
-            for (mut from, mut to) in [
-                (
-                    client.try_clone().expect("clones"),
-                    server.try_clone().expect("clones"),
-                ),
-                (server, client),
-            ] {
-                let is_frozen = Arc::clone(&is_frozen);
-                std::thread::spawn(move || {
-                    let mut buffer = [0; 8192];
-                    while let Ok(count @ 1..) = from.read(&mut buffer) {
-                        while is_frozen.load(Ordering::Relaxed) {
-                            std::thread::sleep(Duration::from_millis(100));
-                        }
-                        if to.write_all(&buffer[..count]).is_err() {
-                            break;
-                        }
-                    }
-                    let _ = to.shutdown(std::net::Shutdown::Both);
-                });
-            }
-        }
-    });
-    (own, frozen)
-}
-
-const ASLEEP: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
-
 /// A command that was interrupted in the midst of a statement, when nothing went through the network any
 /// more.
 fn interrupted_where_the_network_is_frozen(project: &Project) -> Running {
     project.write("migrations/1_slow.up.sql", "SELECT pg_sleep(20);");
-    let (port, frozen) = proxy(crate::common::server().port());
-    let url = project.url.replace(
-        &crate::common::server().port().to_string(),
-        &port.to_string(),
-    );
-    let run = project.start(&["db-migrate", "--database-url", &url]);
+    let proxy = Proxy::before(server().port());
+    let run = project.start(&["db-migrate", "--database-url", &proxy.url(&project.url)]);
     until("it sleeps", || project.value(ASLEEP) == "1");
-    frozen.store(true, std::sync::atomic::Ordering::Relaxed);
+    proxy.freeze();
     std::thread::sleep(Duration::from_millis(200));
     run.signal("INT");
     run
@@ -432,15 +382,14 @@ fn of_a_statement_that_was_cut_off_while_it_was_fed_nothing_takes_effect() {
     let file = format!(
         "-- no-transaction\n-- xtask: lossless\nSELECT pg_sleep(0.5);\nDELETE FROM t\n{remark}WHERE id = 1;\n"
     );
-    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
     for (signal, times) in [("KILL", 1), ("INT", 2)] {
         for delay in [5, 20, 60, 120, 200] {
             let project = Project::empty();
             project.sql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id");
             project.write("migrations/1_large.up.sql", &file);
             let run = project.start(&["db-migrate", "--no-backup", "--yes"]);
-            until("it sleeps", || project.value(asleep) == "1");
-            until("it slept", || project.value(asleep) == "0");
+            until("it sleeps", || project.value(ASLEEP) == "1");
+            until("it slept", || project.value(ASLEEP) == "0");
             std::thread::sleep(Duration::from_millis(delay));
             for _ in 0..times {
                 crate::common::signal(signal, run.id());

@@ -5,9 +5,6 @@
 //! the instants of an earlier run, which prints its seed.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use private_server::{Stop, ThrowawayServer};
@@ -16,6 +13,7 @@ use crate::common::{
     BASELINE, Project, READER, Running, SNAPSHOT, WRITER, blocker, children_of, installation, long,
     own_server, setting, signal, until,
 };
+use crate::proxy::Proxy;
 
 /// What is killed.
 const KINDS: [&str; 5] = [
@@ -50,58 +48,6 @@ impl Random {
     }
 }
 
-/// A proxy before the server, which cuts every connection when it is told to.
-struct Proxy {
-    port: u16,
-    streams: Arc<Mutex<Vec<TcpStream>>>,
-}
-
-impl Proxy {
-    fn before(port: u16) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("listens");
-        let streams = Arc::new(Mutex::new(Vec::new()));
-        let proxy = Proxy {
-            port: listener.local_addr().expect("an address").port(),
-            streams: Arc::clone(&streams),
-        };
-        std::thread::spawn(move || {
-            for client in listener.incoming() {
-                let (Ok(client), Ok(server)) = (client, TcpStream::connect(("127.0.0.1", port)))
-                else {
-                    continue;
-                };
-                let clone = |stream: &TcpStream| stream.try_clone().expect("a second handle");
-                let mut open = streams.lock().expect("no panic");
-                open.extend([clone(&client), clone(&server)]);
-                drop(open);
-                pump(clone(&client), clone(&server));
-                pump(server, client);
-            }
-        });
-        proxy
-    }
-
-    fn cut(&self) {
-        for stream in self.streams.lock().expect("no panic").drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-/// Passes on what comes, until either side ends.
-fn pump(mut from: TcpStream, mut to: TcpStream) {
-    std::thread::spawn(move || {
-        let mut buffer = [0; 16 * 1024];
-        while let Ok(read @ 1..) = from.read(&mut buffer) {
-            if to.write_all(&buffer[..read]).is_err() {
-                break;
-            }
-        }
-        let _ = to.shutdown(Shutdown::Both);
-        let _ = from.shutdown(Shutdown::Both);
-    });
-}
-
 const BACKENDS: &str = "SELECT pid FROM pg_stat_activity
     WHERE datname = current_database() AND application_name LIKE 'xtask %' ORDER BY pid";
 
@@ -121,12 +67,8 @@ struct Harness {
 
 impl Harness {
     fn start(&self, arguments: &[&str]) -> Running {
-        let url = self.project.url.replace(
-            &format!(":{}/", self.server.port()),
-            &format!(":{}/", self.proxy.port),
-        );
         let mut command = self.project.command(arguments);
-        Running::of(command.env("DATABASE_URL", url))
+        Running::of(command.env("DATABASE_URL", self.proxy.url(&self.project.url)))
     }
 
     /// Kills one of these now; one that is not there yet, as soon as it is.

@@ -24,6 +24,7 @@ mod noon;
 mod one_writer;
 mod output;
 mod proof;
+mod proxy;
 mod prune;
 mod read_only;
 mod report;

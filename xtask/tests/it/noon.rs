@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    BASELINE, COLUMN, Logins, Project, READER, Run, Stalls, WRITER, blocker, blocker_at, long,
-    path_variable, tool, until, url_as,
+    BASELINE, COLUMN, Logins, Project, READER, Run, Stalls, WRITER, XTASK, blocker, blocker_at,
+    chmod, long, path_variable, tool, until, url_as,
 };
 
 /// `--lock-timeout`, unless given.
@@ -532,8 +532,11 @@ fn timeouts_of_the_role_or_the_database_never_break_a_run() {
         format!("ALTER DATABASE {database}"),
         format!("ALTER ROLE {role} IN DATABASE {database}"),
     ] {
+        // A session from before the limits has none of them.
+        let (mut patient, _) = blocker(&project, "CREATE TABLE IF NOT EXISTS other (id int)");
+        let mut patiently = |sql: &str| patient.batch_execute(sql).expect("the SQL runs");
         for limit in limits {
-            project.sql(&format!("{whose} SET {limit}"));
+            patiently(&format!("{whose} SET {limit}"));
         }
         let xtask = |arguments: &[&str]| {
             let arguments = [&["--database-url", &url], arguments].concat();
@@ -543,15 +546,11 @@ fn timeouts_of_the_role_or_the_database_never_break_a_run() {
         xtask(&["db-seed", "--users", "1000"]);
         xtask(&["db-migrate", "--to", COLUMN]);
         // The build waits for this one, longer than any of those limits.
-        project.sql("CREATE TABLE IF NOT EXISTS other (id int)");
-        let holding = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM other";
-        let patient = "SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0; SET lock_timeout = 0";
-        let (mut admin, _) = blocker(&project, patient);
-        admin.batch_execute(holding).expect("the SQL runs");
+        patiently("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM other");
         std::thread::scope(|scope| {
-            scope.spawn(move || {
+            scope.spawn(|| {
                 std::thread::sleep(Duration::from_millis(600));
-                admin.batch_execute("COMMIT").expect("commits");
+                patiently("COMMIT");
             });
             xtask(&["db-migrate"]);
         });
@@ -560,7 +559,7 @@ fn timeouts_of_the_role_or_the_database_never_break_a_run() {
         xtask(&["db-rollback", "--to", "0", "--yes"]);
         for limit in limits {
             let name = limit.split(' ').next().expect("a name");
-            project.sql(&format!("{whose} RESET {name}"));
+            patiently(&format!("{whose} RESET {name}"));
         }
     }
 }
@@ -590,8 +589,6 @@ fn the_lock_timeout_that_was_asked_for_is_the_one_that_counts() {
 
 #[test]
 fn what_other_sessions_call_themselves_neither_steers_the_terminal_nor_runs_in_a_shell() {
-    use std::os::unix::fs::PermissionsExt;
-
     let project = Project::seeded();
     let gid = "$(touch hacked)`touch hacked`'\"\u{1b}[2J";
     let (mut holder, _) = blocker(&project, READER);
@@ -616,24 +613,19 @@ fn what_other_sessions_call_themselves_neither_steers_the_terminal_nor_runs_in_a
     // The hint, pasted.
     let (_, hint) = run.stderr.split_once("end it: ").expect("a hint");
     let (command, _) = hint.split_once(" (or COMMIT").expect("a command");
-    let cargo = project.path("bin/cargo");
     project.write(
         "bin/cargo",
-        format!(
-            "#!/bin/sh\nshift\nexec '{}' \"$@\"\n",
-            env!("CARGO_BIN_EXE_xtask")
-        ),
+        format!("#!/bin/sh\nshift\nexec '{XTASK}' \"$@\"\n"),
     );
-    std::fs::set_permissions(&cargo, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+    chmod(0o755, project.path("bin/cargo"));
     let path = format!(
         "{}:{}",
         project.path("bin").display(),
         path_variable().to_string_lossy()
     );
-    let mut shell = std::process::Command::new("/bin/sh");
+    let mut shell = project.program("/bin/sh");
     shell
         .args(["-c", command])
-        .current_dir(project.path("."))
         .env("PATH", path)
         .env("DATABASE_URL", &project.url);
     Run::of(&mut shell).succeeds();

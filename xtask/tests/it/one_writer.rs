@@ -9,8 +9,9 @@ use postgres::error::SqlState;
 
 use crate::common::{
     BASELINE, COLUMN, Project, READER, Run, Running, SNAPSHOT, WRITER, blocker, children_of, long,
-    path_variable, setting, signal, until,
+    path_variable, server, signal, until,
 };
+use crate::failing::skipped;
 
 const INDEX: &str = "idx_users_last_login_at";
 
@@ -244,16 +245,15 @@ impl PgBouncer {
             .map(|folder| folder.join("pgbouncer"))
             .find(|program| program.is_file());
         let Some(program) = program else {
-            let ci = setting("CI").is_some_and(|ci| ci == "true");
-            assert!(!ci, "pgbouncer is not installed");
-            println!("SKIPPED: pgbouncer is not installed");
+            skipped("pgbouncer is not installed");
             return None;
         };
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = free.local_addr().expect("an address").port();
         drop(free);
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (password, server) = (crate::common::server().password(), crate::common::server());
+        let server = server();
+        let password = server.password();
         let settings = format!(
             "[databases]\n* = host=127.0.0.1 port={} user=admin password={password}\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\

@@ -3,7 +3,7 @@
 
 use expect_test::expect_file;
 
-use crate::common::{COLUMN, Project, Run};
+use crate::common::{COLUMN, Project, Run, commands};
 
 #[test]
 fn from_the_plan_to_the_way_back() {
@@ -86,25 +86,8 @@ fn a_doctor_has_a_line_for_every_precondition() {
 #[test]
 fn every_help_page() {
     let project = Project::new();
-    for command in [
-        "db-setup",
-        "db-start",
-        "db-stop",
-        "db-destroy",
-        "db-doctor",
-        "db-status",
-        "db-migrate",
-        "db-rollback",
-        "db-redo",
-        "db-verify",
-        "db-backup",
-        "db-backups",
-        "db-restore",
-        "db-baseline",
-        "db-seed",
-        "db-psql",
-    ] {
-        let run = Run::of(&mut project.unconfigured(&[command, "--help"])).succeeds();
+    for command in commands() {
+        let run = Run::of(&mut project.unconfigured(&[&command, "--help"])).succeeds();
         let file = format!("snapshots/help/{command}.txt");
         expect_file![file].assert_eq(&run.stdout);
     }

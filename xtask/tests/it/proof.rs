@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::common::{Project, Run, Running, path_variable, server, until, url_as};
+use crate::common::{Project, Run, Running, chmod, installation, server, until, url_as};
 
 /// The backups in a folder, oldest name first.
 pub(crate) fn backups(project: &Project) -> Vec<PathBuf> {
@@ -46,26 +46,9 @@ pub(crate) fn edit_manifest(project: &Project, file: &str, edit: impl FnOnce(&mu
     project.write(&format!("{file}.json"), value.to_string());
 }
 
-/// As [`Project::command`], through a shell.
-fn shell(project: &Project, script: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new("/bin/sh");
-    command
-        .args(["-c", script, "sh", env!("CARGO_BIN_EXE_xtask")])
-        .args(arguments)
-        .current_dir(project.path(""))
-        .env_clear()
-        .env("PATH", path_variable())
-        .env("HOME", project.path(""))
-        .env("DATABASE_URL", &project.url)
-        .stdin(Stdio::null());
-    command
-}
-
 /// A folder for `PG_BIN_DIR` whose pg_dump is this script; `$REAL` is the real one.
 pub(crate) fn fake_pg_dump(project: &Project, script: &str) -> PathBuf {
-    let path = path_variable();
-    let installation =
-        private_server::installation::newest_server(Some(&path)).expect("PostgreSQL");
+    let installation = installation();
     let folder = project.path("fake");
     std::fs::create_dir_all(&folder).expect("makes a folder");
     let _ = symlink(installation.program("psql"), folder.join("psql"));
@@ -76,7 +59,7 @@ pub(crate) fn fake_pg_dump(project: &Project, script: &str) -> PathBuf {
     );
     let file = folder.join("pg_dump");
     std::fs::write(&file, text).expect("writes");
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+    chmod(0o755, &file);
     folder
 }
 
@@ -338,12 +321,8 @@ fn a_large_table_is_counted_only_and_that_is_said() {
 #[test]
 fn a_umask_that_takes_everything_leaves_the_owner_what_is_needed() {
     let project = Project::seeded();
-    let run = Run::of(&mut shell(
-        &project,
-        "umask 777; exec \"$@\"",
-        &["db-backup"],
-    ))
-    .succeeds();
+    let script = "umask 777; exec \"$@\"";
+    let run = Run::of(&mut project.in_shell(script, &["db-backup"])).succeeds();
     let file = run.stdout.trim();
     assert_eq!(mode(&project.path("backups")), 0o700);
     assert_eq!(mode(&project.path(file)), 0o600);
@@ -367,12 +346,10 @@ fn a_backup_goes_through_no_symbolic_link() {
 
     std::fs::remove_file(project.path("backups")).expect("removes");
     std::fs::create_dir(project.path("backups")).expect("makes a folder");
-    let open = std::fs::Permissions::from_mode(0o777);
-    std::fs::set_permissions(project.path("backups"), open).expect("chmod");
+    chmod(0o777, project.path("backups"));
     project.xtask(&["db-backup"]).exits(1).says("chmod 700");
 
-    let close = std::fs::Permissions::from_mode(0o700);
-    std::fs::set_permissions(project.path("backups"), close).expect("chmod");
+    chmod(0o700, project.path("backups"));
     let file = back_up(&project, "users");
     std::fs::rename(project.path(&file), project.path("moved")).expect("moves");
     symlink(project.path("moved"), project.path(&file)).expect("links");

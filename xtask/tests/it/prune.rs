@@ -7,7 +7,7 @@ use std::time::Duration;
 use private_server::ThrowawayServer;
 use private_server::cluster::Stop;
 
-use crate::common::{Project, Run, installation, own_server};
+use crate::common::{Project, Run, chmod, installation, own_server, start_server};
 use crate::proof::{back_up, edit_manifest, manifest};
 use crate::terminal::Terminal;
 
@@ -260,7 +260,7 @@ fn a_check_does_not_miss_what_is_pruned_or_taken_beside_it() {
 fn a_physical_copy_of_a_server_is_told_from_its_origin() {
     let origin = own_server(&[]);
     let project = Project::seeded_on(origin);
-    let copy = ThrowawayServer::start(&installation(), &[]).expect("a server starts");
+    let copy = start_server(&[]);
     for server in [origin, &copy] {
         server.cluster().stop(Stop::Fast).expect("stops");
     }
@@ -337,8 +337,7 @@ fn a_physical_copy_of_a_server_is_told_from_its_origin() {
     }
     let signal = data.join("standby.signal");
     std::fs::write(&signal, "").expect("writes");
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    std::fs::set_permissions(&signal, open).expect("chmod");
+    chmod(0o666, &signal);
     for promoted in [false, true] {
         if !promoted {
             std::fs::rename(&signal, data.join("later")).expect("moves");

@@ -1,9 +1,9 @@
 //! Restores: a merge, all or nothing, that gives back every row as it was and takes no newer one.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::common::{Project, Run, path_variable, url_as};
+use crate::common::{Project, Run, setting, url_as};
 use crate::proof::{back_up, backups};
 
 /// All rows of a table, as text in the order of their ids.
@@ -16,12 +16,8 @@ fn rows(project: &Project, what: &str, table: &str) -> String {
 /// psql as in the guide: stdin, no ON_ERROR_STOP.
 fn guides_restore(project: &Project, file: &str) -> Run {
     let backup = std::fs::File::open(project.path(file)).expect("the backup");
-    let mut command = Command::new("psql");
-    command
-        .arg(&project.url)
-        .env_clear()
-        .env("PATH", path_variable())
-        .stdin(Stdio::from(backup));
+    let mut command = project.program("psql");
+    command.arg(&project.url).stdin(Stdio::from(backup));
     Run::of(&mut command)
 }
 
@@ -689,9 +685,8 @@ fn a_killed_restore_is_whole_or_not_at_all() {
 }
 
 /// How often it is killed: 8 times, or `KILL_ROUNDS`.
-#[expect(clippy::disallowed_methods, reason = "for the tests alone")]
 fn rounds() -> u64 {
-    std::env::var("KILL_ROUNDS").map_or(8, |rounds| rounds.parse().expect("a number"))
+    setting("KILL_ROUNDS").map_or(8, |rounds| rounds.parse().expect("a number"))
 }
 
 #[test]

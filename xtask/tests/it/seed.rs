@@ -4,7 +4,7 @@ use argon2::Argon2;
 use argon2::password_hash::PasswordVerifier;
 use argon2::password_hash::phc::PasswordHash;
 
-use crate::common::Project;
+use crate::common::{BASELINE, Project};
 
 #[test]
 fn users_are_added_with_sessions_and_one_admin() {
@@ -82,9 +82,7 @@ fn what_is_not_there_yet_is_named() {
         .says("42P01")
         .says("nothing was added")
         .says("hint: cargo xtask db-migrate");
-    project
-        .xtask(&["db-migrate", "--to", "20251201000000"])
-        .succeeds();
+    project.xtask(&["db-migrate", "--to", BASELINE]).succeeds();
     project
         .xtask(&["db-seed", "--logins"])
         .exits(1)
@@ -122,9 +120,7 @@ fn the_password_is_generated_once_and_kept_in_dot_env() {
 #[test]
 fn two_seeds_at_once_both_add_their_users() {
     let project = Project::new();
-    project
-        .xtask(&["db-migrate", "--to", "20251201000000"])
-        .succeeds();
+    project.xtask(&["db-migrate", "--to", BASELINE]).succeeds();
     let seeds: Vec<_> = (0..3)
         .map(|_| project.start(&["db-seed", "--users", "3000"]))
         .collect();

@@ -7,7 +7,7 @@ use postgres::{Client, NoTls};
 use private_server::ThrowawayServer;
 
 use crate::common::{
-    BASELINE, Project, Run, blocker, children_of, long, own_server, signal, until,
+    ASLEEP, BASELINE, Project, Run, blocker, children_of, long, own_server, signal, until,
 };
 
 /// Operators and functions that fit better than PostgreSQL's own wherever a search path finds them,
@@ -301,8 +301,7 @@ fn an_orphan_is_found_whatever_name_the_environment_gives_it() {
         crate::common::Running::of(&mut command)
     };
     let run = start(&["db-migrate"]);
-    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
-    until("it sleeps", || project.value(asleep) == "1");
+    until("it sleeps", || project.value(ASLEEP) == "1");
     for psql in children_of(run.id()) {
         signal("KILL", psql);
     }
@@ -310,7 +309,7 @@ fn an_orphan_is_found_whatever_name_the_environment_gives_it() {
     project.write("migrations/1_slow.up.sql", "SELECT 1;");
     let again = start(&["db-migrate", "--end-orphans"]).ends();
     again.succeeds().says("a killed run is still at work");
-    assert_eq!(project.value(asleep), "0");
+    assert_eq!(project.value(ASLEEP), "0");
 }
 
 #[test]
@@ -421,8 +420,7 @@ fn a_run_that_is_frozen_lets_go() {
         "ALTER TABLE users ADD COLUMN last_login_at timestamptz; SELECT pg_sleep(1);",
     );
     let run = project.start(&["db-migrate"]);
-    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
-    until("it sleeps", || project.value(asleep) == "1");
+    until("it sleeps", || project.value(ASLEEP) == "1");
     signal("STOP", run.id());
     let at = std::time::Instant::now();
     // Behind the table's lock until the server ends the session.

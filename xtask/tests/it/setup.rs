@@ -1,18 +1,15 @@
 //! `db-setup` from nothing: a workspace with nothing configured, and a private server of its own.
 
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 use tempfile::TempDir;
 
-use crate::common::{Project, Run, copy, path_variable};
-
-const BASELINE: &str = "20251201000000";
+use crate::common::{BASELINE, Project, Run, XTASK, chmod, copy, path_variable, signal, until};
 
 /// A workspace with the shipped migrations, in which nothing is configured. Dropping it, also in a
 /// panic, destroys its private server.
@@ -43,7 +40,7 @@ impl Workspace {
         Workspace {
             root,
             _folder: folder,
-            program: PathBuf::from(env!("CARGO_BIN_EXE_xtask")),
+            program: PathBuf::from(XTASK),
             user: None,
         }
     }
@@ -57,7 +54,7 @@ impl Workspace {
         }
         // initdb wants an account with a name; every system has this one.
         let (uid, gid) = account("nobody");
-        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).expect("opens");
+        chmod(0o755, folder);
         let program = folder.join("xtask");
         std::fs::copy(&workspace.program, &program).expect("copies the program");
         chown(&workspace.root, Some(uid), Some(gid)).expect("gives it away");
@@ -199,26 +196,11 @@ fn is_alive(pid: i32) -> bool {
         .success()
 }
 
-#[track_caller]
-fn soon(what: &str, mut holds: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !holds() {
-        assert!(
-            begin.elapsed() < Duration::from_secs(20),
-            "still not: {what}"
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// Ends a server as a power failure would: no process of it gets to clean up.
 fn kill_server(data: &Path) {
     let pid = server_pid(data);
-    let killed = Command::new("kill")
-        .args(["-KILL", &pid.to_string()])
-        .status();
-    assert!(killed.expect("kill is there").success());
-    soon("the server has ended", || !is_alive(pid));
+    signal("KILL", pid as u32);
+    until("the server has ended", || !is_alive(pid));
 }
 
 #[test]
@@ -503,7 +485,7 @@ fn destroy_asks_and_then_leaves_nothing() {
     )
     .expect("writes");
     workspace.xtask(&["db-destroy", "--yes"]).succeeds();
-    soon("the server has ended", || !is_alive(pid));
+    until("the server has ended", || !is_alive(pid));
     let home = data.parent().expect("the cluster's folder");
     assert!(!home.exists(), "{} is left", home.display());
     assert!(!workspace.path(".postgres").exists());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use postgres::Client;
 
-use crate::common::{Logins, Project, Run, Stalls, blocker, long, until};
+use crate::common::{ASLEEP, Logins, Project, Run, Stalls, blocker, dump, long, until};
 use crate::proof::back_up;
 
 /// A table that logins read and write, and what statements refer to.
@@ -26,7 +26,7 @@ fn project(rows: u32) -> Project {
 /// The schema and all rows, to compare.
 fn everything(project: &Project) -> String {
     let rows = project.value("SELECT md5(string_agg(u::text, '' ORDER BY id)) FROM users AS u");
-    let schema = crate::failing::dump_with(
+    let schema = dump(
         &project.url,
         &["--schema-only", "--exclude-table=_sqlx_migrations"],
     );
@@ -349,9 +349,7 @@ fn nobody_waits_for_the_catalog_or_behind_somebody_elses_ddl_or_because_a_cancel
         let logins = Logins::start(&project, 2, Duration::from_millis(2));
         let run = project.start(&["db-migrate", "--no-backup", "--yes"]);
         let other = ddl.map(|ddl| {
-            until("it is at it", || {
-                project.value("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'") == "1"
-            });
+            until("it is at it", || project.value(ASLEEP) == "1");
             let mut client = project.client();
             std::thread::spawn(move || client.batch_execute(ddl))
         });

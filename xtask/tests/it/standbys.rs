@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use private_server::{Stop, ThrowawayServer};
 
-use crate::common::{Project, Run, installation, own_server, tool, until};
+use crate::common::{Project, Run, installation, own_server, start_server, tool, until};
 
 /// A standby of this server, which replays what it is sent.
 fn standby_of(primary: &ThrowawayServer) -> ThrowawayServer {
-    let standby = ThrowawayServer::start(&installation(), &[]).expect("a server starts");
+    let standby = start_server(&[]);
     let cluster = standby.cluster();
     cluster.stop(Stop::Fast).expect("stops");
     // In place of its own data, with the same owner.

@@ -3,13 +3,12 @@
 use std::io::{Read as _, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use crate::common::PATIENCE;
 
 pub(crate) const CTRL_C: &str = "\x03";
 pub(crate) const CTRL_D: &str = "\x04";
-
-/// Longer than any program here takes to answer.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A pseudo-terminal, the controlling one of the program in it: its keys make signals.
 pub(crate) struct Terminal {

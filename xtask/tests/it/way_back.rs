@@ -2,6 +2,7 @@
 //! not the run that came while the command waited.
 
 use crate::common::{Project, blocker};
+use crate::flow::has;
 
 /// A project with this many migrations, each of which makes a table; the second has this head.
 fn tables(count: usize, head: &str) -> Project {
@@ -38,20 +39,6 @@ fn adopted(head: &str) -> Project {
     }
     project.xtask(&["db-baseline", "3"]).succeeds();
     project
-}
-
-/// The versions in the history, and the tables that are there: they agree.
-#[track_caller]
-fn has(project: &Project, versions: &str) {
-    assert_eq!(
-        project
-            .value("SELECT string_agg(version::text, '' ORDER BY version) FROM _sqlx_migrations"),
-        versions
-    );
-    assert_eq!(
-        project.value("SELECT string_agg(substr(relname, 2), '' ORDER BY relname) FROM pg_class WHERE relname ~ '^t[0-9]$'"),
-        versions
-    );
 }
 
 #[test]
