@@ -547,31 +547,20 @@ fn starts_ignoring_case(text: &str, prefix: &str) -> bool {
 fn suggestion(name: &str) -> String {
     let nearest = DIRECTIVES
         .into_iter()
-        .map(|known| (distance(name, known), known))
+        .map(|known| {
+            (
+                strsim::levenshtein(&name.to_ascii_lowercase(), known),
+                known,
+            )
+        })
         .min()
-        .filter(|&(distance, _)| distance <= 3);
+        .filter(|&(edits, _)| edits <= 3);
     match nearest {
         Some((_, known)) => format!("did you mean `-- xtask: {known}`?"),
         None => "the directives are `-- xtask: backup TABLE, …`, `-- xtask: baseline`, \
              `-- xtask: lossless` and `-- xtask: next WHAT IS LEFT TO DO`"
             .to_owned(),
     }
-}
-
-/// How many letters to insert, delete or replace to make one word the other (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.to_ascii_lowercase().chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.to_ascii_lowercase().chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
