@@ -14,7 +14,8 @@ use postgres::types::Type;
 
 use super::{Database, OWN_SEARCH_PATH, USERS_PATH, set_search_path};
 use crate::error::{Failure, Result};
-use crate::migration::effects::{Effect, quote};
+use crate::migration::effects::Effect;
+use crate::migration::quote::quote;
 use crate::migration::script::Script;
 
 /// How the live schema differs from what the files make.

@@ -9,8 +9,8 @@ use postgres::types::Type;
 
 use super::{Database, USERS_PATH};
 use crate::error::Result;
-use crate::migration::effects::quote;
 use crate::migration::history::Applied;
+use crate::migration::quote::{quote, quote_literal};
 use crate::migration::source::Migration;
 
 /// The table's name, unqualified, as sqlx has it.
@@ -184,31 +184,4 @@ fn key(migration: &Migration) -> String {
 /// The statement that forgets a migration.
 pub(crate) fn delete_sql(table: &str, version: i64) -> String {
     format!("DELETE FROM {table} WHERE version OPERATOR(pg_catalog.=) {version}")
-}
-
-/// `"Weird ""name"""`, always quoted.
-pub(crate) fn quote_identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// As [`quote_literal`], with control characters as codes: for a hint.
-pub(crate) fn literal(text: &str) -> String {
-    if !text.chars().any(char::is_control) {
-        return quote_literal(text);
-    }
-    let mut escaped = String::new();
-    for c in text.chars() {
-        match c {
-            c if c.is_control() => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
-            '\\' => escaped.push_str("\\\\"),
-            '\'' => escaped.push_str("''"),
-            c => escaped.push(c),
-        }
-    }
-    format!("E'{escaped}'")
-}
-
-/// A string literal under `standard_conforming_strings`, which every session here has on.
-pub(crate) fn quote_literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }

@@ -5,6 +5,7 @@ pub(crate) mod effects;
 pub(crate) mod history;
 pub(crate) mod names;
 pub(crate) mod plan;
+pub(crate) mod quote;
 pub(crate) mod script;
 pub(crate) mod source;
 pub(crate) mod sql;

@@ -17,9 +17,10 @@ use super::backup::{self, Taken};
 use crate::Context;
 use crate::database::Database;
 use crate::database::catalog::{self, Relation};
-use crate::database::history::{self, quote_identifier};
+use crate::database::history;
 use crate::error::{Failure, Result};
 use crate::flags::BackupFlags;
+use crate::migration::quote::quote_identifier;
 use crate::migration::script::Script;
 use crate::ui;
 

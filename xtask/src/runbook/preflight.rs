@@ -9,8 +9,9 @@ use super::losses;
 use crate::database::catalog::{self, Relation};
 use crate::database::{Database, OLDEST_SERVER, Server, activity, history};
 use crate::error::{Failure, Result, psql_command};
-use crate::migration::effects::{self, Effect, ObjectName};
+use crate::migration::effects::{Effect, ObjectName};
 use crate::migration::names::Names;
+use crate::migration::quote::quote;
 use crate::migration::script::Script;
 use crate::ui;
 
@@ -435,7 +436,7 @@ fn not_readable(db: &mut Database, relation: &Relation) -> Result<Failure> {
             "let it, as a superuser: cargo xtask db-psql --database-url {} -- -c 'GRANT SELECT ON {} TO {}'",
             db.server.address("postgres"),
             read.join(", "),
-            effects::quote(user)
+            quote(user)
         )))
 }
 

@@ -21,10 +21,10 @@ use crate::Context;
 use crate::database::catalog::Column;
 use crate::database::connect::{Canceller, ConnectProblem, Connection};
 use crate::database::conninfo::ConnInfo;
-use crate::database::history::quote_identifier;
 use crate::database::{SESSION_OPTIONS, Server, connect, own_session};
 use crate::error::{Failure, Result};
-use crate::migration::effects::{ObjectName, quote, split_names};
+use crate::migration::effects::{ObjectName, split_names};
+use crate::migration::quote::{quote, quote_identifier};
 use crate::server;
 use crate::tools::{self, pg_dump};
 

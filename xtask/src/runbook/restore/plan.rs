@@ -10,10 +10,10 @@ use super::Session;
 use super::compare::SHOWN;
 use super::types::{Conversion, is_widening};
 use crate::database::catalog::{self, Column, Relation};
-use crate::database::history::quote_identifier;
 use crate::database::{OWN_SEARCH_PATH, set_search_path};
 use crate::error::{Failure, Result, shell_word_if_needed};
 use crate::flags::Restore;
+use crate::migration::quote::quote_identifier;
 use crate::runbook::backup::Manifest;
 
 /// A table as a plan was made for it. It is read again under each lock: what a restore means is fixed

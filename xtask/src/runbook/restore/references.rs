@@ -11,9 +11,9 @@ use postgres::types::Type;
 use super::Part;
 use super::compare::SHOWN;
 use crate::Context;
-use crate::database::history::quote_identifier;
 use crate::error::{Failure, Result};
 use crate::flags::Restore;
+use crate::migration::quote::quote_identifier;
 use crate::runbook::backup::{self, State};
 
 /// A row whose foreign key refers to nothing.
