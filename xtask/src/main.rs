@@ -8,6 +8,7 @@ mod config;
 mod database;
 mod error;
 mod flags;
+mod hex;
 mod interrupt;
 mod migration;
 mod runbook;

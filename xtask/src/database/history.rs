@@ -169,15 +169,11 @@ fn insert(table: &str, installed_on: Timestamp, key: &str, execution_time: &str)
 
 /// Version, description and checksum.
 fn key(migration: &Migration) -> String {
-    let checksum: String = migration
-        .checksum
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
     format!(
-        "{}, {}, '\\x{checksum}'",
+        "{}, {}, '\\x{}'",
         migration.version,
         quote_literal(&migration.name),
+        crate::hex::encode(&migration.checksum),
     )
 }
 

@@ -49,7 +49,7 @@ pub(crate) fn development_password(config: &Config) -> Result<String> {
     }
     let mut bytes = [0u8; 9];
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
-    let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let password = crate::hex::encode(&bytes);
     config.keep_in_dot_env(DEV_PASSWORD, &password)
 }
 

@@ -57,12 +57,8 @@ mod tests {
 
     #[test]
     fn checksum_is_sha_384() {
-        let hex: String = checksum(b"abc")
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
         assert_eq!(
-            hex,
+            crate::hex::encode(&checksum(b"abc")),
             "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed\
              8086072ba1e7cc2358baeca134c825a7"
         );

@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 use super::history::Applied;
 use super::source::{Folder, Migration};
 use crate::error::{Failure, Result};
+use crate::hex;
 
 /// What is known of a migration, on disk or in the history or both.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -439,12 +440,7 @@ impl Obstacles {
 
 /// Enough of a checksum to tell two apart.
 fn abbreviated(checksum: &[u8]) -> String {
-    let hex: String = checksum
-        .iter()
-        .take(4)
-        .map(|b| format!("{b:02x}"))
-        .collect();
-    format!("`{hex}…`")
+    format!("`{}…`", hex::encode(&checksum[..checksum.len().min(4)]))
 }
 
 #[cfg(test)]
