@@ -49,6 +49,13 @@ pub(crate) struct Migration {
     pub(crate) checksum: Checksum,
 }
 
+/// Which way a migration runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Up,
+    Down,
+}
+
 impl Migration {
     /// Whether it is the schema as it stood when the tool was adopted.
     pub(crate) fn is_baseline(&self) -> bool {
@@ -58,6 +65,18 @@ impl Migration {
     /// Whether it has a down file.
     pub(crate) fn reversible(&self) -> bool {
         self.down.is_some()
+    }
+
+    /// What runs in this direction; a usage failure where there is no down file.
+    pub(crate) fn script(&self, direction: Direction) -> Result<&Script> {
+        match direction {
+            Direction::Up => Ok(&self.up),
+            Direction::Down => self.down.as_ref().ok_or_else(|| {
+                Failure::usage(format!("`{}` has no down file", self.stem))
+                    .hint("cargo xtask db-status")
+                    .into()
+            }),
+        }
     }
 }
 

@@ -12,7 +12,6 @@ use anyhow::Context as _;
 use postgres::types::Type;
 use serde::Deserialize;
 
-use super::apply::Direction;
 use super::backup::{self, Taken};
 use crate::Context;
 use crate::database::Database;
@@ -22,6 +21,7 @@ use crate::error::{Failure, Result};
 use crate::flags::BackupFlags;
 use crate::migration::quote::quote_identifier;
 use crate::migration::script::Script;
+use crate::migration::source::Direction;
 use crate::ui;
 
 /// Asks the transaction's own session; the answer, as JSON, is in the psql variable `changes`.

@@ -7,8 +7,8 @@ use crate::error::Result;
 use crate::migration::effects::{Effect, ObjectName};
 use crate::migration::names::Names;
 use crate::migration::script::Script;
+use crate::migration::source::Direction;
 use crate::migration::sql::{Statement, position};
-use crate::runbook::apply::Direction;
 use crate::runbook::failures::sqlstate;
 use crate::ui;
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::apply::{Direction, Effort, Runner, announce, script, start_psql};
+use super::apply::{Effort, Runner, announce, start_psql};
 use super::backup::Taken;
 use super::guard::{self, Guard};
 use super::losses::{self, Forecast};
@@ -23,7 +23,7 @@ use crate::interrupt;
 use crate::migration::history::Applied;
 use crate::migration::plan::{self, Down};
 use crate::migration::script::Script;
-use crate::migration::source::{Folder, Migration};
+use crate::migration::source::{Direction, Folder, Migration};
 use crate::ui;
 
 const MIGRATE: &str = "cargo xtask db-migrate";
@@ -192,7 +192,7 @@ pub(crate) fn rollback(
 
     let scripts: Vec<_> = undone
         .iter()
-        .map(|migration| script(migration, Direction::Down))
+        .map(|migration| migration.script(Direction::Down))
         .collect::<Result<_>>()?;
     let mut touched = Touched::by(scripts.iter().copied(), db.server.schema.as_deref());
     if options.backup.no_backup {
@@ -481,7 +481,9 @@ fn half_way(
     }
     match changes.get(done) {
         Some(failed) if failure.state.is_empty() => {
-            let transactional = script(failed, direction).is_ok_and(|script| script.transactional);
+            let transactional = failed
+                .script(direction)
+                .is_ok_and(|script| script.transactional);
             state.push(if transactional {
                 format!("`{}` was rolled back: it has changed nothing", failed.stem)
             } else {

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use super::Runner;
 use super::session::CANCEL_EVERY;
-use super::{Direction, Runner};
 use crate::database::{history, lock};
 use crate::error::{Failure, Kind, Result};
 use crate::interrupt;
 use crate::migration::script::Script;
-use crate::migration::source::Migration;
+use crate::migration::source::{Direction, Migration};
 use crate::runbook::preflight::{self, Touched};
 use crate::runbook::stall::{self};
 use crate::runbook::{excerpt, failures};
