@@ -1,0 +1,18 @@
+//! What a statement does to tables and indexes, read from its tokens: for the preflight, the
+//! preview of a rollback and the rules about locks. Not a parser. What it does not understand it
+//! calls [`Effect::Opaque`], never harmless.
+
+mod cursor;
+mod effect;
+mod losses;
+mod name;
+mod read;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use cursor::split_names;
+pub(crate) use effect::Effect;
+pub(crate) use losses::{destroys_nothing, is_readable};
+pub(crate) use name::ObjectName;
+pub(crate) use read::{index_definition, of};

@@ -1,0 +1,196 @@
+//! Which migrations a rollback undoes.
+
+use super::obstacles::{Obstacles, known};
+use crate::error::{Failure, Result};
+use crate::migration::history::Applied;
+use crate::migration::source::{Folder, Migration};
+
+/// What a rollback is asked to undo. What was recorded without being run is undone by `--only` and by
+/// nothing else, a baseline that was run also by `--to 0`: the other forms stop above such a migration,
+/// and a `--to` that would reach below it is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Down {
+    /// The migrations of the newest run, which share its `installed_on`. On rows that sqlx wrote,
+    /// each with its own, and on rows that were inserted together, that is the last migration.
+    LastRun,
+    /// This many, from the newest version down; all there are if there are fewer.
+    Steps(usize),
+    /// Every version above this one, which stays; 0 undoes everything.
+    To(i64),
+    All,
+    /// These versions, whatever they are.
+    Only(Vec<i64>),
+}
+
+/// The migrations to undo, the newest version first; see [`Down`] about what stays.
+///
+/// # Errors
+/// - A usage failure where the version to go back to, or one that is to go, is unknown or not applied, or
+///   where something that stays lies above it.
+/// - A finding where the last run cannot be told.
+/// - A finding that lists, of those to be undone, every one without a down file, and every
+///   divergent, missing and failed one.
+pub(crate) fn down<'f>(
+    folder: &'f Folder,
+    history: &[Applied],
+    selection: &Down,
+) -> Result<Vec<&'f Migration>> {
+    let rows = select(folder, history, selection)?;
+    let mut obstacles = Obstacles::default();
+    let mut migrations = Vec::new();
+    for row in rows {
+        obstacles.in_the_past(folder, row);
+        if let Some(migration) = folder.get(row.version) {
+            if !migration.reversible() {
+                obstacles.irreversible(migration);
+            }
+            migrations.push(migration);
+        }
+    }
+    obstacles.none_or("cannot roll back: nothing was undone")?;
+    Ok(migrations)
+}
+
+/// That what a rollback undoes now is what it was found to be before it waited, or what is left of that.
+///
+/// # Errors
+/// A finding if it is something else: another run has come or gone meanwhile.
+pub(crate) fn as_shown(
+    selection: &Down,
+    shown: &[&Migration],
+    before: &[Applied],
+    undone: &[&Migration],
+    now: &[Applied],
+) -> Result {
+    fn row(rows: &[Applied], version: i64) -> Option<&Applied> {
+        rows.iter().find(|row| row.version == version)
+    }
+    let unchanged = undone.iter().all(|migration| {
+        let version = migration.version;
+        shown.iter().any(|shown| shown.version == version)
+            && row(before, version) == row(now, version)
+    });
+    // What else is the last run, or the last migration, when what was meant is gone?
+    let is_relative = matches!(selection, Down::LastRun | Down::Steps(_));
+    let gone = is_relative && undone.is_empty() && !shown.is_empty();
+    if unchanged && !gone {
+        return Ok(());
+    }
+    let names = |migrations: &[&Migration]| match migrations {
+        [] => "nothing".to_owned(),
+        some => {
+            let stems: Vec<String> = some.iter().map(|one| format!("`{}`", one.stem)).collect();
+            stems.join(", ")
+        }
+    };
+    Err(
+        Failure::finding("the history has changed while this rollback waited")
+            .cause(format!("it was to undo: {}", names(shown)))
+            .cause(format!("it would undo now: {}", names(undone)))
+            .state("nothing was changed by this command")
+            .hint("cargo xtask db-status, then, if it is still wanted: cargo xtask db-rollback")
+            .into(),
+    )
+}
+
+/// The newest migration, if it is one that only `--only` undoes.
+pub(crate) fn newest_unrun(history: &[Applied]) -> Option<&Applied> {
+    let newest = history.iter().max_by_key(|row| row.version);
+    newest.filter(|row| row.is_unrun())
+}
+
+/// The rows that are to go, the newest version first.
+fn select<'h>(
+    folder: &Folder,
+    history: &'h [Applied],
+    selection: &Down,
+) -> Result<Vec<&'h Applied>> {
+    let mut rows: Vec<&Applied> = history.iter().collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.version));
+    let is_baseline = |row: &Applied| folder.get(row.version).is_some_and(Migration::is_baseline);
+    let stays = |row: &&Applied| row.is_unrun() || (is_baseline(row) && *selection != Down::To(0));
+    let above = |rows: Vec<&'h Applied>| rows.into_iter().take_while(|row| !stays(row));
+    Ok(match selection {
+        Down::LastRun => last_run(above(rows).collect())?,
+        Down::Steps(count) => above(rows).take(*count).collect(),
+        Down::All => above(rows).collect(),
+        Down::To(to) => {
+            if *to != 0 {
+                applied(*to, folder, history)?;
+            }
+            rows.retain(|row| row.version > *to);
+            if let Some(row) = rows.iter().find(|row| stays(row)) {
+                return Err(in_between(*to, row).into());
+            }
+            rows
+        }
+        Down::Only(versions) => {
+            for version in versions {
+                applied(*version, folder, history)?;
+            }
+            rows.retain(|row| versions.contains(&row.version));
+            rows
+        }
+    })
+}
+
+/// Of rows from the newest version down, those of the last run.
+fn last_run(mut rows: Vec<&Applied>) -> Result<Vec<&Applied>> {
+    let Some(&newest) = rows.first() else {
+        return Ok(rows);
+    };
+    if let Some(later) = rows
+        .iter()
+        .find(|row| row.installed_on > newest.installed_on)
+    {
+        let (later, newest) = (later.version, newest.version);
+        return Err(Failure::finding("cannot tell which run was the last")
+            .cause(format!(
+                "`{later}` was applied after the newer `{newest}`, or the server's clock was set back in between"
+            ))
+            .state("nothing was changed")
+            .hint(format!("undo the newest version: cargo xtask db-rollback --only {newest}"))
+            .hint(format!("or the latest by the clock: cargo xtask db-rollback --only {later}"))
+            .into());
+    }
+    rows.retain(|row| {
+        let together = row.installed_on == newest.installed_on;
+        row.version == newest.version || (together && row.own_transaction && newest.own_transaction)
+    });
+    Ok(rows)
+}
+
+/// Why a rollback to `to` is refused: this lies above it, and stays.
+fn in_between(to: i64, stays: &Applied) -> Failure {
+    let version = stays.version;
+    let keep = format!("keep it: cargo xtask db-rollback --to {version}");
+    match stays.is_unrun() {
+        true => Failure::usage(format!(
+            "cannot roll back to `{to}`: `{version}` was recorded without being run"
+        ))
+        .cause("what was there before its migration is not for a rollback to drop")
+        .hint(keep)
+        .hint(format!(
+            "to undo it all the same, name each: cargo xtask db-rollback --only {version} --only …"
+        )),
+        false => Failure::usage(format!(
+            "cannot roll back to `{to}`: the baseline `{version}` lies above it"
+        ))
+        .hint(keep)
+        .hint("or undo everything, the baseline too: cargo xtask db-rollback --to 0"),
+    }
+}
+
+/// That this version is in the history, to be gone back to or to be undone.
+fn applied(version: i64, folder: &Folder, history: &[Applied]) -> Result {
+    let versions = history.iter().map(|row| row.version).collect();
+    known(version, folder, &versions)?;
+    if !versions.contains(&version) {
+        return Err(
+            Failure::usage(format!("cannot roll back: `{version}` is not applied"))
+                .hint("see what is with `cargo xtask db-status`")
+                .into(),
+        );
+    }
+    Ok(())
+}

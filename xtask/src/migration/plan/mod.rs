@@ -1,0 +1,14 @@
+//! The folder against the history: which state each migration is in, which ones a run applies,
+//! which ones a rollback undoes. Pure functions; whoever calls them holds the lock.
+
+mod down;
+mod obstacles;
+mod state;
+mod up;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use down::{Down, as_shown, down, newest_unrun};
+pub(crate) use state::{Entry, State, states};
+pub(crate) use up::up;
