@@ -6,10 +6,10 @@ use crate::Context;
 use crate::database::{Database, history};
 use crate::error::Result;
 use crate::flags::Backup;
+use crate::migration::affected_tables::Touched;
 use crate::migration::plan;
 use crate::migration::source::Folder;
 use crate::runbook::backup::{self, Taken};
-use crate::runbook::preflight::Touched;
 use crate::ui;
 
 #[derive(Serialize)]

@@ -7,10 +7,11 @@ use crate::Context;
 use crate::database::{Database, activity, catalog, history};
 use crate::error::{Failure, Result, psql_command};
 use crate::flags::Output;
+use crate::migration::affected_tables::Touched;
 use crate::migration::effects::ObjectName;
 use crate::migration::plan;
 use crate::migration::source::{Folder, Migration};
-use crate::runbook::preflight::{self, Touched};
+use crate::runbook::preflight;
 use crate::runbook::{backup, failures, indexes};
 use crate::ui;
 

@@ -18,7 +18,7 @@ pub(crate) use check::{Problem, Role};
 pub(crate) use directives::Directives;
 use transactions::{TransactionControl, transaction_control};
 
-use super::effects::{self, Effect};
+use super::effects::{self, Effect, ObjectName};
 use super::sql::{self, Statement};
 
 /// A file that can be run.
@@ -92,6 +92,20 @@ impl Script {
                     .iter()
                     .any(|effect| matches!(effect, Effect::Opaque | Effect::Other))
         })
+    }
+
+    /// Whether an earlier, interrupted run of this script may have dropped or renamed a table: in a
+    /// transaction it has not.
+    pub(crate) fn may_have_dropped(&self, table: &ObjectName) -> bool {
+        let mut effects = self.effects().flat_map(|(_, effects)| effects);
+        !self.transactional
+            && effects.any(|effect| match effect {
+                Effect::DropTable { table: dropped, .. }
+                | Effect::RenameTable { table: dropped, .. } => dropped == *table,
+                Effect::DropSchema { schema, .. } => table.schema.as_ref() == Some(&schema),
+                Effect::Opaque => true,
+                _ => false,
+            })
     }
 
     /// Whether every statement is known to destroy nothing, see [`effects::destroys_nothing`].

@@ -218,7 +218,7 @@ impl<'a> Runner<'a> {
             };
             match catalog::find(self.db, &name)? {
                 Some(table) => tables.push(table),
-                None if preflight::may_have_dropped(script, &name) => {}
+                None if script.may_have_dropped(&name) => {}
                 None => return Err(preflight::names_no_table(self.db, script, &name)?.into()),
             }
         }
