@@ -6,27 +6,26 @@ use super::effects::{Effect, ObjectName};
 use super::names::Names;
 use super::script::Script;
 
-/// What the scripts of a run touch that is there before the run.
+/// What the scripts of a run change that exists before the run.
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
-    /// Tables to back up, as the directives name them, under the names that they have now.
+    /// Tables that directives ask to back up, under the names that they have before the run.
     pub(crate) backup: BTreeSet<ObjectName>,
-    /// Likewise, where they need not be there: an interrupted run may have dropped them, or an earlier
-    /// statement that cannot be read may make them.
+    /// Likewise, but they need not exist: an interrupted run may have dropped them, or an earlier
+    /// statement that may do anything may create them.
     pub(crate) backup_if_there: BTreeSet<ObjectName>,
-    /// Tables that are altered.
     pub(crate) altered: BTreeSet<ObjectName>,
-    /// Tables that get an index, and whether concurrently.
+    /// Tables that get an index, and whether it is built concurrently.
     pub(crate) indexed: BTreeSet<(ObjectName, bool)>,
-    /// Tables that the scripts create, which must not be there.
+    /// Tables that the scripts create, and that therefore must not exist yet.
     pub(crate) created: BTreeSet<ObjectName>,
 }
 
 impl Touched {
-    /// Reads the scripts in the order in which they are going to run. What an earlier one creates
-    /// need not be there, what an earlier one drops may be, what it renames has its old name; after a statement that may do anything
-    /// (`DO`, `CALL`), nothing can be said of later ones but what they create and back up.
-    /// `schema` is where names without one lead.
+    /// Reads the scripts in the order in which they will run. A table that an earlier one creates need
+    /// not exist yet, one that it drops may exist, and one that it renames still has its old name. After a
+    /// statement that may do anything (`DO`, `CALL`), of later statements only what they create and back
+    /// up is known. `schema` is the one in which names without a schema are looked up.
     pub(crate) fn by<'a>(
         scripts: impl IntoIterator<Item = &'a Script>,
         schema: Option<&str>,
@@ -36,7 +35,7 @@ impl Touched {
         for script in scripts {
             touched.backs_up(script, &names);
             for (statement, effects) in script.effects() {
-                // What it makes is not followed, and can have an index.
+                // A materialized view can have an index, and is not tracked.
                 names.unsure |= statement.has_word(&script.text, "materialized");
                 for effect in effects {
                     match &effect {
@@ -86,7 +85,7 @@ impl Touched {
         }
     }
 
-    /// The tables that are there before the scripts run.
+    /// The tables that must exist before the scripts run.
     pub(crate) fn tables(&self) -> impl Iterator<Item = &ObjectName> {
         let indexed = self.indexed.iter().map(|(table, _)| table);
         self.altered.iter().chain(indexed).chain(&self.backup)

@@ -1,4 +1,4 @@
-//! What tables were called before the statements of a run that make, drop and rename them.
+//! What tables were called before the statements of a run created, dropped and renamed them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,14 +6,14 @@ use super::effects::{Effect, ObjectName};
 
 /// Follows statements in the order in which they run.
 pub(crate) struct Names<'s> {
-    /// Where names without a schema lead.
+    /// The schema in which names without one are looked up.
     schema: Option<&'s str>,
     made: BTreeSet<ObjectName>,
-    /// Made, unless they were there.
+    /// `CREATE TABLE IF NOT EXISTS`: may have existed before.
     made_if_missing: BTreeSet<ObjectName>,
     gone: BTreeSet<ObjectName>,
     renamed: BTreeMap<ObjectName, ObjectName>,
-    /// Whether a statement may have done anything.
+    /// Whether there was a statement that may have done anything.
     pub(crate) unsure: bool,
 }
 
@@ -29,7 +29,7 @@ impl<'s> Names<'s> {
         }
     }
 
-    /// After this effect names mean something else.
+    /// Applies this effect to the names.
     pub(crate) fn follow(&mut self, effect: &Effect) {
         match effect {
             Effect::CreateTable {
@@ -65,7 +65,7 @@ impl<'s> Names<'s> {
         }
     }
 
-    /// What this table was called before the run; none where the run has made it.
+    /// What this table was called before the run; `None` if the run created it.
     pub(crate) fn before(&self, table: &ObjectName) -> Option<ObjectName> {
         let name = table.within(self.schema);
         match self.renamed.get(&name) {
@@ -74,12 +74,12 @@ impl<'s> Names<'s> {
         }
     }
 
-    /// Whether this table need not have been there before the run.
+    /// Whether the run may have created this table, so that it need not exist before the run.
     pub(crate) fn may_be_made(&self, table: &ObjectName) -> bool {
         self.unsure || self.made_if_missing.contains(&table.within(self.schema))
     }
 
-    /// Whether the run has dropped or renamed what had this name.
+    /// Whether the run has dropped or renamed the table that had this name.
     pub(crate) fn is_gone(&self, table: &ObjectName) -> bool {
         self.gone.contains(&table.within(self.schema))
     }

@@ -1,7 +1,7 @@
-//! Names and strings as SQL: the one place where they are quoted.
+//! Quotes names and strings for SQL; nothing else does.
 
-/// An identifier as SQL, by the rule of the server's `quote_ident`; some words are quoted that a
-/// certain place would allow bare.
+/// Quotes an identifier if necessary, by the rule of the server's `quote_ident`; that quotes a few keywords
+/// that would be allowed without quotes in some places.
 pub(crate) fn quote(name: &str) -> String {
     let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name
@@ -24,7 +24,7 @@ pub(crate) fn quote_literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// As [`quote_literal`], with control characters as codes: for a hint.
+/// Like [`quote_literal`], with control characters escaped, for a hint that is pasted.
 pub(crate) fn literal(text: &str) -> String {
     if !text.chars().any(char::is_control) {
         return quote_literal(text);
@@ -41,8 +41,8 @@ pub(crate) fn literal(text: &str) -> String {
     format!("E'{escaped}'")
 }
 
-/// The keywords that may not stand bare for a table or a column, from `src/include/parser/kwlist.h`
-/// of PostgreSQL 18 (RESERVED_KEYWORD and TYPE_FUNC_NAME_KEYWORD).
+/// The keywords that cannot be the name of a table or a column without quotes, from
+/// `src/include/parser/kwlist.h` of PostgreSQL 18 (RESERVED_KEYWORD and TYPE_FUNC_NAME_KEYWORD).
 pub(super) fn is_reserved(word: &str) -> bool {
     const RESERVED: &str = "\
         all analyse analyze and any array as asc asymmetric authorization binary both case cast \

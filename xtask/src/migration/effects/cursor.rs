@@ -1,4 +1,4 @@
-//! Words and names, read from tokens one after the other.
+//! A cursor over tokens: reads keywords and names one after the other.
 
 use squawk_lexer::TokenKind;
 
@@ -7,7 +7,7 @@ use crate::migration::quote::is_reserved;
 use crate::migration::sql::{self, Token};
 
 impl ObjectName {
-    /// Reads a name as it would be written in SQL; `None` if it is not one name.
+    /// Reads a name as written in SQL; `None` if it is anything but one name.
     pub(crate) fn parse(written: &str) -> Option<ObjectName> {
         let tokens = significant(written);
         let mut cursor = Cursor::new(written, &tokens);
@@ -17,7 +17,7 @@ impl ObjectName {
 }
 
 /// The names in a list separated by commas or spaces, each as written; `None` if something in it
-/// is no name.
+/// is not a name.
 pub(crate) fn split_names(list: &str) -> Option<Vec<String>> {
     let tokens = significant(list);
     let mut cursor = Cursor::new(list, &tokens);
@@ -54,7 +54,7 @@ impl<'a> Cursor<'a> {
         self.tokens.is_empty()
     }
 
-    /// Passes over one token; `false` at the end.
+    /// Skips one token; `false` at the end.
     pub(super) fn skip(&mut self) -> bool {
         let any = !self.at_end();
         self.tokens = self.tokens.get(1..).unwrap_or_default();
@@ -80,7 +80,7 @@ impl<'a> Cursor<'a> {
         words.iter().any(|word| self.eat(word))
     }
 
-    /// Passes over these words if all of them come next, else over nothing.
+    /// Skips these words if all of them come next; otherwise skips nothing.
     pub(super) fn eat_all(&mut self, words: &[&str]) -> bool {
         let matches = words.len() <= self.tokens.len()
             && words.iter().zip(self.tokens).all(|(word, token)| {
@@ -100,13 +100,13 @@ impl<'a> Cursor<'a> {
         matches
     }
 
-    /// Whether this unquoted word comes anywhere.
+    /// Whether this unquoted word occurs anywhere.
     pub(super) fn contains(&self, word: &str) -> bool {
         let mut words = self.tokens.iter().filter_map(|token| token.word(self.text));
         words.any(|found| found == word)
     }
 
-    /// Whether these unquoted words come anywhere, one after the other.
+    /// Whether these unquoted words occur anywhere, one directly after the other.
     pub(super) fn contains_phrase(&self, words: &[&str]) -> bool {
         let mut ahead = self.clone();
         while !ahead.at_end() {
@@ -118,18 +118,18 @@ impl<'a> Cursor<'a> {
         false
     }
 
-    /// Whether a constraint of a table comes next, where a column could.
+    /// Whether a table constraint comes next, in a place where a column could be defined.
     pub(super) fn at_constraint(&self) -> bool {
         let mut ahead = self.clone();
         match ahead.next_word().as_deref() {
             Some("constraint" | "check" | "unique" | "primary" | "foreign" | "not") => true,
-            // May name a column as well.
+            // `exclude` can also be the name of a column.
             Some("exclude") => ahead.eat("using") || ahead.eat_kind(TokenKind::OpenParen),
             _ => false,
         }
     }
 
-    /// Whether a word comes directly before a parenthesis that only a function's would.
+    /// Whether a function is called: a name that is not a keyword, directly before a parenthesis.
     pub(super) fn calls_function(&self) -> bool {
         self.tokens.windows(2).any(|pair| {
             let name = &pair[0];
@@ -146,7 +146,7 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Takes everything up to the next comma outside of parentheses, and passes over the comma.
+    /// Takes everything up to the next comma outside parentheses, and skips the comma.
     pub(super) fn take_list_item(&mut self) -> Cursor<'a> {
         let mut depth = 0_usize;
         let end = self.tokens.iter().position(|token| {
@@ -175,15 +175,15 @@ impl<'a> Cursor<'a> {
                 terminated: true,
                 uescape: false,
             } => written[1..written.len() - 1].replace("\"\"", "\""),
-            // U&"…" spells characters by number: rare enough not to be understood.
+            // U&"…" writes characters as numbers: too rare to support.
             _ => return None,
         };
         self.skip();
-        // The server cuts names to 63 bytes (NAMEDATALEN - 1).
+        // The server truncates names to 63 bytes (NAMEDATALEN - 1).
         Some(name[..name.floor_char_boundary(63)].to_owned())
     }
 
-    /// `ALTER INDEX`-like statements may call a column by its number.
+    /// A column, which `ALTER INDEX` and similar statements may give by its number.
     pub(super) fn identifier_or_number(&mut self) -> Option<String> {
         if let Some(Token {
             kind: TokenKind::Literal { .. },
@@ -197,7 +197,7 @@ impl<'a> Cursor<'a> {
         self.identifier()
     }
 
-    /// `name`, `schema.name`, or `database.schema.name`, whose database can only be the current.
+    /// `name`, `schema.name`, or `database.schema.name`, where the database can only be the current one.
     pub(super) fn name(&mut self) -> Option<ObjectName> {
         let mut name = ObjectName {
             schema: None,
@@ -210,7 +210,7 @@ impl<'a> Cursor<'a> {
         Some(name)
     }
 
-    /// A table with the marks for its children: `ONLY name`, `ONLY (name)`, `name *`.
+    /// A table, with or without its child tables: `name`, `ONLY name`, `ONLY (name)`, `name *`.
     pub(super) fn relation(&mut self) -> Option<ObjectName> {
         let only = self.eat("only");
         let parenthesis = only && self.eat_kind(TokenKind::OpenParen);

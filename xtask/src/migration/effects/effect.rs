@@ -5,13 +5,13 @@ use super::name::ObjectName;
 /// One thing that a statement does. A statement may do several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// `CREATE TABLE`, also `AS SELECT`, and `SELECT … INTO`.
+    /// `CREATE TABLE`, `CREATE TABLE … AS` and `SELECT … INTO`.
     CreateTable {
         table: ObjectName,
         if_not_exists: bool,
     },
     /// Any `ALTER TABLE`, once per statement and before its actions; also the parent of a new
-    /// partition, which is locked the same.
+    /// partition, which gets the same lock.
     AlterTable {
         table: ObjectName,
         if_exists: bool,
@@ -26,7 +26,7 @@ pub(crate) enum Effect {
         column: String,
         if_exists: bool,
     },
-    /// `ALTER COLUMN … TYPE`: may rewrite the table and shorten its values.
+    /// `ALTER COLUMN … TYPE`: may rewrite the table and truncate its values.
     AlterColumnType {
         table: ObjectName,
         column: String,
@@ -44,13 +44,13 @@ pub(crate) enum Effect {
         table: ObjectName,
         if_exists: bool,
     },
-    /// With `cascade` everything in it goes too.
+    /// With `cascade`, everything in it is dropped too.
     DropSchema {
         schema: String,
         cascade: bool,
     },
     CreateIndex {
-        /// `None` where the server is to choose one.
+        /// `None` where the server chooses one.
         name: Option<String>,
         table: ObjectName,
         unique: bool,
@@ -66,25 +66,25 @@ pub(crate) enum Effect {
         target: ReindexTarget,
         concurrently: bool,
     },
-    /// All rows go.
+    /// Deletes all rows.
     Truncate {
         table: ObjectName,
     },
-    /// Rows may go.
+    /// May delete rows.
     Delete {
         table: ObjectName,
     },
-    /// Values may change: `UPDATE`, `MERGE`, `ON CONFLICT DO UPDATE`.
+    /// May change values: `UPDATE`, `MERGE`, `ON CONFLICT DO UPDATE`.
     Update {
         table: ObjectName,
     },
-    /// `DROP` of anything that is neither table, index nor schema: `view`, `type`, `function`, ….
+    /// `DROP` of anything but a table, an index or a schema: `view`, `type`, `function`, ….
     DropObject {
         kind: String,
         name: ObjectName,
     },
-    /// Code runs that cannot be seen from here (`DO`, `CALL`, a function in a `SELECT`,
-    /// `CREATE EXTENSION`, a cascade), or the statement was not understood: may do anything.
+    /// May do anything: it runs code that is not in the statement (`DO`, `CALL`, a function in a
+    /// `SELECT`, `CREATE EXTENSION`), it cascades, or it was not understood.
     Opaque,
     /// None of the above: comments, grants, settings, inserts, views, functions, types.
     Other,

@@ -1,12 +1,13 @@
-//! Whether the words of a statement say what it destroys, and whether it destroys anything.
+//! Whether a statement destroys anything, and whether its text alone says what.
 
 use super::cursor::Cursor;
 use super::effect::Effect;
 use super::read::of;
 use crate::migration::sql::Statement;
 
-/// Whether a statement says by its words alone what it destroys, where nobody can be asked: not where it
-/// runs code, reaches further than it names, or names things in a way that is not followed here.
+/// Whether the text alone says what a statement destroys, without asking the server. It does not where
+/// the statement runs code, affects objects that it does not name (`CASCADE`), or changes what a name
+/// means in a way that is not tracked here.
 pub(crate) fn is_readable(text: &str, statement: &Statement) -> bool {
     if destroys_nothing(text, statement) {
         return true;
@@ -20,30 +21,31 @@ pub(crate) fn is_readable(text: &str, statement: &Statement) -> bool {
     let makes_table = |effect: &Effect| matches!(effect, Effect::CreateTable { .. });
     let readable = match cursor.next_word().as_deref() {
         Some("insert" | "update" | "delete" | "merge" | "with" | "select") => !runs_code,
-        // ALTER INDEX and the like rename tables too.
+        // ALTER INDEX, ALTER VIEW and so on can rename tables too.
         Some("alter") => cursor.eat("table") || !cursor.contains("rename"),
         Some("copy" | "values" | "refresh" | "table") => false,
-        // Not from a query: what that does is nobody's effect.
+        // Not from a query, whose own changes are not among the effects.
         Some("create") => !effects.iter().any(makes_table),
         _ => true,
     };
     readable && !reaches_further && !effects.contains(&Effect::Opaque)
 }
 
-/// Whether a statement destroys nothing, whatever it meets: it makes things, or changes rules without
-/// touching a value, and runs no code. Whatever is not known to be like that may destroy something.
+/// Whether a statement destroys nothing, whatever state the database is in: it creates objects, or changes
+/// rules without changing a value, and it runs no code. A statement that is not known to be like that may
+/// destroy something.
 pub(crate) fn destroys_nothing(text: &str, statement: &Statement) -> bool {
     let mut cursor = Cursor::new(text, &statement.tokens);
     match cursor.next_word().as_deref() {
         Some("comment" | "grant" | "revoke" | "analyze" | "lock" | "savepoint" | "release") => true,
-        // What an index holds is in its table.
+        // Everything in an index is in its table too.
         Some("reindex" | "vacuum") => true,
         Some("drop") => cursor.eat("index"),
         Some("set") => !cursor.contains("track_counts"),
         Some("create") => {
             cursor.eat_all(&["or", "replace"]);
             match cursor.next_word().as_deref() {
-                // A default is computed when a row comes; rows come with AS.
+                // A default is computed only when a row is inserted, and only AS inserts rows.
                 Some("table" | "unlogged") => {
                     !["select", "execute", "values", "with"]
                         .iter()
@@ -64,7 +66,7 @@ pub(crate) fn destroys_nothing(text: &str, statement: &Statement) -> bool {
     }
 }
 
-/// Whether an index is one of columns, without a function.
+/// Whether an index is on plain columns, without a function.
 fn indexes_without_code(mut cursor: Cursor<'_>) -> Option<bool> {
     cursor.eat("concurrently");
     cursor.eat_all(&["if", "not", "exists"]);
@@ -79,7 +81,7 @@ fn indexes_without_code(mut cursor: Cursor<'_>) -> Option<bool> {
     Some(!cursor.calls_function())
 }
 
-/// Whether every action of an `ALTER TABLE` is one that keeps every value, and runs no code.
+/// Whether every action of an `ALTER TABLE` keeps every value, and runs no code.
 fn alters_without_loss(mut cursor: Cursor<'_>) -> Option<bool> {
     cursor.eat_all(&["if", "exists"]);
     cursor.relation()?;
@@ -90,7 +92,7 @@ fn alters_without_loss(mut cursor: Cursor<'_>) -> Option<bool> {
                 let column = action.eat("column");
                 action.eat_all(&["if", "not", "exists"]);
                 let adds_column = column || !action.at_constraint();
-                // A type may look like a call, `numeric(3)`; what is computed comes behind.
+                // A type may look like a function call, `numeric(3)`; a computed value comes after it.
                 let mut computed = action.clone();
                 while !computed.at_end() && !computed.eat_any(&["default", "generated", "check"]) {
                     computed.skip();

@@ -1,6 +1,6 @@
-//! What a statement does to tables and indexes, read from its tokens: for the preflight, the
-//! preview of a rollback and the rules about locks. Not a parser. What it does not understand it
-//! calls [`Effect::Opaque`], never harmless.
+//! What a statement does to tables and indexes, read from its tokens: for the preflight checks, the
+//! preview of a rollback and the rules about locks. This is not a parser: a statement that it does not
+//! understand is [`Effect::Opaque`], never harmless.
 
 mod cursor;
 mod effect;

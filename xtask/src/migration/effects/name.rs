@@ -7,14 +7,14 @@ use crate::migration::quote::quote;
 /// A name as the server looks it up: without quotes, lowercase unless it was quoted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ObjectName {
-    /// `None`: whatever the search path finds first.
+    /// `None`: the first one in the search path.
     pub(crate) schema: Option<String>,
     pub(crate) name: String,
 }
 
 impl ObjectName {
-    /// Without its schema where that is the one to which names without one lead: `public.users` and
-    /// `users` are one table.
+    /// The name without its schema, if that is `schema`, in which names without one are looked up:
+    /// `public.users` and `users` are the same table.
     pub(crate) fn within(&self, schema: Option<&str>) -> ObjectName {
         ObjectName {
             schema: self.schema.clone().filter(|own| Some(&**own) != schema),
@@ -24,7 +24,7 @@ impl ObjectName {
 }
 
 impl fmt::Display for ObjectName {
-    /// As SQL: quoted where that is needed.
+    /// As SQL, quoted where necessary.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(schema) = &self.schema {
             write!(f, "{}.", quote(schema))?;

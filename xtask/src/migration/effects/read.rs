@@ -1,4 +1,4 @@
-//! The effects of a statement, read from its first words on.
+//! The effects of a statement, read from its first word on.
 
 use squawk_lexer::TokenKind;
 
@@ -17,7 +17,7 @@ pub(crate) fn of(text: &str, statement: &Statement) -> Vec<Effect> {
     }
 }
 
-/// `None` where it was not understood, an empty list where it does nothing of interest.
+/// `None` if it was not understood, an empty list if it has no effect of interest.
 fn read(mut cursor: Cursor<'_>) -> Option<Vec<Effect>> {
     let whole = cursor.clone();
     match cursor.next_word()?.as_str() {
@@ -38,7 +38,7 @@ fn read(mut cursor: Cursor<'_>) -> Option<Vec<Effect>> {
         | "listen" | "lock" | "move" | "notify" | "refresh" | "release" | "reset" | "revoke"
         | "rollback" | "savepoint" | "security" | "set" | "show" | "start" | "table"
         | "unlisten" | "vacuum" | "values" => Some(Vec::new()),
-        // DO, CALL, EXECUTE, PREPARE, EXPLAIN, IMPORT, LOAD, REASSIGN, and what is yet to come.
+        // DO, CALL, EXECUTE, PREPARE, EXPLAIN, IMPORT, LOAD, REASSIGN, and what later versions add.
         _ => None,
     }
 }
@@ -57,7 +57,7 @@ fn create(mut cursor: Cursor<'_>) -> Option<Vec<Effect>> {
     match cursor.next_word()?.as_str() {
         "table" => create_table(cursor),
         "index" => create_index(cursor, unique),
-        // With elements, each of them a CREATE of its own.
+        // CREATE SCHEMA may contain further CREATE commands.
         "schema" => (!cursor.contains("create")).then(Vec::new),
         "extension" | "database" => None,
         _ => Some(Vec::new()),
@@ -117,7 +117,7 @@ fn references(mut cursor: Cursor<'_>) -> Option<Vec<Effect>> {
 fn alter(mut cursor: Cursor<'_>) -> Option<Vec<Effect>> {
     match cursor.next_word()?.as_str() {
         "table" => alter_table(cursor),
-        // DROP ATTRIBUTE … CASCADE reaches into tables of that type.
+        // DROP ATTRIBUTE … CASCADE changes tables of that type.
         "type" => (!cursor.contains("drop")).then(Vec::new),
         "extension" | "system" => None,
         _ => Some(Vec::new()),
@@ -126,7 +126,7 @@ fn alter(mut cursor: Cursor<'_>) -> Option<Vec<Effect>> {
 
 fn alter_table(mut cursor: Cursor<'_>) -> Option<Vec<Effect>> {
     if cursor.eat("all") {
-        // ALL IN TABLESPACE: tables that only the catalog knows.
+        // ALL IN TABLESPACE: only the catalog knows which tables.
         return None;
     }
     let if_exists = cursor.eat_all(&["if", "exists"]);
@@ -225,7 +225,7 @@ fn drop_objects(mut cursor: Cursor<'_>) -> Option<Vec<Effect>> {
     match kind.as_str() {
         "table" | "index" | "schema" => Some(cursor.names()?.into_iter().map(one).collect()),
         "owned" | "database" => None,
-        // Columns of a dropped type, a sequence's defaults: only the catalog knows.
+        // Columns of a dropped type, defaults from a sequence: only the catalog knows which.
         _ if cascade => None,
         "view" | "type" | "domain" | "sequence" | "extension" | "function" | "procedure"
         | "routine" | "aggregate" => {
@@ -276,7 +276,7 @@ fn truncate(mut cursor: Cursor<'_>) -> Option<Vec<Effect>> {
     Some(tables.into_iter().map(effect).collect())
 }
 
-/// A `SELECT` without functions only reads.
+/// A `SELECT` that calls no function only reads.
 fn select(mut cursor: Cursor<'_>) -> Option<Vec<Effect>> {
     if cursor.calls_function() {
         return None;
@@ -294,8 +294,8 @@ fn select(mut cursor: Cursor<'_>) -> Option<Vec<Effect>> {
     Some(Vec::new())
 }
 
-/// Every `DELETE FROM`, `UPDATE`, `MERGE` and `ON CONFLICT DO UPDATE` in a statement, at whatever
-/// depth: a `WITH` may hold several.
+/// Every `DELETE FROM`, `UPDATE`, `MERGE` and `ON CONFLICT DO UPDATE` in a statement, at any
+/// depth: a `WITH` may contain several.
 fn row_changes(mut cursor: Cursor<'_>) -> Option<Vec<Effect>> {
     let mut effects = Vec::new();
     let mut target = None;
@@ -317,7 +317,7 @@ fn row_changes(mut cursor: Cursor<'_>) -> Option<Vec<Effect>> {
                 let table = target.clone()?;
                 effects.push(Effect::Update { table });
             }
-            // Row locks (FOR UPDATE, FOR NO KEY UPDATE) and a column of that name (t.update).
+            // Row locks (FOR UPDATE, FOR NO KEY UPDATE) and a column with that name (t.update).
             ("for" | "key" | ".", "update") => {}
             (_, "update") => {
                 let table = cursor.relation()?;
@@ -332,11 +332,7 @@ fn row_changes(mut cursor: Cursor<'_>) -> Option<Vec<Effect>> {
 
 /// What follows the table's name in a `CREATE INDEX`: `USING btree (…) WHERE …`.
 pub(crate) fn index_definition<'a>(text: &'a str, statement: &Statement) -> Option<&'a str> {
-    let mut tokens = statement
-        .tokens
-        .iter()
-        .filter(|token| !token.is_trivia())
-        .peekable();
+    let mut tokens = statement.tokens.iter().peekable();
     let is = |token: &Token, word: &str| token.word(text).as_deref() == Some(word);
     tokens.find(|token| is(token, "on"))?;
     tokens.next_if(|token| is(token, "only"));

@@ -5,30 +5,30 @@ use crate::error::{Failure, Result};
 use crate::migration::history::Applied;
 use crate::migration::source::{Folder, Migration};
 
-/// What a rollback is asked to undo. What was recorded without being run is undone by `--only` and by
-/// nothing else, a baseline that was run also by `--to 0`: the other forms stop above such a migration,
-/// and a `--to` that would reach below it is refused.
+/// Which migrations a rollback is asked to undo. A migration that was recorded without being run is undone
+/// only by `--only`, a baseline that was run also by `--to 0`: the other forms stop above such a migration,
+/// and a `--to` below it is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Down {
-    /// The migrations of the newest run, which share its `installed_on`. On rows that sqlx wrote,
-    /// each with its own, and on rows that were inserted together, that is the last migration.
+    /// The migrations of the newest run, which all have the same `installed_on`. If sqlx wrote the rows,
+    /// each with its own, or if they were inserted together, only the last migration.
     LastRun,
-    /// This many, from the newest version down; all there are if there are fewer.
+    /// This many, from the newest version down; all if there are fewer.
     Steps(usize),
     /// Every version above this one, which stays; 0 undoes everything.
     To(i64),
     All,
-    /// These versions, whatever they are.
+    /// Exactly these versions.
     Only(Vec<i64>),
 }
 
-/// The migrations to undo, the newest version first; see [`Down`] about what stays.
+/// The migrations to undo, the newest version first; see [`Down`] for those that are never undone.
 ///
 /// # Errors
-/// - A usage failure where the version to go back to, or one that is to go, is unknown or not applied, or
-///   where something that stays lies above it.
-/// - A finding where the last run cannot be told.
-/// - A finding that lists, of those to be undone, every one without a down file, and every
+/// - A usage failure if the version to go back to, or one that is to be undone, is unknown or not applied,
+///   or if one that is never undone is above it.
+/// - A finding if it is not clear which run was the last.
+/// - A finding that lists, of the migrations to undo, every one without a down file, and every
 ///   divergent, missing and failed one.
 pub(crate) fn down<'f>(
     folder: &'f Folder,
@@ -51,10 +51,8 @@ pub(crate) fn down<'f>(
     Ok(migrations)
 }
 
-/// That what a rollback undoes now is what it was found to be before it waited, or what is left of that.
-///
-/// # Errors
-/// A finding if it is something else: another run has come or gone meanwhile.
+/// Checks that a rollback still undoes what was shown before it waited for the lock, or what is left of
+/// that; a finding if another run has changed it in the meantime.
 pub(crate) fn as_shown(
     selection: &Down,
     shown: &[&Migration],
@@ -70,7 +68,7 @@ pub(crate) fn as_shown(
         shown.iter().any(|shown| shown.version == version)
             && row(before, version) == row(now, version)
     });
-    // What else is the last run, or the last migration, when what was meant is gone?
+    // If what was shown is already undone, "the last run" would now mean another one.
     let is_relative = matches!(selection, Down::LastRun | Down::Steps(_));
     let gone = is_relative && undone.is_empty() && !shown.is_empty();
     if unchanged && !gone {
@@ -99,7 +97,7 @@ pub(crate) fn newest_unrun(history: &[Applied]) -> Option<&Applied> {
     newest.filter(|row| row.is_unrun())
 }
 
-/// The rows that are to go, the newest version first.
+/// The history rows of the migrations to undo, the newest version first.
 fn select<'h>(
     folder: &Folder,
     history: &'h [Applied],
@@ -134,7 +132,7 @@ fn select<'h>(
     })
 }
 
-/// Of rows from the newest version down, those of the last run.
+/// The rows of the last run, from rows that are sorted from the newest version down.
 fn last_run(mut rows: Vec<&Applied>) -> Result<Vec<&Applied>> {
     let Some(&newest) = rows.first() else {
         return Ok(rows);
@@ -160,7 +158,7 @@ fn last_run(mut rows: Vec<&Applied>) -> Result<Vec<&Applied>> {
     Ok(rows)
 }
 
-/// Why a rollback to `to` is refused: this lies above it, and stays.
+/// Why a rollback to `to` is refused: `stays` is above it and is not undone.
 fn in_between(to: i64, stays: &Applied) -> Failure {
     let version = stays.version;
     let keep = format!("keep it: cargo xtask db-rollback --to {version}");
@@ -181,7 +179,7 @@ fn in_between(to: i64, stays: &Applied) -> Failure {
     }
 }
 
-/// That this version is in the history, to be gone back to or to be undone.
+/// Checks that this version is in the history, so that it can be the target or be undone.
 fn applied(version: i64, folder: &Folder, history: &[Applied]) -> Result {
     let versions = history.iter().map(|row| row.version).collect();
     known(version, folder, &versions)?;

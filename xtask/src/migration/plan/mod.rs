@@ -1,5 +1,5 @@
-//! The folder against the history: which state each migration is in, which ones a run applies,
-//! which ones a rollback undoes. Pure functions; whoever calls them holds the lock.
+//! Compares the folder with the history: which state each migration is in, which ones a run applies,
+//! which ones a rollback undoes. Pure functions; the caller holds the migration lock.
 
 mod down;
 mod obstacles;

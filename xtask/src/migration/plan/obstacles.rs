@@ -8,7 +8,7 @@ use crate::hex;
 use crate::migration::history::Applied;
 use crate::migration::source::{Folder, Migration};
 
-/// What stands in the way of a run, all of it, with a way on for each kind.
+/// Everything that prevents a run or a rollback, with a hint for each kind.
 #[derive(Default)]
 pub(super) struct Obstacles {
     causes: Vec<String>,
@@ -16,7 +16,7 @@ pub(super) struct Obstacles {
 }
 
 impl Obstacles {
-    /// Notes what is wrong with a migration that was applied.
+    /// Notes what is wrong with an applied migration.
     pub(super) fn in_the_past(&mut self, folder: &Folder, row: &Applied) {
         let version = row.version;
         let migration = folder.get(version);
@@ -110,7 +110,7 @@ impl Obstacles {
     }
 }
 
-/// That this version is on disk or in the history.
+/// Checks that this version is on disk or in the history.
 pub(super) fn known(version: i64, folder: &Folder, applied: &BTreeSet<i64>) -> Result {
     if folder.get(version).is_none() && !applied.contains(&version) {
         return Err(Failure::usage(format!(
@@ -123,7 +123,7 @@ pub(super) fn known(version: i64, folder: &Folder, applied: &BTreeSet<i64>) -> R
     Ok(())
 }
 
-/// Enough of a checksum to tell two apart.
+/// The beginning of a checksum, enough to tell two apart.
 fn abbreviated(checksum: &[u8]) -> String {
     format!("`{}…`", hex::encode(&checksum[..checksum.len().min(4)]))
 }

@@ -8,21 +8,21 @@ use serde::{Serialize, Serializer};
 use crate::migration::history::Applied;
 use crate::migration::source::{Folder, Migration};
 
-/// What is known of a migration, on disk or in the history or both.
+/// A migration that is on disk, in the history, or both.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Entry {
     pub(crate) version: i64,
-    /// From the file; from the history where the file is gone.
+    /// From the file, or from the history if the file is missing.
     pub(crate) name: String,
     pub(crate) state: State,
     /// Whether there is a down file.
     pub(crate) reversible: bool,
-    /// `None` where the file is gone.
+    /// `None` if the file is missing.
     pub(crate) transactional: Option<bool>,
     /// `None` while it is pending.
     #[serde(serialize_with = "rfc_3339")]
     pub(crate) installed_on: Option<Timestamp>,
-    /// `None` while it is pending, and where the history does not say (-1).
+    /// `None` while it is pending, and if the history does not say (-1).
     pub(crate) execution_time_ms: Option<f64>,
 }
 
@@ -38,7 +38,7 @@ fn rfc_3339<S: Serializer>(
 pub(crate) enum State {
     Applied,
     Pending,
-    /// In the history, no file.
+    /// In the history, but without a file.
     Missing,
     /// The up file has changed since it was applied.
     Divergent,

@@ -10,7 +10,7 @@ use crate::migration::source::{Folder, Migration};
 /// The migrations to apply, in order: all pending ones, or those up to the version `to`.
 ///
 /// # Errors
-/// - A usage failure where `to` is no version at all, or one that the database is already past.
+/// - A usage failure if `to` is not a known version, or the database is already past it.
 /// - A finding that lists every divergent, missing and failed migration, and, unless that is
 ///   allowed, every pending one that is older than the newest applied.
 pub(crate) fn up<'f>(

@@ -1,4 +1,4 @@
-//! A file under examination: its bytes as text, and the problems found in it.
+//! A file while it is checked: its bytes as text, and the problems found in it.
 
 use std::fmt;
 use std::path::Path;
@@ -29,7 +29,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// UTF-8 without a byte order mark or NUL, which neither the server nor psql would take.
+/// The bytes as UTF-8. A byte order mark and NUL are refused: neither the server nor psql accepts them.
 pub(super) fn decode(path: &Path, bytes: Vec<u8>) -> Result<String, Problem> {
     let at_line = |byte: usize, bytes: &[u8]| {
         let line = 1 + bytes[..byte].iter().filter(|&&b| b == b'\n').count();
@@ -60,7 +60,7 @@ pub(super) fn decode(path: &Path, bytes: Vec<u8>) -> Result<String, Problem> {
     })
 }
 
-/// The examination of one file's text.
+/// The text of one file, and the problems found in it so far.
 pub(super) struct Check<'a> {
     pub(super) path: &'a Path,
     pub(super) text: &'a str,

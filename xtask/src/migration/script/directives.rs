@@ -9,25 +9,26 @@ use crate::migration::sql::{self, Token};
 /// The first line by which sqlx knows a file that must not run inside a transaction.
 pub(super) const NO_TRANSACTION: &str = "-- no-transaction";
 
-/// What a directive may say.
+/// All directives.
 const DIRECTIVES: [&str; 4] = ["backup", "baseline", "lossless", "next"];
 
-/// What the comment lines `-- xtask: …` in a file's head ask for.
+/// The comment lines `-- xtask: …` at the top of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Directives {
     /// `backup users, audit.events`: the tables to back up first, as written.
     pub(crate) backup: Vec<String>,
-    /// `baseline`: this is the schema as it stood when the tool was adopted.
+    /// `baseline`: this is the schema as it was when the tool was adopted.
     pub(crate) baseline: bool,
-    /// `lossless`: outside a transaction, what cannot be read from the file destroys nothing.
+    /// `lossless`: outside a transaction, the statements whose text does not say what they destroy
+    /// destroy nothing.
     pub(crate) lossless: bool,
-    /// `next deploy the application`: what is left for a person after this, in their words.
+    /// `next deploy the application`: what a person has to do after this, in their own words.
     pub(crate) next: Vec<String>,
 }
 
 impl Check<'_> {
-    /// Whether the file runs inside a transaction. sqlx compares the beginning of the file, so
-    /// that `-- no-transactions` counts too: doubtful enough to ask.
+    /// Whether the file runs inside a transaction. sqlx compares only the beginning of the file, so
+    /// it accepts `-- no-transactions` too; here that is refused, because it may be a mistake.
     pub(super) fn first_line(&mut self) -> bool {
         let first = self.text.split('\n').next().unwrap_or_default();
         let first = first.strip_suffix('\r').unwrap_or(first);
@@ -44,7 +45,7 @@ impl Check<'_> {
         false
     }
 
-    /// Reads the directives, and finds the comments that were meant to be one and are not.
+    /// Reads the directives, and reports the comments that look like one but are not.
     pub(super) fn comments(&mut self, transactional: bool) -> Directives {
         let mut directives = Directives::default();
         let mut in_head = true;
@@ -87,7 +88,7 @@ impl Check<'_> {
         directives
     }
 
-    /// `-- no-transaction` counts at the very beginning of the file and nowhere else.
+    /// `-- no-transaction` takes effect only at the very beginning of the file.
     fn misplaced_no_transaction(&mut self, token: &Token, comment: &str) {
         let meant = ["no-transaction", "no transaction", "no_transaction"]
             .iter()
@@ -116,7 +117,7 @@ impl Check<'_> {
         }
     }
 
-    /// What follows `-- xtask:` in such a comment; for one that only looks like it, a problem.
+    /// What follows `-- xtask:` in such a comment; reports a comment that only looks like one.
     fn directive<'c>(&mut self, token: &Token, comment: &'c str) -> Option<&'c str> {
         if let Some(content) = comment.strip_prefix("xtask:") {
             return Some(content.trim());

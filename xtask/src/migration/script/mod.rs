@@ -1,5 +1,5 @@
-//! One migration file as text: its head, its statements, and everything that is wrong with it
-//! before it runs. Which files exist is in `source`.
+//! One migration file as text: its directives, its statements, and everything wrong with it that can be
+//! found before it runs. Which files exist is in `source`.
 
 mod check;
 mod directives;
@@ -24,22 +24,22 @@ use super::sql::{self, Statement};
 /// A file that can be run.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
-    /// As shown to people, relative to where they are.
+    /// As shown to people, relative to their working directory.
     pub(crate) path: PathBuf,
     pub(crate) text: String,
-    /// Whether it runs inside a transaction: no `-- no-transaction` in its first line.
+    /// Whether it runs inside a transaction: its first line is not `-- no-transaction`.
     pub(crate) transactional: bool,
     pub(crate) directives: Directives,
     pub(crate) statements: Vec<Statement>,
 }
 
 impl Script {
-    /// Reads a file's bytes; `path` is how people know it.
+    /// Reads a file's bytes; messages call the file `path`.
     ///
     /// # Errors
-    /// All that can be found at once. For text in a wrong encoding that only; otherwise every
-    /// comment that looks like a directive and is none, with either the first place where the SQL
-    /// cannot be split or every statement that has no place in a file of this role.
+    /// Everything that can be found at once. If the text has a wrong encoding, only that; otherwise
+    /// every comment that looks like a directive but is not, and either the first place where the SQL
+    /// cannot be split or every statement that is not allowed in a file with this role.
     pub(crate) fn parse(path: &Path, bytes: Vec<u8>, role: Role) -> Result<Script, Vec<Problem>> {
         let text = decode(path, bytes).map_err(|problem| vec![problem])?;
         let mut check = Check {
@@ -64,7 +64,7 @@ impl Script {
         }
     }
 
-    /// The text as psql has to be fed, see [`sql::for_psql`].
+    /// See [`sql::for_psql`].
     pub(crate) fn for_psql(&self) -> Cow<'_, str> {
         sql::for_psql(&self.text, &self.statements)
     }
@@ -78,8 +78,8 @@ impl Script {
         self.statements.iter().any(|statement| sets(&statement))
     }
 
-    /// Whether it can leave something behind in its session: a setting, a role, a temporary table.
-    /// Plain changes of the schema and of rows cannot.
+    /// Whether it may leave something behind in its session: a setting, a role, a temporary table.
+    /// Plain changes of the schema and of rows do not.
     pub(crate) fn may_change_session(&self) -> bool {
         let temporary = |statement: &Statement| {
             ["temp", "temporary"]
@@ -94,8 +94,8 @@ impl Script {
         })
     }
 
-    /// Whether an earlier, interrupted run of this script may have dropped or renamed a table: in a
-    /// transaction it has not.
+    /// Whether an earlier, interrupted run of this script may have dropped or renamed a table. A script
+    /// that runs in a transaction has not: it was rolled back.
     pub(crate) fn may_have_dropped(&self, table: &ObjectName) -> bool {
         let mut effects = self.effects().flat_map(|(_, effects)| effects);
         !self.transactional
@@ -108,13 +108,13 @@ impl Script {
             })
     }
 
-    /// Whether every statement is known to destroy nothing, see [`effects::destroys_nothing`].
+    /// See [`effects::destroys_nothing`].
     pub(crate) fn destroys_nothing(&self) -> bool {
         let mut statements = self.statements.iter();
         statements.all(|statement| effects::destroys_nothing(&self.text, statement))
     }
 
-    /// The first statement of which the text does not say what it destroys, see [`effects::is_readable`].
+    /// The first statement whose text does not say what it destroys, see [`effects::is_readable`].
     pub(crate) fn unreadable(&self) -> Option<&Statement> {
         let mut statements = self.statements.iter();
         statements.find(|statement| !effects::is_readable(&self.text, statement))
@@ -127,8 +127,8 @@ impl Script {
             .map(|statement| (statement, effects::of(&self.text, statement)))
     }
 
-    /// Of a file that runs outside of a transaction: the statements of each transaction of its own, from
-    /// its BEGIN up to what ends it.
+    /// The transactions in a file that does not itself run inside one: the statements of each, from its
+    /// BEGIN to the statement that ends it.
     pub(crate) fn own_transactions(&self) -> Vec<RangeInclusive<usize>> {
         let mut transactions = Vec::new();
         let mut begun = None;

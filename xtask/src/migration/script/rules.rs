@@ -1,4 +1,4 @@
-//! Which statements a file may hold.
+//! Which statements a file may contain.
 
 use squawk_lexer::TokenKind;
 
@@ -42,7 +42,7 @@ impl Check<'_> {
         statements
     }
 
-    /// psql would read the following lines as rows; sqlx cannot run it at all.
+    /// psql would read the lines after it as rows; sqlx cannot run it at all.
     fn copy_from_stdin(&mut self, statement: &Statement, words: &[&str]) {
         let from_stdin = words.windows(2).any(|pair| pair == ["from", "stdin"]);
         if words.first() == Some(&"copy") && from_stdin {
@@ -54,9 +54,11 @@ impl Check<'_> {
         }
     }
 
-    /// Without `standard_conforming_strings` a backslash quotes, and the file means something else.
+    /// Without `standard_conforming_strings` a backslash in a string is an escape, and the file means
+    /// something else.
     fn quoting_changed(&mut self, statement: &Statement, words: &[&str]) {
-        // Anywhere, also in a string: what is quoted by then, psql and we would read differently.
+        // Also in a string, for example in dynamic SQL: from then on psql and this tool would disagree
+        // about what is quoted.
         let text = statement.text(self.text).to_ascii_lowercase();
         let kept_on = matches!(
             *words,
@@ -72,7 +74,7 @@ impl Check<'_> {
         }
     }
 
-    /// The server would refuse to write in the read-only transaction; this says it earlier.
+    /// In its read-only transaction the server would refuse to write; this reports it earlier.
     fn only_a_query(&mut self, statement: &Statement) {
         let first = statement
             .tokens
@@ -94,7 +96,7 @@ impl Check<'_> {
         }
     }
 
-    /// A migration and its history row are one transaction, which the file must not end.
+    /// A migration and its history row are written in one transaction, which the file must not end.
     fn no_transaction_control(&mut self, statement: &Statement, verb: &TransactionControl) {
         self.problem(
             statement.range.start,
@@ -108,8 +110,8 @@ impl Check<'_> {
         );
     }
 
-    /// The history row of a no-transaction file is written in the same session: in a transaction
-    /// that the file left open, it would vanish with the connection.
+    /// The history row of a no-transaction file is written in the same session: in a transaction that
+    /// the file left open, it would be lost when the connection ends.
     fn no_transaction_left_open(&mut self, statement: &Statement) {
         self.problem(
             statement.range.start,

@@ -7,8 +7,8 @@ pub(super) struct TransactionControl {
     pub(super) opens: bool,
 }
 
-/// The commands of `TransactionStmt` in PostgreSQL's grammar, but for savepoints, which neither
-/// begin nor end a transaction.
+/// The commands of `TransactionStmt` in PostgreSQL's grammar, without those for savepoints, which
+/// neither begin nor end a transaction.
 pub(super) fn transaction_control(words: &[&str]) -> Option<TransactionControl> {
     let (spelled, opens) = match *words {
         ["begin", ..] => ("BEGIN", true),

@@ -1,6 +1,5 @@
-//! The name of a migration's file, taken apart as sqlx does.
+//! The file names of migrations, parsed as sqlx does.
 
-/// A file name taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FileName {
     pub(super) full: String,
@@ -28,10 +27,6 @@ impl FileKind {
 }
 
 impl FileName {
-    /// Takes a name apart as sqlx does.
-    ///
-    /// # Errors
-    /// What is wrong with it.
     pub(super) fn parse(full: &str) -> std::result::Result<FileName, String> {
         if !full.ends_with(".sql") {
             return Err("sqlx knows only the lowercase ending `.sql`".to_owned());
@@ -54,7 +49,7 @@ impl FileName {
             .into_iter()
             .find(|kind| rest.ends_with(kind.suffix()))
             .unwrap_or(FileKind::Simple);
-        // sqlx strips the ending as often as it occurs.
+        // sqlx removes the ending as often as it occurs.
         let name = rest.trim_end_matches(kind.suffix());
         Ok(FileName {
             full: full.to_owned(),

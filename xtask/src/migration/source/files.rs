@@ -1,4 +1,4 @@
-//! The folder while it is read: files sorted by version, paired, and everything wrong with them noted.
+//! The folder while it is read: its files by version, and everything wrong with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,11 +11,11 @@ use crate::error::Failure;
 use crate::migration::history::checksum;
 use crate::migration::script::{Problem, Role, Script};
 
-/// What to do about a `.sql` file that is none.
+/// The hint for a `.sql` file that is not a migration.
 const FORM: &str = "name it `<version>_<name>.up.sql`, the version a UTC timestamp such as \
                     `date -u +%Y%m%d%H%M%S` prints, or move it out of the folder";
 
-/// A dump of the schema for people; not a migration.
+/// A dump of the schema for people to read; not a migration.
 const SCHEMA_FILE: &str = "schema.sql";
 
 /// The folder while it is read.
@@ -23,7 +23,7 @@ pub(super) struct Files<'a> {
     dir: &'a Path,
     shown_as: &'a Path,
     pub(super) versions: BTreeMap<i64, Version>,
-    /// Of every file in `versions`.
+    /// The stem of every file in `versions`.
     stems: BTreeSet<String>,
     pub(super) problems: Vec<Problem>,
 }
@@ -68,7 +68,7 @@ impl<'a> Files<'a> {
         let mut migrations = Vec::new();
         for (version, Version { ups, downs }) in std::mem::take(&mut self.versions) {
             self.check_pair(version, &ups, &downs);
-            // Read all of them, so that what is wrong inside is said as well.
+            // Also those that cannot be paired, so that everything wrong inside them is reported too.
             let ups: Vec<_> = ups
                 .into_iter()
                 .filter_map(|file| Some((self.read(&file.full, Role::Up)?, file)))
@@ -92,7 +92,7 @@ impl<'a> Files<'a> {
         migrations
     }
 
-    /// sqlx pairs files by version alone, and so would run the down of one migration for another.
+    /// sqlx pairs files by version alone, and so might run the down file of another migration.
     fn check_pair(&mut self, version: i64, ups: &[FileName], downs: &[FileName]) {
         for files in [ups, downs] {
             if let [first, .., last] = files {
@@ -127,7 +127,7 @@ impl<'a> Files<'a> {
         }
     }
 
-    /// The script in `file`, a path below the folder, or `None` and its problems noted.
+    /// The script in `file`, a path relative to the folder; notes its problems if it cannot be used.
     fn read(&mut self, file: &str, role: Role) -> Option<Script> {
         let bytes = match fs::read(self.dir.join(file)) {
             Ok(bytes) => bytes,
@@ -160,7 +160,7 @@ impl<'a> Files<'a> {
                 .find(|migration| migration.stem == stem)
             {
                 Some(migration) => migration.verify = script,
-                // An up file that could not be read has been reported; its verify file is fine.
+                // The up file is there but could not be read, which has been reported already.
                 None if self.stems.contains(stem) => {}
                 None => self.problem(
                     &file,
@@ -180,7 +180,7 @@ impl<'a> Files<'a> {
             "cannot use the migrations in `{}`{count}",
             self.shown_as.display()
         ));
-        // Of several problems, each hint has to say which it is about.
+        // If there are several problems, each hint has to say which one it is for.
         let several = self.problems.len() > 1;
         for Problem { place, what, hint } in self.problems {
             failure = failure.cause(format!("{place}: {what}"));
@@ -201,9 +201,8 @@ pub(super) struct Version {
     downs: Vec<FileName>,
 }
 
-/// The names of all files in a folder, sorted, so that messages come in the same order everywhere.
-/// A link counts as what it points to; one that points nowhere counts as a file, so that reading
-/// it says why not.
+/// The names of all files in a folder, sorted, so that messages have the same order everywhere.
+/// A link is followed; a broken one counts as a file, so that the attempt to read it reports the reason.
 pub(super) fn list(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -216,7 +215,7 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Whether a file would be taken for SQL by a person.
+/// Whether a person would expect this file to be SQL.
 fn is_sql(name: &str) -> bool {
     !name.starts_with('.') && name.to_ascii_lowercase().ends_with(".sql")
 }

@@ -1,13 +1,12 @@
-//! One migration on disk: its files, and which of them runs in which direction.
+//! One migration on disk, and which of its files runs in which direction.
 
 use crate::error::{Failure, Result};
 use crate::migration::history::Checksum;
 use crate::migration::script::Script;
 
-/// One migration on disk.
 #[derive(Clone, Debug)]
 pub(crate) struct Migration {
-    /// Greater than zero, as sqlx documents; `0` stands for "before the first".
+    /// Greater than zero, as sqlx documents; `--to 0` means before the first.
     pub(crate) version: i64,
     /// What sqlx stores as its description: `add users last login at`.
     pub(crate) name: String,
@@ -28,17 +27,16 @@ pub(crate) enum Direction {
 }
 
 impl Migration {
-    /// Whether it is the schema as it stood when the tool was adopted.
+    /// Whether it is the schema as it was when the tool was adopted.
     pub(crate) fn is_baseline(&self) -> bool {
         self.up.directives.baseline
     }
 
-    /// Whether it has a down file.
     pub(crate) fn reversible(&self) -> bool {
         self.down.is_some()
     }
 
-    /// What runs in this direction; a usage failure where there is no down file.
+    /// The script that runs in this direction; a usage failure if there is no down file.
     pub(crate) fn script(&self, direction: Direction) -> Result<&Script> {
         match direction {
             Direction::Up => Ok(&self.up),

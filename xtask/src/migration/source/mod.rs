@@ -1,12 +1,11 @@
-//! The migrations folder, read once and checked whole: sqlx's file names (0.9,
-//! `sqlx-core/src/migrate/source.rs`), our `verify/` beside them. The only place of this module
-//! that touches the disk.
+//! The migrations folder, read once and checked completely: file names as in sqlx 0.9
+//! (`sqlx-core/src/migrate/source.rs`), and our `verify/` folder. The only part of `migration` that reads
+//! the disk.
 //!
 //! sqlx reads `<version>_<name>.up.sql`, `.down.sql` and the irreversible `<version>_<name>.sql`,
-//! the name split once at its first `_`, and passes over whatever does not fit. A `.sql` file that
-//! nobody runs is a mistake somebody will search for, so here it is an error. Other files are not:
-//! `README.md`, our own `schema.sql`, folders, and names that begin with a dot (editors' locks,
-//! macOS's `._` companions).
+//! the name split at its first `_`, and ignores every other file. A `.sql` file that is never run is a
+//! mistake that is hard to find, so here it is an error. Allowed are files with other endings, our own
+//! `schema.sql`, folders, and names that begin with a dot (lock files of editors, `._` files of macOS).
 
 mod file_name;
 mod files;
@@ -23,10 +22,10 @@ pub(crate) use migration::{Direction, Migration};
 
 use crate::error::{Failure, Result};
 
-/// All migrations on disk, each of them fit to run.
+/// All migrations on disk; all of them can be run.
 #[derive(Clone, Debug)]
 pub(crate) struct Folder {
-    /// What messages call it.
+    /// Its path in messages.
     pub(crate) shown_as: PathBuf,
     /// Ascending by version; at least one.
     pub(crate) migrations: Vec<Migration>,
@@ -59,7 +58,6 @@ impl Folder {
         }
     }
 
-    /// The migration of this version.
     pub(crate) fn get(&self, version: i64) -> Option<&Migration> {
         let index = self
             .migrations

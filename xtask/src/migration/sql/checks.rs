@@ -1,4 +1,4 @@
-//! What psql would not send to the server as it is written, token by token.
+//! Finds the tokens that psql would not send to the server as written.
 
 use squawk_lexer::{LiteralKind, TokenKind};
 
@@ -7,13 +7,13 @@ use super::token::Token;
 /// Why a text cannot be split into statements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// The byte where it begins: for something left open, where it was opened.
+    /// The byte where the problem begins; for something that is never closed, where it was opened.
     pub(crate) at: usize,
     pub(crate) what: String,
     pub(crate) hint: String,
 }
 
-/// Refuses a token that never ends, and a backslash.
+/// Refuses a token that is never closed, and a backslash command.
 pub(super) fn check_token(text: &str, token: &Token) -> Result<(), Fault> {
     let (what, wanted) = match token.kind {
         TokenKind::Unknown if token.text(text) == "\\" => return Err(backslash(text, token)),
@@ -43,8 +43,8 @@ pub(super) fn check_token(text: &str, token: &Token) -> Result<(), Fault> {
     Err(never_closed(what, wanted, token))
 }
 
-/// Refuses `1e$$`, `0x1$a$` and the like: where the number ends and whether a quote begins differs
-/// between versions of psql and the server, and all since 15 call it an error anyway.
+/// Refuses `1e$$`, `0x1$a$` and similar: versions of psql and of the server differ about where the number
+/// ends and whether a quote begins, and since version 15 it is an error anyway.
 pub(super) fn check_number(text: &str, token: &Token) -> Result<(), Fault> {
     let TokenKind::Literal {
         kind: LiteralKind::Int { .. } | LiteralKind::Numeric { .. },
@@ -98,9 +98,9 @@ fn backslash(text: &str, token: &Token) -> Fault {
     }
 }
 
-/// Watches for `E'…'` continued by `'…'` on a later line. There the server still reads backslash
-/// escapes, but psql, which scans line by line, takes the second part for a plain string: after
-/// `'it\'s'` the two disagree about what is quoted (seen with psql 15.18).
+/// Finds an `E'…'` that is continued by `'…'` on a later line. The server reads backslash escapes in the
+/// second part too, but psql, which scans line by line, takes it for a plain string: after `'it\'s'` the
+/// two disagree about what is quoted (seen with psql 15.18).
 #[derive(Default)]
 pub(super) struct Continuation {
     escaped: bool,

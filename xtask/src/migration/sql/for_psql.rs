@@ -1,4 +1,4 @@
-//! The text as psql has to be fed.
+//! A file's text as psql's input.
 
 use std::borrow::Cow;
 
@@ -7,15 +7,15 @@ use squawk_lexer::TokenKind;
 use super::split::Statement;
 use super::token::lex;
 
-/// The text as psql has to be fed so that the server gets this SQL, line for line.
+/// The input for psql with which the server gets exactly this SQL, line for line.
 ///
 /// - A lone `:` before a name or a quote would be a psql variable (`[1:two]`); `\:` sends a colon.
-/// - psql drops empty lines inside a statement, and the lines in error messages no longer count; a
-///   space keeps them.
-/// - What follows in the same session must not run into a last statement without `;` or into a
-///   comment without a line end.
+/// - psql drops empty lines inside a statement, so that the line numbers in error messages are wrong; a
+///   space keeps the line.
+/// - A last statement without `;`, or a last comment without a line end, must not swallow what
+///   follows in the same session.
 ///
-/// Nothing moves to another line, and columns move only by the backslashes.
+/// Nothing moves to another line, and only the backslashes shift columns.
 pub(crate) fn for_psql<'a>(text: &'a str, statements: &[Statement]) -> Cow<'a, str> {
     let open_end = statements.last().is_some_and(|last| !last.terminated);
     let insertions = insertions_for_psql(text);
@@ -43,7 +43,7 @@ fn starts_line(text: &str, at: usize) -> bool {
     at == 0 || text.as_bytes()[at - 1] == b'\n'
 }
 
-/// What to insert before which byte.
+/// The characters to insert, each before the byte at an offset.
 fn insertions_for_psql(text: &str) -> Vec<(usize, char)> {
     let mut insertions = Vec::new();
     let mut tokens = lex(text).peekable();

@@ -1,6 +1,5 @@
-//! Where the statements of a file begin and end, as both psql and the server see it, and how the
-//! text has to be fed to psql so that exactly this SQL arrives. What a statement does is in
-//! `effects`.
+//! Where the statements of a file begin and end, as both psql and the server see it, and the input for
+//! psql with which the server gets exactly this SQL. What a statement does is in `effects`.
 //!
 //! Tokens come from `squawk-lexer`, which follows the server's `scan.l`. Which semicolon ends a
 //! statement is psql's rule (`src/fe_utils/psqlscan.l`): one outside of quotes, comments,

@@ -1,4 +1,4 @@
-//! A text split into its statements.
+//! Splits a text into its statements.
 
 use std::ops::Range;
 
@@ -7,15 +7,15 @@ use squawk_lexer::TokenKind;
 use super::checks::{Continuation, Fault, check_number, check_token};
 use super::token::{Token, lex};
 
-/// One statement of a file. There are no empty ones.
+/// One statement of a file; it is never empty.
 #[derive(Clone, Debug)]
 pub(crate) struct Statement {
-    /// The bytes from the first token to the last, without comments around it and without the `;`.
+    /// The bytes from its first token to its last, without the comments around it and without the `;`.
     pub(crate) range: Range<usize>,
     /// Where the query that psql sends begins: at the statement, or at a block comment before it.
     /// Positions in the server's error messages count from here.
     pub(crate) sent_from: usize,
-    /// Whether a `;` follows. Only the last statement of a file may go without.
+    /// Whether a `;` follows. Only the last statement of a file may be without one.
     pub(crate) terminated: bool,
     /// All tokens but whitespace and comments; never empty.
     pub(crate) tokens: Vec<Token>,
@@ -26,13 +26,13 @@ impl Statement {
         &source[self.range.clone()]
     }
 
-    /// Its unquoted words in lowercase, without what stands between them.
+    /// Its unquoted words in lowercase.
     pub(crate) fn words(&self, source: &str) -> Vec<String> {
         let tokens = self.tokens.iter();
         tokens.filter_map(|token| token.word(source)).collect()
     }
 
-    /// Whether this unquoted word stands anywhere in it.
+    /// Whether it contains this unquoted word.
     pub(crate) fn has_word(&self, source: &str, word: &str) -> bool {
         self.tokens
             .iter()
@@ -43,7 +43,7 @@ impl Statement {
 /// The statements of a file.
 ///
 /// # Errors
-/// The first thing that psql would not send to the server as it stands: a backslash command, a
+/// The first thing that psql would not send to the server as written: a backslash command, a
 /// quote, comment, parenthesis or function body that is never closed, or a string that psql and
 /// the server read differently.
 pub(crate) fn split(text: &str) -> Result<Vec<Statement>, Fault> {
@@ -66,16 +66,16 @@ pub(crate) fn split(text: &str) -> Result<Vec<Statement>, Fault> {
     Ok(statements)
 }
 
-/// A statement whose end is not yet found.
+/// A statement whose end has not been found yet.
 #[derive(Default)]
 struct Unfinished {
     tokens: Vec<Token>,
     sent_from: Option<usize>,
-    /// Where each open parenthesis stands.
+    /// The bytes at which parentheses were opened that are still open.
     parentheses: Vec<usize>,
-    /// Where each open `BEGIN` or `CASE` of a function body stands.
+    /// Likewise for `BEGIN` and `CASE` in the body of a function.
     blocks: Vec<usize>,
-    /// The first four unquoted words; psql decides by them whether this defines a routine.
+    /// The first four unquoted words, by which psql decides whether this defines a routine.
     head: Vec<String>,
 }
 

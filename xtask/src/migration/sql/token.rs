@@ -1,4 +1,4 @@
-//! Tokens, and where they are in the text.
+//! Tokens, and positions in a text.
 
 use std::ops::Range;
 
@@ -22,7 +22,7 @@ impl Token {
         matches!(self.kind, Whitespace | LineComment | BlockComment { .. })
     }
 
-    /// The lowercase of an unquoted word, which may be a keyword or a name.
+    /// An unquoted word, in lowercase; it may be a keyword or a name.
     pub(crate) fn word(&self, source: &str) -> Option<String> {
         (self.kind == TokenKind::Ident).then(|| self.text(source).to_ascii_lowercase())
     }
@@ -41,7 +41,7 @@ pub(crate) fn lex(text: &str) -> impl Iterator<Item = Token> + '_ {
     })
 }
 
-/// The line and column of a byte, both from 1, the column in characters.
+/// The line and column of a byte, both counted from 1, the column in characters.
 pub(crate) fn position(text: &str, byte: usize) -> (usize, usize) {
     let before = &text[..text.floor_char_boundary(byte)];
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
