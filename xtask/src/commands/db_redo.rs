@@ -3,7 +3,7 @@
 use crate::Context;
 use crate::error::Result;
 use crate::flags::{Redo, Reports};
-use crate::migration::plan::Down;
+use crate::migration::plan::RollbackScope;
 use crate::runbook::{self, Options};
 
 pub(crate) fn run(ctx: &Context, flags: &Redo) -> Result {
@@ -15,7 +15,13 @@ pub(crate) fn run(ctx: &Context, flags: &Redo) -> Result {
         dry_run: false,
         reports: &reports,
     };
-    let down = runbook::rollback(ctx, &folder, ctx.connect()?, &Down::LastRun, &options)?;
+    let down = runbook::rollback(
+        ctx,
+        &folder,
+        ctx.connect()?,
+        &RollbackScope::LastRun,
+        &options,
+    )?;
     let newest = down.steps.iter().map(|step| step.version).max();
     let Some(newest) = newest else {
         return ctx.ui.json(&down);

@@ -10,7 +10,7 @@ use postgres::types::Type;
 use super::{Database, USERS_PATH};
 use crate::error::Result;
 use crate::migration::history::Applied;
-use crate::migration::quote::{quote, quote_literal};
+use crate::migration::quote::{quote_if_needed, quote_literal};
 use crate::migration::source::Migration;
 
 /// The table's name, unqualified, as sqlx has it.
@@ -88,14 +88,14 @@ pub(crate) fn next_installed_on(db: &Database) -> Timestamp {
 /// not hide it.
 fn qualified(db: &Database) -> Option<String> {
     let schema = db.server.history_schema.as_deref()?;
-    Some(format!("{}.{TABLE}", quote(schema)))
+    Some(format!("{}.{TABLE}", quote_if_needed(schema)))
 }
 
 /// The table's qualified name, where it is or where it is going to be.
 pub(crate) fn table(db: &Database) -> String {
     qualified(db).unwrap_or_else(|| {
         let schema = db.server.schema.as_deref().unwrap_or("public");
-        format!("{}.{TABLE}", quote(schema))
+        format!("{}.{TABLE}", quote_if_needed(schema))
     })
 }
 

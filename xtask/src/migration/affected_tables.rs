@@ -3,17 +3,17 @@
 use std::collections::BTreeSet;
 
 use super::effects::{Effect, ObjectName};
-use super::names::Names;
+use super::former_names::FormerNames;
 use super::script::Script;
 
 /// What the scripts of a run change that exists before the run.
 #[derive(Debug, Default)]
-pub(crate) struct Touched {
+pub(crate) struct AffectedTables {
     /// Tables that directives ask to back up, under the names that they have before the run.
     pub(crate) backup: BTreeSet<ObjectName>,
     /// Likewise, but they need not exist: an interrupted run may have dropped them, or an earlier
     /// statement that may do anything may create them.
-    pub(crate) backup_if_there: BTreeSet<ObjectName>,
+    pub(crate) backup_if_exists: BTreeSet<ObjectName>,
     pub(crate) altered: BTreeSet<ObjectName>,
     /// Tables that get an index, and whether it is built concurrently.
     pub(crate) indexed: BTreeSet<(ObjectName, bool)>,
@@ -21,55 +21,57 @@ pub(crate) struct Touched {
     pub(crate) created: BTreeSet<ObjectName>,
 }
 
-impl Touched {
+impl AffectedTables {
     /// Reads the scripts in the order in which they will run. A table that an earlier one creates need
     /// not exist yet, one that it drops may exist, and one that it renames still has its old name. After a
     /// statement that may do anything (`DO`, `CALL`), of later statements only what they create and back
     /// up is known. `schema` is the one in which names without a schema are looked up.
-    pub(crate) fn by<'a>(
+    pub(crate) fn from_scripts<'a>(
         scripts: impl IntoIterator<Item = &'a Script>,
         schema: Option<&str>,
-    ) -> Touched {
-        let mut touched = Touched::default();
-        let mut names = Names::new(schema);
+    ) -> AffectedTables {
+        let mut affected = AffectedTables::default();
+        let mut names = FormerNames::new(schema);
         for script in scripts {
-            touched.backs_up(script, &names);
+            affected.add_backups(script, &names);
             for (statement, effects) in script.effects() {
                 // A materialized view can have an index, and is not tracked.
-                names.unsure |= statement.has_word(&script.text, "materialized");
+                if statement.has_word(&script.text, "materialized") {
+                    names.lose_track();
+                }
                 for effect in effects {
                     match &effect {
                         Effect::CreateTable {
                             table,
                             if_not_exists: false,
-                        } if !names.is_gone(table) => {
-                            touched.created.insert(table.clone());
+                        } if !names.is_dropped_or_renamed(table) => {
+                            affected.created.insert(table.clone());
                         }
                         Effect::AlterTable {
                             table,
                             if_exists: false,
-                        } if !names.may_be_made(table) => {
-                            touched.altered.extend(names.before(table))
+                        } if !names.may_be_created(table) => {
+                            affected.altered.extend(names.before(table))
                         }
                         Effect::CreateIndex {
                             table,
                             concurrently,
                             ..
-                        } if !names.may_be_made(table) => {
+                        } if !names.may_be_created(table) => {
                             let table = names.before(table);
                             let indexed = table.map(|table| (table, *concurrently));
-                            touched.indexed.extend(indexed);
+                            affected.indexed.extend(indexed);
                         }
                         _ => {}
                     }
-                    names.follow(&effect);
+                    names.apply(&effect);
                 }
             }
         }
-        touched
+        affected
     }
 
-    fn backs_up(&mut self, script: &Script, names: &Names<'_>) {
+    fn add_backups(&mut self, script: &Script, names: &FormerNames<'_>) {
         for written in &script.directives.backup {
             let Some(table) = ObjectName::parse(written) else {
                 continue;
@@ -77,8 +79,8 @@ impl Touched {
             let Some(before) = names.before(&table) else {
                 continue;
             };
-            if names.may_be_made(&table) || script.may_have_dropped(&table) {
-                self.backup_if_there.insert(before);
+            if names.may_be_created(&table) || script.may_have_dropped(&table) {
+                self.backup_if_exists.insert(before);
             } else {
                 self.backup.insert(before);
             }
@@ -100,7 +102,7 @@ mod tests {
     use crate::migration::script::Role;
 
     #[test]
-    fn what_scripts_touch_is_told_by_the_names_of_before_the_run() {
+    fn tables_have_the_names_of_before_the_run() {
         let table: &[(&[&str], &str)] = &[
             (
                 &["ALTER TABLE users ADD a int; CREATE INDEX CONCURRENTLY i ON sessions (a)"],
@@ -146,18 +148,28 @@ mod tests {
                     Script::parse(Path::new("a.sql"), (*text).into(), Role::Up).expect("parses")
                 })
                 .collect();
-            let touched = Touched::by(&scripts, Some("public"));
-            let mut told = Vec::new();
-            told.extend(touched.created.iter().map(|name| format!("created {name}")));
-            told.extend(touched.altered.iter().map(|name| format!("altered {name}")));
-            told.extend(touched.indexed.iter().map(|(name, concurrently)| {
+            let affected = AffectedTables::from_scripts(&scripts, Some("public"));
+            let mut found = Vec::new();
+            found.extend(
+                affected
+                    .created
+                    .iter()
+                    .map(|name| format!("created {name}")),
+            );
+            found.extend(
+                affected
+                    .altered
+                    .iter()
+                    .map(|name| format!("altered {name}")),
+            );
+            found.extend(affected.indexed.iter().map(|(name, concurrently)| {
                 let how = if *concurrently { " concurrently" } else { "" };
                 format!("indexed {name}{how}")
             }));
-            told.extend(touched.backup.iter().map(|name| format!("backup {name}")));
-            let if_there = touched.backup_if_there.iter();
-            told.extend(if_there.map(|name| format!("if there {name}")));
-            assert_eq!(told.join("; "), *expected, "{texts:?}");
+            found.extend(affected.backup.iter().map(|name| format!("backup {name}")));
+            let if_there = affected.backup_if_exists.iter();
+            found.extend(if_there.map(|name| format!("if there {name}")));
+            assert_eq!(found.join("; "), *expected, "{texts:?}");
         }
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Applied {
     pub(crate) success: bool,
     /// As stored: a hand-written row may have any length.
     pub(crate) checksum: Vec<u8>,
-    /// Nanoseconds; see [`Applied::is_unrun`].
+    /// Nanoseconds; see [`Applied::was_not_run`].
     pub(crate) execution_time_ns: i64,
     /// Whether its row was written in a transaction of its own, as it is when a migration is run. Rows
     /// that were inserted or copied together do not show what ran together.
@@ -33,7 +33,7 @@ impl Applied {
     /// least 1; `db-baseline` records 0. sqlx 0.9 inserts -1 and then updates it to the time that the file
     /// took: a skipped migration (`sqlx migrate override skip`, `Migrate::skip`) stays at -1, and so does
     /// one whose run was killed in between; the two cannot be told apart.
-    pub(crate) fn is_unrun(&self) -> bool {
+    pub(crate) fn was_not_run(&self) -> bool {
         self.success && self.execution_time_ns <= 0
     }
 }

@@ -4,8 +4,8 @@
 
 pub(crate) mod affected_tables;
 pub(crate) mod effects;
+pub(crate) mod former_names;
 pub(crate) mod history;
-pub(crate) mod names;
 pub(crate) mod plan;
 pub(crate) mod quote;
 pub(crate) mod script;

@@ -2,7 +2,7 @@
 
 /// Quotes an identifier if necessary, by the rule of the server's `quote_ident`; that quotes a few keywords
 /// that would be allowed without quotes in some places.
-pub(crate) fn quote(name: &str) -> String {
+pub(crate) fn quote_if_needed(name: &str) -> String {
     let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name
             .chars()
@@ -25,7 +25,7 @@ pub(crate) fn quote_literal(text: &str) -> String {
 }
 
 /// Like [`quote_literal`], with control characters escaped, for a hint that is pasted.
-pub(crate) fn literal(text: &str) -> String {
+pub(crate) fn printable_literal(text: &str) -> String {
     if !text.chars().any(char::is_control) {
         return quote_literal(text);
     }
@@ -75,13 +75,13 @@ mod tests {
             ("", "\"\""),
         ];
         for (name, expected) in table {
-            assert_eq!(quote(name), expected, "{name}");
+            assert_eq!(quote_if_needed(name), expected, "{name}");
         }
     }
 
     #[test]
     fn a_literal_for_a_hint_stays_on_one_line() {
-        assert_eq!(literal(r"it's \d"), r"'it''s \d'");
-        assert_eq!(literal("a\n'\\"), r"E'a\u000a''\\'");
+        assert_eq!(printable_literal(r"it's \d"), r"'it''s \d'");
+        assert_eq!(printable_literal("a\n'\\"), r"E'a\u000a''\\'");
     }
 }

@@ -10,7 +10,7 @@ use crate::error::{Failure, Result, psql_command};
 use crate::flags::Locks;
 use crate::interrupt;
 use crate::migration::effects::{Effect, ObjectName};
-use crate::migration::quote::literal;
+use crate::migration::quote::printable_literal;
 use crate::migration::script::Script;
 use crate::ui::{self, Ui};
 
@@ -244,7 +244,7 @@ pub(super) fn name(mut failure: Failure, in_the_way: &[Session], again: &str) ->
                 "end it: {} (or COMMIT PREPARED), then: {again}",
                 psql_command(&format!(
                     "ROLLBACK PREPARED {}",
-                    literal(&prepared.application)
+                    printable_literal(&prepared.application)
                 )),
             )),
             None => failure.hint(format!("{again} --lock-deadline 1h")),

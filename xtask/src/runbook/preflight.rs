@@ -9,9 +9,9 @@ use super::losses;
 use crate::database::catalog::{self, Relation};
 use crate::database::{Database, OLDEST_SERVER, Server, activity, history};
 use crate::error::{Failure, Result, psql_command};
-use crate::migration::affected_tables::Touched;
+use crate::migration::affected_tables::AffectedTables;
 use crate::migration::effects::ObjectName;
-use crate::migration::quote::quote;
+use crate::migration::quote::quote_if_needed;
 use crate::migration::script::Script;
 use crate::ui;
 
@@ -24,7 +24,7 @@ pub(crate) const LONG_TRANSACTION: Duration = Duration::from_secs(5);
 /// # Errors
 /// If it has a statement that cannot be read, and does not say what to back up for it.
 pub(crate) fn readable(script: &Script) -> Result {
-    let Some(statement) = script.unreadable() else {
+    let Some(statement) = script.first_unclear() else {
         return Ok(());
     };
     if script.transactional || script.directives.lossless || !script.directives.backup.is_empty() {
@@ -131,11 +131,11 @@ pub(crate) fn history_rights(db: &mut Database) -> Result {
 ///
 /// # Errors
 /// For the first that is not.
-pub(crate) fn tables(db: &mut Database, touched: &Touched) -> Result {
-    for name in &touched.altered {
+pub(crate) fn tables(db: &mut Database, affected: &AffectedTables) -> Result {
+    for name in &affected.altered {
         must_be_table(&alterable(db, name)?)?;
     }
-    for (name, concurrently) in &touched.indexed {
+    for (name, concurrently) in &affected.indexed {
         let relation = alterable(db, name)?;
         // A materialized view has indexes like a table.
         if relation.kind != 'm' {
@@ -150,7 +150,7 @@ pub(crate) fn tables(db: &mut Database, touched: &Touched) -> Result {
         }
     }
     let mut backed_up = Vec::new();
-    for name in &touched.backup {
+    for name in &affected.backup {
         match catalog::find(db, name)? {
             Some(relation) => {
                 can_be_backed_up(db, &relation)?;
@@ -231,11 +231,15 @@ pub(crate) const HISTORY_MOVED: &str = "it moves, renames or drops `_sqlx_migrat
 ///
 /// # Errors
 /// For the first that is there.
-pub(crate) fn not_adopted(db: &mut Database, touched: &Touched, has_history: bool) -> Result {
-    if touched.created.is_empty() {
+pub(crate) fn not_adopted(
+    db: &mut Database,
+    affected: &AffectedTables,
+    has_history: bool,
+) -> Result {
+    if affected.created.is_empty() {
         return Ok(());
     }
-    for relation in catalog::existing(db, &touched.created)? {
+    for relation in catalog::existing(db, &affected.created)? {
         if !relation.temporary {
             let failure = Failure::failed(format!("`{}` exists already", relation.qualified()))
                 .sqlstate("42P07");
@@ -335,7 +339,7 @@ fn not_readable(db: &mut Database, relation: &Relation) -> Result<Failure> {
             "let it, as a superuser: cargo xtask db-psql --database-url {} -- -c 'GRANT SELECT ON {} TO {}'",
             db.server.address("postgres"),
             read.join(", "),
-            quote(user)
+            quote_if_needed(user)
         )))
 }
 
@@ -427,8 +431,8 @@ pub(crate) fn room(folder: &std::path::Path, tables: &[Relation]) -> Result<(u64
 }
 
 /// `1 table`, `2 tables`.
-pub(crate) fn summary(touched: &Touched) -> String {
-    let tables: BTreeSet<&ObjectName> = touched.tables().collect();
+pub(crate) fn summary(affected: &AffectedTables) -> String {
+    let tables: BTreeSet<&ObjectName> = affected.tables().collect();
     match tables.len() {
         0 => "no existing table is touched".to_owned(),
         _ => {

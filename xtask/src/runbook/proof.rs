@@ -24,7 +24,7 @@ use crate::database::conninfo::ConnInfo;
 use crate::database::{SESSION_OPTIONS, Server, connect, own_session};
 use crate::error::{Failure, Result};
 use crate::migration::effects::{ObjectName, split_names};
-use crate::migration::quote::{quote, quote_identifier};
+use crate::migration::quote::{quote_identifier, quote_if_needed};
 use crate::server;
 use crate::tools::{self, pg_dump};
 
@@ -373,7 +373,7 @@ pub(super) fn connect(ctx: &Context, target: &ConnInfo) -> Result<Connection> {
     let mut connection = connect::connect(target, &ctx.application_name, &options).map_err(|error| {
         let mut failure = *error.failure;
         if error.problem == ConnectProblem::TooManyConnections {
-            let role = quote(target.user());
+            let role = quote_if_needed(target.user());
             failure = failure
                 .cause("a backup takes three connections, a migration with one takes four")
                 .hint(format!(

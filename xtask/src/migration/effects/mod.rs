@@ -3,8 +3,8 @@
 //! understand is [`Effect::Opaque`], never harmless.
 
 mod cursor;
+mod destructive;
 mod effect;
-mod losses;
 mod name;
 mod read;
 
@@ -12,7 +12,7 @@ mod read;
 mod tests;
 
 pub(crate) use cursor::split_names;
+pub(crate) use destructive::{destroys_nothing, shows_what_it_destroys};
 pub(crate) use effect::Effect;
-pub(crate) use losses::{destroys_nothing, is_readable};
 pub(crate) use name::ObjectName;
 pub(crate) use read::{index_definition, of};

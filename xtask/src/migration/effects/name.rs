@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::migration::quote::quote;
+use crate::migration::quote::quote_if_needed;
 
 /// A name as the server looks it up: without quotes, lowercase unless it was quoted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,8 +27,8 @@ impl fmt::Display for ObjectName {
     /// As SQL, quoted where necessary.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(schema) = &self.schema {
-            write!(f, "{}.", quote(schema))?;
+            write!(f, "{}.", quote_if_needed(schema))?;
         }
-        f.write_str(&quote(&self.name))
+        f.write_str(&quote_if_needed(&self.name))
     }
 }

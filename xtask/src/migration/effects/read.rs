@@ -147,9 +147,9 @@ fn alter_table_action(mut cursor: Cursor<'_>, table: &ObjectName) -> Option<Vec<
     let effect = match cursor.word().as_deref() {
         Some("add") => {
             cursor.skip();
-            let said = cursor.eat("column");
+            let has_column_keyword = cursor.eat("column");
             let if_not_exists = cursor.eat_all(&["if", "not", "exists"]);
-            if !said && cursor.at_constraint() {
+            if !has_column_keyword && cursor.at_constraint() {
                 return references(whole);
             }
             Effect::AddColumn {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::migration::quote::quote;
+use crate::migration::quote::quote_if_needed;
 use crate::migration::sql;
 
 /// The effects of all statements of a text, in the notation of [`note`].
@@ -38,7 +38,7 @@ fn note(effect: &Effect) -> String {
         } => {
             format!(
                 "drop column {table} {}{}",
-                quote(column),
+                quote_if_needed(column),
                 flags(&[(*if_exists, "ie")])
             )
         }
@@ -311,7 +311,7 @@ fn what_is_called_harmless_makes_things_and_runs_no_code() {
 }
 
 #[test]
-fn what_reaches_further_than_its_words_is_not_readable() {
+fn what_reaches_further_than_its_words_is_not_shown() {
     for (text, expected) in [
         ("DELETE FROM t WHERE a > 3", true),
         ("DROP TABLE t", true),
@@ -337,7 +337,11 @@ fn what_reaches_further_than_its_words_is_not_readable() {
         ("DO $$ $$", false),
     ] {
         let statements = sql::split(text).unwrap();
-        assert_eq!(is_readable(text, &statements[0]), expected, "{text}");
+        assert_eq!(
+            shows_what_it_destroys(text, &statements[0]),
+            expected,
+            "{text}"
+        );
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which migrations a rollback undoes.
 
-use super::obstacles::{Obstacles, known};
+use super::obstacles::{Obstacles, check_known};
 use crate::error::{Failure, Result};
 use crate::migration::history::Applied;
 use crate::migration::source::{Folder, Migration};
@@ -9,7 +9,7 @@ use crate::migration::source::{Folder, Migration};
 /// only by `--only`, a baseline that was run also by `--to 0`: the other forms stop above such a migration,
 /// and a `--to` below it is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Down {
+pub(crate) enum RollbackScope {
     /// The migrations of the newest run, which all have the same `installed_on`. If sqlx wrote the rows,
     /// each with its own, or if they were inserted together, only the last migration.
     LastRun,
@@ -22,7 +22,7 @@ pub(crate) enum Down {
     Only(Vec<i64>),
 }
 
-/// The migrations to undo, the newest version first; see [`Down`] for those that are never undone.
+/// The migrations to undo, the newest version first; see [`RollbackScope`] for those that are never undone.
 ///
 /// # Errors
 /// - A usage failure if the version to go back to, or one that is to be undone, is unknown or not applied,
@@ -33,13 +33,13 @@ pub(crate) enum Down {
 pub(crate) fn down<'f>(
     folder: &'f Folder,
     history: &[Applied],
-    selection: &Down,
+    selection: &RollbackScope,
 ) -> Result<Vec<&'f Migration>> {
     let rows = select(folder, history, selection)?;
     let mut obstacles = Obstacles::default();
     let mut migrations = Vec::new();
     for row in rows {
-        obstacles.in_the_past(folder, row);
+        obstacles.check_applied(folder, row);
         if let Some(migration) = folder.get(row.version) {
             if !migration.reversible() {
                 obstacles.irreversible(migration);
@@ -47,14 +47,14 @@ pub(crate) fn down<'f>(
             migrations.push(migration);
         }
     }
-    obstacles.none_or("cannot roll back: nothing was undone")?;
+    obstacles.into_result("cannot roll back: nothing was undone")?;
     Ok(migrations)
 }
 
 /// Checks that a rollback still undoes what was shown before it waited for the lock, or what is left of
 /// that; a finding if another run has changed it in the meantime.
-pub(crate) fn as_shown(
-    selection: &Down,
+pub(crate) fn check_unchanged(
+    selection: &RollbackScope,
     shown: &[&Migration],
     before: &[Applied],
     undone: &[&Migration],
@@ -69,7 +69,7 @@ pub(crate) fn as_shown(
             && row(before, version) == row(now, version)
     });
     // If what was shown is already undone, "the last run" would now mean another one.
-    let is_relative = matches!(selection, Down::LastRun | Down::Steps(_));
+    let is_relative = matches!(selection, RollbackScope::LastRun | RollbackScope::Steps(_));
     let gone = is_relative && undone.is_empty() && !shown.is_empty();
     if unchanged && !gone {
         return Ok(());
@@ -92,39 +92,41 @@ pub(crate) fn as_shown(
 }
 
 /// The newest migration, if it is one that only `--only` undoes.
-pub(crate) fn newest_unrun(history: &[Applied]) -> Option<&Applied> {
+pub(crate) fn newest_not_run(history: &[Applied]) -> Option<&Applied> {
     let newest = history.iter().max_by_key(|row| row.version);
-    newest.filter(|row| row.is_unrun())
+    newest.filter(|row| row.was_not_run())
 }
 
 /// The history rows of the migrations to undo, the newest version first.
 fn select<'h>(
     folder: &Folder,
     history: &'h [Applied],
-    selection: &Down,
+    selection: &RollbackScope,
 ) -> Result<Vec<&'h Applied>> {
     let mut rows: Vec<&Applied> = history.iter().collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.version));
     let is_baseline = |row: &Applied| folder.get(row.version).is_some_and(Migration::is_baseline);
-    let stays = |row: &&Applied| row.is_unrun() || (is_baseline(row) && *selection != Down::To(0));
+    let stays = |row: &&Applied| {
+        row.was_not_run() || (is_baseline(row) && *selection != RollbackScope::To(0))
+    };
     let above = |rows: Vec<&'h Applied>| rows.into_iter().take_while(|row| !stays(row));
     Ok(match selection {
-        Down::LastRun => last_run(above(rows).collect())?,
-        Down::Steps(count) => above(rows).take(*count).collect(),
-        Down::All => above(rows).collect(),
-        Down::To(to) => {
+        RollbackScope::LastRun => last_run(above(rows).collect())?,
+        RollbackScope::Steps(count) => above(rows).take(*count).collect(),
+        RollbackScope::All => above(rows).collect(),
+        RollbackScope::To(to) => {
             if *to != 0 {
-                applied(*to, folder, history)?;
+                check_applied(*to, folder, history)?;
             }
             rows.retain(|row| row.version > *to);
             if let Some(row) = rows.iter().find(|row| stays(row)) {
-                return Err(in_between(*to, row).into());
+                return Err(blocked(*to, row).into());
             }
             rows
         }
-        Down::Only(versions) => {
+        RollbackScope::Only(versions) => {
             for version in versions {
-                applied(*version, folder, history)?;
+                check_applied(*version, folder, history)?;
             }
             rows.retain(|row| versions.contains(&row.version));
             rows
@@ -159,10 +161,10 @@ fn last_run(mut rows: Vec<&Applied>) -> Result<Vec<&Applied>> {
 }
 
 /// Why a rollback to `to` is refused: `stays` is above it and is not undone.
-fn in_between(to: i64, stays: &Applied) -> Failure {
+fn blocked(to: i64, stays: &Applied) -> Failure {
     let version = stays.version;
     let keep = format!("keep it: cargo xtask db-rollback --to {version}");
-    match stays.is_unrun() {
+    match stays.was_not_run() {
         true => Failure::usage(format!(
             "cannot roll back to `{to}`: `{version}` was recorded without being run"
         ))
@@ -180,9 +182,9 @@ fn in_between(to: i64, stays: &Applied) -> Failure {
 }
 
 /// Checks that this version is in the history, so that it can be the target or be undone.
-fn applied(version: i64, folder: &Folder, history: &[Applied]) -> Result {
+fn check_applied(version: i64, folder: &Folder, history: &[Applied]) -> Result {
     let versions = history.iter().map(|row| row.version).collect();
-    known(version, folder, &versions)?;
+    check_known(version, folder, &versions)?;
     if !versions.contains(&version) {
         return Err(
             Failure::usage(format!("cannot roll back: `{version}` is not applied"))

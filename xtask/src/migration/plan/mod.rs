@@ -9,6 +9,6 @@ mod up;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use down::{Down, as_shown, down, newest_unrun};
+pub(crate) use down::{RollbackScope, check_unchanged, down, newest_not_run};
 pub(crate) use state::{Entry, State, states};
 pub(crate) use up::up;

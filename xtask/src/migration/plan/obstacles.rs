@@ -17,7 +17,7 @@ pub(super) struct Obstacles {
 
 impl Obstacles {
     /// Notes what is wrong with an applied migration.
-    pub(super) fn in_the_past(&mut self, folder: &Folder, row: &Applied) {
+    pub(super) fn check_applied(&mut self, folder: &Folder, row: &Applied) {
         let version = row.version;
         let migration = folder.get(version);
         match (state(migration, Some(row)), migration) {
@@ -97,7 +97,7 @@ impl Obstacles {
         }
     }
 
-    pub(super) fn none_or(self, message: &str) -> Result {
+    pub(super) fn into_result(self, message: &str) -> Result {
         if self.causes.is_empty() {
             return Ok(());
         }
@@ -111,7 +111,7 @@ impl Obstacles {
 }
 
 /// Checks that this version is on disk or in the history.
-pub(super) fn known(version: i64, folder: &Folder, applied: &BTreeSet<i64>) -> Result {
+pub(super) fn check_known(version: i64, folder: &Folder, applied: &BTreeSet<i64>) -> Result {
     if folder.get(version).is_none() && !applied.contains(&version) {
         return Err(Failure::usage(format!(
             "there is no migration `{version}`, neither in `{}` nor in the history",

@@ -72,8 +72,8 @@ fn outcome(result: Result<Vec<&Migration>>) -> std::result::Result<Vec<i64>, (Ki
         Err(error) => {
             let failure: Failure = error.downcast().unwrap();
             assert!(!failure.hints.is_empty(), "{failure:?}");
-            let said = [vec![failure.message], failure.causes].concat().join(" / ");
-            Err((failure.kind, said))
+            let reported = [vec![failure.message], failure.causes].concat().join(" / ");
+            Err((failure.kind, reported))
         }
     }
 }
@@ -85,13 +85,17 @@ fn check(
 ) {
     match (outcome, expected) {
         (Ok(versions), Ok(expected)) => assert_eq!(versions, expected, "{case}"),
-        (Err((kind, said)), Err((expected, parts))) => {
-            assert_eq!(kind, expected, "{case}: {said}");
+        (Err((kind, reported)), Err((expected, parts))) => {
+            assert_eq!(kind, expected, "{case}: {reported}");
             for part in parts {
-                assert!(said.contains(part), "{case}: {said}");
+                assert!(reported.contains(part), "{case}: {reported}");
             }
             if kind == Kind::Finding {
-                assert_eq!(said.split(" / ").count(), parts.len() + 1, "{case}: {said}");
+                assert_eq!(
+                    reported.split(" / ").count(),
+                    parts.len() + 1,
+                    "{case}: {reported}"
+                );
             }
         }
         (outcome, expected) => panic!("{case}: {outcome:?}, expected {expected:?}"),
@@ -228,12 +232,12 @@ fn up_selects_what_is_pending() {
 
 #[test]
 fn down_selects_what_to_undo() {
-    use Down::{All, LastRun, Only, Steps, To};
     use Kind::{Finding, Usage};
+    use RollbackScope::{All, LastRun, Only, Steps, To};
     type Case<'a> = (
         &'a str,
         &'a str,
-        Down,
+        RollbackScope,
         std::result::Result<&'a [i64], (Kind, &'a [&'a str])>,
     );
     let table: &[Case] = &[

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::obstacles::{Obstacles, known};
+use super::obstacles::{Obstacles, check_known};
 use crate::error::{Failure, Result};
 use crate::migration::history::Applied;
 use crate::migration::source::{Folder, Migration};
@@ -22,7 +22,7 @@ pub(crate) fn up<'f>(
     let applied: BTreeSet<i64> = history.iter().map(|row| row.version).collect();
     let newest = applied.last().copied();
     if let Some(to) = to {
-        known(to, folder, &applied)?;
+        check_known(to, folder, &applied)?;
         if let Some(newest) = newest.filter(|&newest| to < newest && applied.contains(&to)) {
             return Err(Failure::usage(format!(
                 "cannot migrate to `{to}`: the database is already at `{newest}`"
@@ -39,7 +39,7 @@ pub(crate) fn up<'f>(
         .collect();
     let mut obstacles = Obstacles::default();
     for row in history {
-        obstacles.in_the_past(folder, row);
+        obstacles.check_applied(folder, row);
     }
     for migration in &pending {
         if let Some(newest) = newest.filter(|&newest| migration.version < newest)
@@ -48,6 +48,6 @@ pub(crate) fn up<'f>(
             obstacles.out_of_order(migration, newest);
         }
     }
-    obstacles.none_or("cannot migrate: the files and the history disagree")?;
+    obstacles.into_result("cannot migrate: the files and the history disagree")?;
     Ok(pending)
 }

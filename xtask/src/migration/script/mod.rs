@@ -114,10 +114,10 @@ impl Script {
         statements.all(|statement| effects::destroys_nothing(&self.text, statement))
     }
 
-    /// The first statement whose text does not say what it destroys, see [`effects::is_readable`].
-    pub(crate) fn unreadable(&self) -> Option<&Statement> {
+    /// The first statement whose text does not say what it destroys, see [`effects::shows_what_it_destroys`].
+    pub(crate) fn first_unclear(&self) -> Option<&Statement> {
         let mut statements = self.statements.iter();
-        statements.find(|statement| !effects::is_readable(&self.text, statement))
+        statements.find(|statement| !effects::shows_what_it_destroys(&self.text, statement))
     }
 
     /// Each statement with what it does.

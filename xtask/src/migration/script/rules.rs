@@ -11,8 +11,8 @@ impl Check<'_> {
     pub(super) fn statements(&mut self, transactional: bool) -> Vec<Statement> {
         let statements = match sql::split(self.text) {
             Ok(statements) => statements,
-            Err(fault) => {
-                self.problem(fault.at, fault.what, fault.hint);
+            Err(error) => {
+                self.problem(error.at, error.what, error.hint);
                 return Vec::new();
             }
         };

@@ -12,7 +12,7 @@ use crate::migration::history::checksum;
 use crate::migration::script::{Problem, Role, Script};
 
 /// The hint for a `.sql` file that is not a migration.
-const FORM: &str = "name it `<version>_<name>.up.sql`, the version a UTC timestamp such as \
+const NAMING_HINT: &str = "name it `<version>_<name>.up.sql`, the version a UTC timestamp such as \
                     `date -u +%Y%m%d%H%M%S` prints, or move it out of the folder";
 
 /// A dump of the schema for people to read; not a migration.
@@ -22,7 +22,7 @@ const SCHEMA_FILE: &str = "schema.sql";
 pub(super) struct Files<'a> {
     dir: &'a Path,
     shown_as: &'a Path,
-    pub(super) versions: BTreeMap<i64, Version>,
+    pub(super) versions: BTreeMap<i64, VersionFiles>,
     /// The stem of every file in `versions`.
     stems: BTreeSet<String>,
     pub(super) problems: Vec<Problem>,
@@ -47,7 +47,7 @@ impl<'a> Files<'a> {
         });
     }
 
-    pub(super) fn sort_in(&mut self, name: String) {
+    pub(super) fn add(&mut self, name: String) {
         if !is_sql(&name) || name == SCHEMA_FILE {
             return;
         }
@@ -60,13 +60,13 @@ impl<'a> Files<'a> {
                     FileKind::Up | FileKind::Simple => version.ups.push(file),
                 }
             }
-            Err(what) => self.problem(&name, what, FORM),
+            Err(what) => self.problem(&name, what, NAMING_HINT),
         }
     }
 
     pub(super) fn read_migrations(&mut self) -> Vec<Migration> {
         let mut migrations = Vec::new();
-        for (version, Version { ups, downs }) in std::mem::take(&mut self.versions) {
+        for (version, VersionFiles { ups, downs }) in std::mem::take(&mut self.versions) {
             self.check_pair(version, &ups, &downs);
             // Also those that cannot be paired, so that everything wrong inside them is reported too.
             let ups: Vec<_> = ups
@@ -195,7 +195,7 @@ impl<'a> Files<'a> {
 
 /// The files of one version.
 #[derive(Default)]
-pub(super) struct Version {
+pub(super) struct VersionFiles {
     /// `<version>_<name>.up.sql` or `<version>_<name>.sql`.
     ups: Vec<FileName>,
     downs: Vec<FileName>,

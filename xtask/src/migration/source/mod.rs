@@ -38,13 +38,13 @@ impl Folder {
     /// A usage failure (exit 2) that lists everything wrong with the folder, each with its place:
     /// the folder itself, file names, pairs of files, and what [`Script::parse`] finds in each.
     pub(crate) fn load(dir: &Path, shown_as: &Path) -> Result<Folder> {
-        let names = list(dir).map_err(|error| unreadable(shown_as, &error))?;
+        let names = list(dir).map_err(|error| cannot_read(shown_as, &error))?;
         let mut files = Files::new(dir, shown_as);
         for name in names {
-            files.sort_in(name);
+            files.add(name);
         }
         if files.versions.is_empty() && files.problems.is_empty() {
-            return Err(nothing_there(shown_as).into());
+            return Err(no_migrations(shown_as).into());
         }
         let mut migrations = files.read_migrations();
         files.attach_verify(&mut migrations);
@@ -66,7 +66,7 @@ impl Folder {
     }
 }
 
-fn unreadable(shown_as: &Path, error: &io::Error) -> Failure {
+fn cannot_read(shown_as: &Path, error: &io::Error) -> Failure {
     let failure = Failure::usage(format!(
         "cannot read the migrations folder `{}`",
         shown_as.display()
@@ -79,7 +79,7 @@ fn unreadable(shown_as: &Path, error: &io::Error) -> Failure {
     .hint("name the folder that holds them: cargo xtask db-migrate --migrations DIR")
 }
 
-fn nothing_there(shown_as: &Path) -> Failure {
+fn no_migrations(shown_as: &Path) -> Failure {
     Failure::usage(format!(
         "the migrations folder `{}` holds no migration",
         shown_as.display()

@@ -193,7 +193,7 @@ fn doubtful_folders_are_refused() {
 }
 
 #[test]
-fn everything_wrong_is_said_at_once() {
+fn everything_wrong_is_reported_at_once() {
     let failure = failure(load(&[
         ("1_a.up.sql", "BEGIN;"),
         ("2_b.down.sql", "\u{feff}"),
@@ -228,7 +228,7 @@ fn a_missing_or_empty_folder_says_what_to_do() {
 
 #[cfg(unix)]
 #[test]
-fn links_are_followed_and_a_broken_one_is_said() {
+fn links_are_followed_and_a_broken_one_is_reported() {
     let real = folder(&[("a.sql", "SELECT 1;")]);
     let dir = folder(&[]);
     let link = |to: &Path, name: &str| {

@@ -6,7 +6,7 @@ use super::token::Token;
 
 /// Why a text cannot be split into statements.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub(crate) struct SplitError {
     /// The byte where the problem begins; for something that is never closed, where it was opened.
     pub(crate) at: usize,
     pub(crate) what: String,
@@ -14,7 +14,7 @@ pub(crate) struct Fault {
 }
 
 /// Refuses a token that is never closed, and a backslash command.
-pub(super) fn check_token(text: &str, token: &Token) -> Result<(), Fault> {
+pub(super) fn check_token(text: &str, token: &Token) -> Result<(), SplitError> {
     let (what, wanted) = match token.kind {
         TokenKind::Unknown if token.text(text) == "\\" => return Err(backslash(text, token)),
         TokenKind::BlockComment { terminated: false } => ("block comment", "*/"),
@@ -45,7 +45,7 @@ pub(super) fn check_token(text: &str, token: &Token) -> Result<(), Fault> {
 
 /// Refuses `1e$$`, `0x1$a$` and similar: versions of psql and of the server differ about where the number
 /// ends and whether a quote begins, and since version 15 it is an error anyway.
-pub(super) fn check_number(text: &str, token: &Token) -> Result<(), Fault> {
+pub(super) fn check_number(text: &str, token: &Token) -> Result<(), SplitError> {
     let TokenKind::Literal {
         kind: LiteralKind::Int { .. } | LiteralKind::Numeric { .. },
     } = token.kind
@@ -56,7 +56,7 @@ pub(super) fn check_number(text: &str, token: &Token) -> Result<(), Fault> {
         .text(text)
         .contains(|c: char| !c.is_ascii_digit() && c != '.');
     if letters && text[token.range.end..].starts_with('$') {
-        return Err(Fault {
+        return Err(SplitError {
             at: token.range.start,
             what: format!(
                 "nothing separates the number `{}` from the `$` after it",
@@ -68,15 +68,15 @@ pub(super) fn check_number(text: &str, token: &Token) -> Result<(), Fault> {
     Ok(())
 }
 
-fn never_closed(what: &str, wanted: &str, token: &Token) -> Fault {
-    Fault {
+fn never_closed(what: &str, wanted: &str, token: &Token) -> SplitError {
+    SplitError {
         at: token.range.start,
         what: format!("the {what} opened here is never closed"),
         hint: format!("add the missing `{wanted}`"),
     }
 }
 
-fn backslash(text: &str, token: &Token) -> Fault {
+fn backslash(text: &str, token: &Token) -> SplitError {
     let command: String = text[token.range.start..]
         .chars()
         .take_while(|c| !c.is_whitespace())
@@ -91,7 +91,7 @@ fn backslash(text: &str, token: &Token) -> Fault {
         r"\i" | r"\ir" => "put the statements of that file here: one migration is one file",
         _ => "remove it: a migration holds only SQL, which sqlx can run too",
     };
-    Fault {
+    SplitError {
         at: token.range.start,
         what: format!("`{command}` is a command of psql, not SQL"),
         hint: hint.to_owned(),
@@ -108,7 +108,7 @@ pub(super) struct Continuation {
 }
 
 impl Continuation {
-    pub(super) fn check(&mut self, text: &str, token: &Token) -> Result<(), Fault> {
+    pub(super) fn check(&mut self, text: &str, token: &Token) -> Result<(), SplitError> {
         match token.kind {
             TokenKind::Whitespace => self.newline |= token.text(text).contains(['\n', '\r']),
             TokenKind::LineComment => {}
@@ -116,7 +116,7 @@ impl Continuation {
                 kind: LiteralKind::Str { .. },
             } if self.escaped && self.newline => {
                 if token.text(text).contains('\\') {
-                    return Err(Fault {
+                    return Err(SplitError {
                         at: token.range.start,
                         what: "psql reads the backslash in this continued string differently from \
                                the server"

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use squawk_lexer::TokenKind;
 
-use super::checks::{Continuation, Fault, check_number, check_token};
+use super::checks::{Continuation, SplitError, check_number, check_token};
 use super::token::{Token, lex};
 
 /// One statement of a file; it is never empty.
@@ -46,7 +46,7 @@ impl Statement {
 /// The first thing that psql would not send to the server as written: a backslash command, a
 /// quote, comment, parenthesis or function body that is never closed, or a string that psql and
 /// the server read differently.
-pub(crate) fn split(text: &str) -> Result<Vec<Statement>, Fault> {
+pub(crate) fn split(text: &str) -> Result<Vec<Statement>, SplitError> {
     let mut statements = Vec::new();
     let mut current = Unfinished::default();
     let mut continued = Continuation::default();
@@ -122,11 +122,11 @@ impl Unfinished {
         self.parentheses.is_empty() && self.blocks.is_empty()
     }
 
-    fn check_closed(&self) -> Result<(), Fault> {
+    fn check_closed(&self) -> Result<(), SplitError> {
         let parenthesis = self.parentheses.first().map(|at| (at, "`(`", "`)`"));
         let block = self.blocks.first().map(|at| (at, "`BEGIN`", "`END`"));
         match parenthesis.or(block) {
-            Some((&at, opened, wanted)) => Err(Fault {
+            Some((&at, opened, wanted)) => Err(SplitError {
                 at,
                 what: format!("the {opened} opened here is never closed"),
                 hint: format!("add the missing {wanted}"),

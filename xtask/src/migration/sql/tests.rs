@@ -97,10 +97,10 @@ fn refuses_what_psql_would_not_send() {
         ("SELECT E'a'\n'b'\n'c\\'d'", 16, "psql reads the backslash"),
     ];
     for (text, at, what) in table {
-        let fault = split(text).unwrap_err();
-        assert_eq!(fault.at, at, "{text}: {}", fault.what);
-        assert!(fault.what.starts_with(what), "{text}: {}", fault.what);
-        assert!(!fault.hint.is_empty(), "{text}");
+        let error = split(text).unwrap_err();
+        assert_eq!(error.at, at, "{text}: {}", error.what);
+        assert!(error.what.starts_with(what), "{text}: {}", error.what);
+        assert!(!error.hint.is_empty(), "{text}");
     }
     let hint = split("DO $do$ x").unwrap_err().hint;
     assert_eq!(hint, "add the missing `$do$`");

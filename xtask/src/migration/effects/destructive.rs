@@ -8,7 +8,7 @@ use crate::migration::sql::Statement;
 /// Whether the text alone says what a statement destroys, without asking the server. It does not where
 /// the statement runs code, affects objects that it does not name (`CASCADE`), or changes what a name
 /// means in a way that is not tracked here.
-pub(crate) fn is_readable(text: &str, statement: &Statement) -> bool {
+pub(crate) fn shows_what_it_destroys(text: &str, statement: &Statement) -> bool {
     if destroys_nothing(text, statement) {
         return true;
     }
