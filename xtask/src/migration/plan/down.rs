@@ -168,10 +168,10 @@ fn blocked(to: i64, stays: &Applied) -> Failure {
         true => Failure::usage(format!(
             "cannot roll back to `{to}`: `{version}` was recorded without being run"
         ))
-        .cause("what was there before its migration is not for a rollback to drop")
+        .cause("its objects existed before, and a rollback does not drop those")
         .hint(keep)
         .hint(format!(
-            "to undo it all the same, name each: cargo xtask db-rollback --only {version} --only …"
+            "to undo it anyway, name each migration: cargo xtask db-rollback --only {version} --only …"
         )),
         false => Failure::usage(format!(
             "cannot roll back to `{to}`: the baseline `{version}` lies above it"
@@ -188,7 +188,7 @@ fn check_applied(version: i64, folder: &Folder, history: &[Applied]) -> Result {
     if !versions.contains(&version) {
         return Err(
             Failure::usage(format!("cannot roll back: `{version}` is not applied"))
-                .hint("see what is with `cargo xtask db-status`")
+                .hint("see which migrations are applied with `cargo xtask db-status`")
                 .into(),
         );
     }

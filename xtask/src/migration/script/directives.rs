@@ -174,7 +174,7 @@ impl Check<'_> {
             },
             ("next", _) if argument.is_empty() => self.problem(
                 at,
-                "the directive `next` says nothing",
+                "the directive `next` has no text",
                 "say what is left for a person to do, `-- xtask: next deploy the application`",
             ),
             ("next", _) => directives.next.push(argument.to_owned()),

@@ -117,7 +117,7 @@ impl<'a> Files<'a> {
             ),
             Some(up) if up.kind == FileKind::Simple => self.problem(
                 &up.full,
-                format!("is irreversible by its name, yet there is `{}`", down.full),
+                format!("is irreversible by its name, but `{}` exists", down.full),
                 format!(
                     "rename it to `{}.up.sql`; its checksum stays the same",
                     up.stem
@@ -165,7 +165,7 @@ impl<'a> Files<'a> {
                 None => self.problem(
                     &file,
                     "belongs to no migration",
-                    format!("name it as the migration it checks, or write that: `{stem}.up.sql`"),
+                    format!("give it the name of the migration that it checks, or write that migration: `{stem}.up.sql`"),
                 ),
             }
         }
