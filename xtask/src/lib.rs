@@ -9,6 +9,7 @@ mod context;
 mod database;
 mod dev;
 mod error;
+mod hex;
 mod interrupt;
 mod migration;
 mod options;

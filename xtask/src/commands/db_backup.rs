@@ -9,10 +9,10 @@ use super::args::{Output, ProofArgs, lock_deadline};
 use crate::Context;
 use crate::database::{Database, history};
 use crate::error::Result;
+use crate::migration::affected_tables::AffectedTables;
 use crate::migration::plan;
 use crate::migration::source::Folder;
 use crate::runbook::backup::{self, Taken};
-use crate::runbook::preflight::Touched;
 use crate::ui;
 
 #[derive(Serialize)]
@@ -76,12 +76,12 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
 fn named_by_pending(db: &mut Database, folder: &Folder) -> Result<Vec<String>> {
     let applied = history::read_known(db)?;
     let pending = plan::up(folder, &applied, None, true)?;
-    let touched = Touched::by(
+    let affected = AffectedTables::from_scripts(
         pending.iter().map(|migration| &migration.up),
         db.server.schema.as_deref(),
     );
-    if touched.backup.is_empty() {
+    if affected.backup.is_empty() {
         return Ok(vec![backup::DEFAULT_TABLE.to_owned()]);
     }
-    Ok(touched.backup.iter().map(ToString::to_string).collect())
+    Ok(affected.backup.iter().map(ToString::to_string).collect())
 }

@@ -7,10 +7,11 @@ use super::args::Output;
 use crate::Context;
 use crate::database::{Database, activity, catalog, history};
 use crate::error::{Failure, Result, psql_command};
+use crate::migration::affected_tables::AffectedTables;
 use crate::migration::effects::ObjectName;
 use crate::migration::plan;
 use crate::migration::source::{Folder, Migration};
-use crate::runbook::preflight::{self, Touched};
+use crate::runbook::preflight;
 use crate::runbook::{backup, failures, indexes};
 use crate::ui;
 
@@ -181,13 +182,13 @@ fn migrations(ctx: &Context, db: &mut Database, folder: &Folder, checks: &mut Ch
     let Some((pending, has_history)) = pending else {
         return;
     };
-    let touched = Touched::by(
+    let affected = AffectedTables::from_scripts(
         pending.iter().map(|migration| &migration.up),
         db.server.schema.as_deref(),
     );
     checks.take(
         "new tables",
-        preflight::not_adopted(db, &touched, has_history),
+        preflight::not_adopted(db, &affected, has_history),
         |()| "what pending migrations create is not there yet".to_owned(),
     );
     let is_applied = |migration: &Migration| {
@@ -212,10 +213,10 @@ fn migrations(ctx: &Context, db: &mut Database, folder: &Folder, checks: &mut Ch
             );
         }
     }
-    let tables = preflight::tables(db, &touched);
-    checks.take("tables", tables, |()| preflight::summary(&touched));
+    let tables = preflight::tables(db, &affected);
+    checks.take("tables", tables, |()| preflight::summary(&affected));
     // With nothing pending, the next backup is that of db-backup's default.
-    let mut names: Vec<ObjectName> = touched.backup.into_iter().collect();
+    let mut names: Vec<ObjectName> = affected.backup.into_iter().collect();
     if names.is_empty() {
         names.extend(ObjectName::parse(backup::DEFAULT_TABLE));
     }

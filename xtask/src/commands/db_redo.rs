@@ -5,7 +5,7 @@ use clap::Args;
 use super::args::{BackupArgs, LockArgs, Output};
 use crate::Context;
 use crate::error::Result;
-use crate::migration::plan::Down;
+use crate::migration::plan::RollbackScope;
 use crate::options::Reports;
 use crate::runbook::{self, Options};
 
@@ -29,7 +29,13 @@ pub(crate) fn run(ctx: &Context, flags: &Redo) -> Result {
         dry_run: false,
         reports: &reports,
     };
-    let down = runbook::rollback(ctx, &folder, ctx.connect()?, &Down::LastRun, &options)?;
+    let down = runbook::rollback(
+        ctx,
+        &folder,
+        ctx.connect()?,
+        &RollbackScope::LastRun,
+        &options,
+    )?;
     let newest = down.steps.iter().map(|step| step.version).max();
     let Some(newest) = newest else {
         return ctx.ui.json(&down);

@@ -5,7 +5,7 @@ use clap::Args;
 use super::args::{BackupArgs, LockArgs, Output, ReportArgs};
 use crate::Context;
 use crate::error::Result;
-use crate::migration::plan::Down;
+use crate::migration::plan::RollbackScope;
 use crate::runbook::{self, Options};
 
 /// Arguments of `db-rollback`.
@@ -39,11 +39,11 @@ pub struct Rollback {
 pub(crate) fn run(ctx: &Context, flags: &Rollback) -> Result {
     let folder = ctx.folder()?;
     let selection = match (flags.steps, flags.to, flags.all, &flags.only[..]) {
-        (Some(steps), ..) => Down::Steps(steps),
-        (_, Some(version), ..) => Down::To(version),
-        (_, _, true, _) => Down::All,
-        (None, None, false, []) => Down::LastRun,
-        (None, None, false, versions) => Down::Only(versions.to_vec()),
+        (Some(steps), ..) => RollbackScope::Steps(steps),
+        (_, Some(version), ..) => RollbackScope::To(version),
+        (_, _, true, _) => RollbackScope::All,
+        (None, None, false, []) => RollbackScope::LastRun,
+        (None, None, false, versions) => RollbackScope::Only(versions.to_vec()),
     };
     let db = ctx.connect()?;
     let options = Options {

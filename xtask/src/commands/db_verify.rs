@@ -12,8 +12,8 @@ use crate::database::standby::{self, Standby};
 use crate::database::{Database, history};
 use crate::error::{Failure, Result, psql_command};
 use crate::interrupt;
-use crate::migration::effects::quote;
 use crate::migration::plan::{self, State};
+use crate::migration::quote::quote_if_needed;
 use crate::runbook::indexes;
 use crate::runbook::verify::{self, Checked};
 use crate::ui;
@@ -151,7 +151,10 @@ fn not_for_this_role(db: &Database, standbys: u64) -> Failure {
     ))
     .hint(format!(
         "as a superuser: {}, then: cargo xtask db-verify --wait-standbys 60s",
-        psql_command(&format!("GRANT pg_read_all_stats TO {}", quote(user)))
+        psql_command(&format!(
+            "GRANT pg_read_all_stats TO {}",
+            quote_if_needed(user)
+        ))
     ))
 }
 

@@ -14,7 +14,8 @@ use postgres::types::Type;
 
 use super::{Database, OWN_SEARCH_PATH, USERS_PATH, set_search_path};
 use crate::error::{Failure, Result};
-use crate::migration::effects::{Effect, quote};
+use crate::migration::effects::Effect;
+use crate::migration::quote::quote_if_needed;
 use crate::migration::script::Script;
 
 /// How the live schema differs from what the files make.
@@ -133,7 +134,7 @@ fn move_aside(transaction: &mut Transaction<'_>, schema: &str, aside: &str) -> R
     if !row.get::<_, bool>(0) {
         return Ok(());
     }
-    let rename = format!("ALTER SCHEMA {} RENAME TO {aside}", quote(schema));
+    let rename = format!("ALTER SCHEMA {} RENAME TO {aside}", quote_if_needed(schema));
     transaction.batch_execute(&rename).map_err(|error| {
         crate::runbook::failures::from_error(&anyhow::Error::from(error))
             .cause(format!("a file names the schema `{schema}`: to compare what it makes, the live schema is renamed in a transaction that is rolled back"))
@@ -143,7 +144,7 @@ fn move_aside(transaction: &mut Transaction<'_>, schema: &str, aside: &str) -> R
 }
 
 fn create_schema(transaction: &mut Transaction<'_>, schema: &str) -> Result {
-    Ok(transaction.batch_execute(&format!("CREATE SCHEMA {}", quote(schema)))?)
+    Ok(transaction.batch_execute(&format!("CREATE SCHEMA {}", quote_if_needed(schema)))?)
 }
 
 fn creates_schema(script: &Script) -> bool {
@@ -165,7 +166,10 @@ fn move_extensions(transaction: &mut Transaction<'_>, live_schema: &str) -> Resu
         &[],
     )?;
     for row in rows {
-        let (extension, schema) = (quote(&row.get::<_, String>(0)), quote(live_schema));
+        let (extension, schema) = (
+            quote_if_needed(&row.get::<_, String>(0)),
+            quote_if_needed(live_schema),
+        );
         transaction.batch_execute(&format!("ALTER EXTENSION {extension} SET SCHEMA {schema}"))?;
     }
     Ok(())

@@ -4,10 +4,10 @@ use postgres::GenericClient;
 use postgres::types::Type;
 use serde::Serialize;
 
-use super::history::quote_identifier;
 use super::{Database, USERS_PATH, set_search_path};
 use crate::error::Result;
 use crate::migration::effects::ObjectName;
+use crate::migration::quote::quote_identifier;
 
 /// A relation by its name, and what this role may do with it.
 #[derive(Clone, Debug)]

@@ -503,7 +503,7 @@ pub(crate) fn known_keyword(name: &str, after_password: bool) -> Result<&'static
         Some((_, keyword)) => Some(*keyword),
         None => KEYWORDS
             .iter()
-            .map(|(keyword, _)| (edits(name, keyword), *keyword))
+            .map(|(keyword, _)| (strsim::levenshtein(name, keyword), *keyword))
             .filter(|(edits, _)| *edits <= 2)
             .min()
             .map(|(_, keyword)| keyword),
@@ -513,21 +513,6 @@ pub(crate) fn known_keyword(name: &str, after_password: bool) -> Result<&'static
         None => failure,
     }
     .into())
-}
-
-/// How many characters must be added, dropped or replaced to get from one word to the other.
-fn edits(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.bytes().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[to.len()]
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use postgres::types::Type;
 
 use super::{Database, USERS_PATH};
 use crate::error::Result;
-use crate::migration::effects::quote;
 use crate::migration::history::Applied;
+use crate::migration::quote::{quote_if_needed, quote_literal};
 use crate::migration::source::Migration;
 
 /// The table's name, unqualified, as sqlx has it.
@@ -99,14 +99,14 @@ pub(crate) fn next_installed_on(db: &Database) -> Timestamp {
 /// not hide it.
 fn qualified(db: &Database) -> Option<String> {
     let schema = db.server.history_schema.as_deref()?;
-    Some(format!("{}.{TABLE}", quote(schema)))
+    Some(format!("{}.{TABLE}", quote_if_needed(schema)))
 }
 
 /// The table's qualified name, where it is or where it is going to be.
 pub(crate) fn table(db: &Database) -> String {
     qualified(db).unwrap_or_else(|| {
         let schema = db.server.schema.as_deref().unwrap_or("public");
-        format!("{}.{TABLE}", quote(schema))
+        format!("{}.{TABLE}", quote_if_needed(schema))
     })
 }
 
@@ -180,46 +180,15 @@ fn insert(table: &str, installed_on: Timestamp, key: &str, execution_time: &str)
 
 /// Version, description and checksum.
 fn key(migration: &Migration) -> String {
-    let checksum: String = migration
-        .checksum
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
     format!(
-        "{}, {}, '\\x{checksum}'",
+        "{}, {}, '\\x{}'",
         migration.version,
         quote_literal(&migration.name),
+        crate::hex::encode(&migration.checksum),
     )
 }
 
 /// The statement that forgets a migration.
 pub(crate) fn delete_sql(table: &str, version: i64) -> String {
     format!("DELETE FROM {table} WHERE version OPERATOR(pg_catalog.=) {version}")
-}
-
-/// `"Weird ""name"""`, always quoted.
-pub(crate) fn quote_identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// As [`quote_literal`], with control characters as codes: for a hint.
-pub(crate) fn literal(text: &str) -> String {
-    if !text.chars().any(char::is_control) {
-        return quote_literal(text);
-    }
-    let mut escaped = String::new();
-    for c in text.chars() {
-        match c {
-            c if c.is_control() => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
-            '\\' => escaped.push_str("\\\\"),
-            '\'' => escaped.push_str("''"),
-            c => escaped.push(c),
-        }
-    }
-    format!("E'{escaped}'")
-}
-
-/// A string literal under `standard_conforming_strings`, which every session here has on.
-pub(crate) fn quote_literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }

@@ -26,6 +26,7 @@ use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::migration::quote::quote_literal;
 
 /// What every session of ours has, whatever role, database, address or environment have set: no limit
 /// of theirs may end a backup or leave an INVALID index, and a client that is gone or frozen lets go of
@@ -314,7 +315,7 @@ pub(crate) const USERS_PATH: &str = "WITH path (was_set) AS MATERIALIZED (
 /// A statement that has names looked up by this `search_path` until the transaction ends. A setting's value
 /// need not be what SET would take: it may be empty, or begin with an unquoted `$user`.
 pub(crate) fn set_search_path(path: &str) -> String {
-    let path = history::quote_literal(path);
+    let path = quote_literal(path);
     format!("SELECT pg_catalog.set_config('search_path', {path}, true)")
 }
 
@@ -358,7 +359,7 @@ pub(crate) fn own_session(
 fn call(name: &str, value: &str) -> String {
     format!(
         "pg_catalog.set_config('{name}', {}, false)",
-        history::quote_literal(value)
+        quote_literal(value)
     )
 }
 

@@ -12,11 +12,11 @@ use crate::Context;
 use crate::config::{Config, DEV_PASSWORD};
 use crate::database::{Database, activity};
 use crate::error::{Failure, Kind, Result};
-use crate::interrupt;
 use crate::runbook::apply::server_failure;
 use crate::runbook::failures;
 use crate::tools::psql::{Chunk, Session, SessionError};
 use crate::ui;
+use crate::{hex, interrupt};
 
 /// Rows of a `db-seed` that asks for no number: as many as the guide's example has, rounded.
 pub(crate) const DEFAULT_ROWS: u64 = 1_200;
@@ -167,6 +167,5 @@ fn development_password(config: &Config) -> Result<String> {
     }
     let mut bytes = [0u8; 9];
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
-    let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    config.keep_in_dot_env(DEV_PASSWORD, &password)
+    config.keep_in_dot_env(DEV_PASSWORD, &hex::encode(&bytes))
 }

@@ -1,5 +1,5 @@
-//! The facts of sqlx's history table, `_sqlx_migrations`: what a row holds, how a file is
-//! fingerprinted, which advisory lock guards it. From sqlx 0.9, `sqlx-postgres/src/migrate.rs`
+//! The format of sqlx's history table, `_sqlx_migrations`: what a row contains, how the checksum of a file
+//! is computed, which advisory lock protects it. From sqlx 0.9, `sqlx-postgres/src/migrate.rs`
 //! and `sqlx-core/src/migrate/migration.rs`; a team that goes back to sqlx depends on each of them.
 
 use crc::{CRC_32_ISO_HDLC, Crc};
@@ -13,38 +13,38 @@ pub(crate) type Checksum = [u8; 48];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Applied {
     pub(crate) version: i64,
-    /// The name with spaces for underscores.
+    /// The name, with spaces instead of underscores.
     pub(crate) description: String,
-    /// One value for all migrations of a run of ours; sqlx gives every migration its own.
+    /// The same for all migrations of one of our runs; sqlx gives every migration its own.
     pub(crate) installed_on: Timestamp,
-    /// sqlx refuses to go on while a row says `false`, though for PostgreSQL it writes none itself.
+    /// sqlx refuses to continue while a row has `false`, though for PostgreSQL it never writes one.
     pub(crate) success: bool,
     /// As stored: a hand-written row may have any length.
     pub(crate) checksum: Vec<u8>,
-    /// Nanoseconds; see [`Applied::is_unrun`].
+    /// Nanoseconds; see [`Applied::was_not_run`].
     pub(crate) execution_time_ns: i64,
-    /// Whether its row was written by a transaction of its own, as each migration's is that is run. Rows
-    /// that were inserted or copied together say nothing of what ran together.
+    /// Whether its row was written in a transaction of its own, as it is when a migration is run. Rows
+    /// that were inserted or copied together do not show what ran together.
     pub(crate) own_transaction: bool,
 }
 
 impl Applied {
-    /// Whether nothing says that its file was ever run here. A run of ours records how long it took, at
-    /// least 1; `db-baseline` records 0. sqlx 0.9 inserts -1 and updates it to the time that the file
-    /// took: what it skips (`sqlx migrate override skip`, `Migrate::skip`) stays at -1, and so does a
-    /// migration whose run died in between, which cannot be told from a skipped one.
-    pub(crate) fn is_unrun(&self) -> bool {
+    /// Whether nothing shows that its file was ever run here. A run of ours records how long it took, at
+    /// least 1; `db-baseline` records 0. sqlx 0.9 inserts -1 and then updates it to the time that the file
+    /// took: a skipped migration (`sqlx migrate override skip`, `Migrate::skip`) stays at -1, and so does
+    /// one whose run was killed in between; the two cannot be told apart.
+    pub(crate) fn was_not_run(&self) -> bool {
         self.success && self.execution_time_ns <= 0
     }
 }
 
-/// The fingerprint by which sqlx recognises an edited file.
+/// By this sqlx detects an edited file.
 pub(crate) fn checksum(up_file: &[u8]) -> Checksum {
     Sha384::digest(up_file).into()
 }
 
-/// The advisory lock that one migrating session holds on `database`, the same as sqlx's, so that
-/// its runs and ours wait for each other.
+/// The key of the advisory lock that a migrating session holds on `database`; the same as sqlx's, so
+/// that its runs and ours wait for each other.
 pub(crate) fn lock_id(database: &str) -> i64 {
     const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
     // Below 2^62: cannot overflow.
@@ -57,12 +57,8 @@ mod tests {
 
     #[test]
     fn checksum_is_sha_384() {
-        let hex: String = checksum(b"abc")
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
         assert_eq!(
-            hex,
+            crate::hex::encode(&checksum(b"abc")),
             "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed\
              8086072ba1e7cc2358baeca134c825a7"
         );

@@ -1,10 +1,13 @@
-//! What is on disk, what the history says, and what follows from the two. Only `source` reads the
-//! disk; nothing here talks to a database or prints.
+//! The migrations on disk, what the history says about them, and what a run or a rollback has to do.
+//! Only `source` reads the disk; nothing here connects to a database, prints, or uses a module above
+//! this one (only `error` and `hex`).
 
+pub(crate) mod affected_tables;
 pub(crate) mod effects;
+pub(crate) mod former_names;
 pub(crate) mod history;
-pub(crate) mod names;
 pub(crate) mod plan;
+pub(crate) mod quote;
 pub(crate) mod script;
 pub(crate) mod source;
 pub(crate) mod sql;

@@ -1108,7 +1108,7 @@ pub(crate) fn sha256(file: &Path) -> Result<String> {
         }
         hash.update(&buffer[..read]);
     }
-    Ok(pg_dump::hex(&hash.finalize()))
+    Ok(crate::hex::encode(&hash.finalize()))
 }
 
 /// The backups in a folder, newest first. A manifest that cannot be understood is warned of.

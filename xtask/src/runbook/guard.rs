@@ -12,14 +12,15 @@ use anyhow::Context as _;
 use postgres::types::Type;
 use serde::Deserialize;
 
-use super::apply::Direction;
 use super::backup::{self, Taken};
 use crate::Context;
 use crate::database::Database;
 use crate::database::catalog::{self, Relation};
-use crate::database::history::{self, quote_identifier};
+use crate::database::history;
 use crate::error::{Failure, Result};
+use crate::migration::quote::quote_identifier;
 use crate::migration::script::Script;
+use crate::migration::source::Direction;
 use crate::options::BackupOptions;
 use crate::ui;
 

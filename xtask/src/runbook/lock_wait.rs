@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::apply::Effort;
 use crate::database::activity::{self, Session, Waiting};
-use crate::database::{Database, catalog, history};
+use crate::database::{Database, catalog};
 use crate::error::{Failure, Result, psql_command};
 use crate::interrupt;
 use crate::migration::effects::{Effect, ObjectName};
+use crate::migration::quote::printable_literal;
 use crate::migration::script::Script;
 use crate::options::Locks;
 use crate::ui::{self, Ui};
@@ -243,7 +244,7 @@ pub(super) fn name(mut failure: Failure, in_the_way: &[Session], again: &str) ->
                 "end it: {} (or COMMIT PREPARED), then: {again}",
                 psql_command(&format!(
                     "ROLLBACK PREPARED {}",
-                    history::literal(&prepared.application)
+                    printable_literal(&prepared.application)
                 )),
             )),
             None => failure.hint(format!("{again} --lock-deadline 1h")),

@@ -5,10 +5,10 @@ use crate::database::Database;
 use crate::database::catalog::{self, Relation};
 use crate::error::Result;
 use crate::migration::effects::{Effect, ObjectName};
-use crate::migration::names::Names;
+use crate::migration::former_names::FormerNames;
 use crate::migration::script::Script;
+use crate::migration::source::Direction;
 use crate::migration::sql::{Statement, position};
-use crate::runbook::apply::Direction;
 use crate::runbook::failures::sqlstate;
 use crate::ui;
 
@@ -66,7 +66,7 @@ fn losses<'a>(
     direction: Direction,
     schema: Option<&str>,
 ) -> Vec<Loss> {
-    let mut names = Names::new(schema);
+    let mut names = FormerNames::new(schema);
     let mut losses = Vec::new();
     for script in scripts {
         for (statement, effects) in script.effects() {
@@ -76,7 +76,7 @@ fn losses<'a>(
                     what,
                     unasked: !script.transactional,
                 }));
-                names.follow(&effect);
+                names.apply(&effect);
             }
         }
     }
@@ -84,7 +84,7 @@ fn losses<'a>(
 }
 
 fn lost(
-    names: &Names<'_>,
+    names: &FormerNames<'_>,
     script: &Script,
     statement: &Statement,
     effect: &Effect,

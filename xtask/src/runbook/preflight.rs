@@ -9,114 +9,14 @@ use super::losses;
 use crate::database::catalog::{self, Relation};
 use crate::database::{Database, OLDEST_SERVER, Server, activity, history};
 use crate::error::{Failure, Result, psql_command};
-use crate::migration::effects::{self, Effect, ObjectName};
-use crate::migration::names::Names;
+use crate::migration::affected_tables::AffectedTables;
+use crate::migration::effects::ObjectName;
+use crate::migration::quote::quote_if_needed;
 use crate::migration::script::Script;
 use crate::ui;
 
 /// A transaction older than this is worth naming before a migration.
 pub(crate) const LONG_TRANSACTION: Duration = Duration::from_secs(5);
-
-/// What the scripts of a run touch that is there before the run.
-#[derive(Debug, Default)]
-pub(crate) struct Touched {
-    /// Tables to back up, as the directives name them, under the names that they have now.
-    pub(crate) backup: BTreeSet<ObjectName>,
-    /// Likewise, where they need not be there: an interrupted run may have dropped them, or an earlier
-    /// statement that cannot be read may make them.
-    pub(crate) backup_if_there: BTreeSet<ObjectName>,
-    /// Tables that are altered.
-    pub(crate) altered: BTreeSet<ObjectName>,
-    /// Tables that get an index, and whether concurrently.
-    pub(crate) indexed: BTreeSet<(ObjectName, bool)>,
-    /// Tables that the scripts create, which must not be there.
-    pub(crate) created: BTreeSet<ObjectName>,
-}
-
-impl Touched {
-    /// Reads the scripts in the order in which they are going to run. What an earlier one creates
-    /// need not be there, what an earlier one drops may be, what it renames has its old name; after a statement that may do anything
-    /// (`DO`, `CALL`), nothing can be said of later ones but what they create and back up.
-    /// `schema` is where names without one lead.
-    pub(crate) fn by<'a>(
-        scripts: impl IntoIterator<Item = &'a Script>,
-        schema: Option<&str>,
-    ) -> Touched {
-        let mut touched = Touched::default();
-        let mut names = Names::new(schema);
-        for script in scripts {
-            touched.backs_up(script, &names);
-            for (statement, effects) in script.effects() {
-                // What it makes is not followed, and can have an index.
-                names.unsure |= statement.has_word(&script.text, "materialized");
-                for effect in effects {
-                    match &effect {
-                        Effect::CreateTable {
-                            table,
-                            if_not_exists: false,
-                        } if !names.is_gone(table) => {
-                            touched.created.insert(table.clone());
-                        }
-                        Effect::AlterTable {
-                            table,
-                            if_exists: false,
-                        } if !names.may_be_made(table) => {
-                            touched.altered.extend(names.before(table))
-                        }
-                        Effect::CreateIndex {
-                            table,
-                            concurrently,
-                            ..
-                        } if !names.may_be_made(table) => {
-                            let table = names.before(table);
-                            let indexed = table.map(|table| (table, *concurrently));
-                            touched.indexed.extend(indexed);
-                        }
-                        _ => {}
-                    }
-                    names.follow(&effect);
-                }
-            }
-        }
-        touched
-    }
-
-    fn backs_up(&mut self, script: &Script, names: &Names<'_>) {
-        for written in &script.directives.backup {
-            let Some(table) = ObjectName::parse(written) else {
-                continue;
-            };
-            let Some(before) = names.before(&table) else {
-                continue;
-            };
-            if names.may_be_made(&table) || may_have_dropped(script, &table) {
-                self.backup_if_there.insert(before);
-            } else {
-                self.backup.insert(before);
-            }
-        }
-    }
-
-    /// The tables that are there before the scripts run.
-    pub(crate) fn tables(&self) -> impl Iterator<Item = &ObjectName> {
-        let indexed = self.indexed.iter().map(|(table, _)| table);
-        self.altered.iter().chain(indexed).chain(&self.backup)
-    }
-}
-
-/// Whether an earlier, interrupted run of the same script may have dropped or renamed a table: in a
-/// transaction it has not.
-pub(super) fn may_have_dropped(script: &Script, table: &ObjectName) -> bool {
-    let mut effects = script.effects().flat_map(|(_, effects)| effects);
-    !script.transactional
-        && effects.any(|effect| match effect {
-            Effect::DropTable { table: dropped, .. }
-            | Effect::RenameTable { table: dropped, .. } => dropped == *table,
-            Effect::DropSchema { schema, .. } => table.schema.as_ref() == Some(&schema),
-            Effect::Opaque => true,
-            _ => false,
-        })
-}
 
 /// A script that runs outside a transaction says by its text alone what it destroys: there is no moment
 /// before it takes effect at which the server could be asked.
@@ -124,7 +24,7 @@ pub(super) fn may_have_dropped(script: &Script, table: &ObjectName) -> bool {
 /// # Errors
 /// If it has a statement that cannot be read, and does not say what to back up for it.
 pub(crate) fn readable(script: &Script) -> Result {
-    let Some(statement) = script.unreadable() else {
+    let Some(statement) = script.first_unclear() else {
         return Ok(());
     };
     if script.transactional || script.directives.lossless || !script.directives.backup.is_empty() {
@@ -231,11 +131,11 @@ pub(crate) fn history_rights(db: &mut Database) -> Result {
 ///
 /// # Errors
 /// For the first that is not.
-pub(crate) fn tables(db: &mut Database, touched: &Touched) -> Result {
-    for name in &touched.altered {
+pub(crate) fn tables(db: &mut Database, affected: &AffectedTables) -> Result {
+    for name in &affected.altered {
         must_be_table(&alterable(db, name)?)?;
     }
-    for (name, concurrently) in &touched.indexed {
+    for (name, concurrently) in &affected.indexed {
         let relation = alterable(db, name)?;
         // A materialized view has indexes like a table.
         if relation.kind != 'm' {
@@ -250,7 +150,7 @@ pub(crate) fn tables(db: &mut Database, touched: &Touched) -> Result {
         }
     }
     let mut backed_up = Vec::new();
-    for name in &touched.backup {
+    for name in &affected.backup {
         match catalog::find(db, name)? {
             Some(relation) => {
                 can_be_backed_up(db, &relation)?;
@@ -331,11 +231,15 @@ pub(crate) const HISTORY_MOVED: &str = "it moves, renames or drops `_sqlx_migrat
 ///
 /// # Errors
 /// For the first that is there.
-pub(crate) fn not_adopted(db: &mut Database, touched: &Touched, has_history: bool) -> Result {
-    if touched.created.is_empty() {
+pub(crate) fn not_adopted(
+    db: &mut Database,
+    affected: &AffectedTables,
+    has_history: bool,
+) -> Result {
+    if affected.created.is_empty() {
         return Ok(());
     }
-    for relation in catalog::existing(db, &touched.created)? {
+    for relation in catalog::existing(db, &affected.created)? {
         if !relation.temporary {
             let failure = Failure::failed(format!("`{}` exists already", relation.qualified()))
                 .sqlstate("42P07");
@@ -435,7 +339,7 @@ fn not_readable(db: &mut Database, relation: &Relation) -> Result<Failure> {
             "let it, as a superuser: cargo xtask db-psql --database-url {} -- -c 'GRANT SELECT ON {} TO {}'",
             db.server.address("postgres"),
             read.join(", "),
-            effects::quote(user)
+            quote_if_needed(user)
         )))
 }
 
@@ -527,8 +431,8 @@ pub(crate) fn room(folder: &std::path::Path, tables: &[Relation]) -> Result<(u64
 }
 
 /// `1 table`, `2 tables`.
-pub(crate) fn summary(touched: &Touched) -> String {
-    let tables: BTreeSet<&ObjectName> = touched.tables().collect();
+pub(crate) fn summary(affected: &AffectedTables) -> String {
+    let tables: BTreeSet<&ObjectName> = affected.tables().collect();
     match tables.len() {
         0 => "no existing table is touched".to_owned(),
         _ => {
@@ -587,72 +491,6 @@ mod tests {
                     "{failure:?}"
                 );
             }
-        }
-    }
-
-    #[test]
-    fn what_scripts_touch_is_told_by_the_names_of_before_the_run() {
-        use std::path::Path;
-
-        use crate::migration::script::Role;
-
-        let table: &[(&[&str], &str)] = &[
-            (
-                &["ALTER TABLE users ADD a int; CREATE INDEX CONCURRENTLY i ON sessions (a)"],
-                "altered users; indexed sessions concurrently",
-            ),
-            (
-                &[
-                    "CREATE TABLE t (); ALTER TABLE public.t ADD a int",
-                    "CREATE INDEX ON t (a)",
-                ],
-                "created t",
-            ),
-            (
-                &[
-                    "CREATE TABLE IF NOT EXISTS t ()",
-                    "-- xtask: backup t\nALTER TABLE t DROP a",
-                ],
-                "if there t",
-            ),
-            (
-                &[
-                    "ALTER TABLE users RENAME TO accounts",
-                    "-- xtask: backup accounts\nALTER TABLE accounts DROP a",
-                ],
-                "altered users; backup users",
-            ),
-            (
-                &["DO $$ $$", "-- xtask: backup t\nALTER TABLE t DROP a"],
-                "if there t",
-            ),
-            (
-                &["-- no-transaction\n-- xtask: backup t, u\nDROP TABLE t"],
-                "backup u; if there t",
-            ),
-            (&["-- xtask: backup t\nDROP TABLE t"], "backup t"),
-            (&["DROP TABLE t; CREATE TABLE t ()"], ""),
-            (&["ALTER TABLE IF EXISTS t ADD a int"], ""),
-        ];
-        for (texts, expected) in table {
-            let scripts: Vec<Script> = texts
-                .iter()
-                .map(|text| {
-                    Script::parse(Path::new("a.sql"), (*text).into(), Role::Up).expect("parses")
-                })
-                .collect();
-            let touched = Touched::by(&scripts, Some("public"));
-            let mut told = Vec::new();
-            told.extend(touched.created.iter().map(|name| format!("created {name}")));
-            told.extend(touched.altered.iter().map(|name| format!("altered {name}")));
-            told.extend(touched.indexed.iter().map(|(name, concurrently)| {
-                let how = if *concurrently { " concurrently" } else { "" };
-                format!("indexed {name}{how}")
-            }));
-            told.extend(touched.backup.iter().map(|name| format!("backup {name}")));
-            let if_there = touched.backup_if_there.iter();
-            told.extend(if_there.map(|name| format!("if there {name}")));
-            assert_eq!(told.join("; "), *expected, "{texts:?}");
         }
     }
 

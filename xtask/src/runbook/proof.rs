@@ -21,11 +21,11 @@ use crate::Context;
 use crate::database::catalog::Column;
 use crate::database::connect::{Canceller, ConnectProblem, Connection};
 use crate::database::conninfo::ConnInfo;
-use crate::database::history::quote_identifier;
 use crate::database::{SESSION_OPTIONS, Server, connect, own_session};
 use crate::dev::server;
 use crate::error::{Failure, Result};
-use crate::migration::effects::{ObjectName, quote, split_names};
+use crate::migration::effects::{ObjectName, split_names};
+use crate::migration::quote::{quote_identifier, quote_if_needed};
 use crate::tools::{self, pg_dump};
 
 /// The settings that decide how a value is written as text, and read again. pg_dump has the same, or
@@ -373,7 +373,7 @@ pub(super) fn connect(ctx: &Context, target: &ConnInfo) -> Result<Connection> {
     let mut connection = connect::connect(target, &ctx.application_name, &options).map_err(|error| {
         let mut failure = *error.failure;
         if error.problem == ConnectProblem::TooManyConnections {
-            let role = quote(target.user());
+            let role = quote_if_needed(target.user());
             failure = failure
                 .cause("a backup takes three connections, a migration with one takes four")
                 .hint(format!(

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::apply::{Direction, Effort, Runner, announce, script, start_psql};
+use super::apply::{Effort, Runner, announce, start_psql};
 use super::backup::Taken;
 use super::guard::{self, Guard};
 use super::losses::{self, Forecast};
-use super::preflight::{self, Touched};
+use super::preflight;
 use super::steps::{self, Action, Step};
 use super::verify::{self, Checked};
 use super::{failures, indexes, report};
@@ -19,10 +19,11 @@ use crate::database::catalog::{self, Relation};
 use crate::database::{Database, history, lock};
 use crate::error::{Failure, Kind, Result};
 use crate::interrupt;
+use crate::migration::affected_tables::AffectedTables;
 use crate::migration::history::Applied;
-use crate::migration::plan::{self, Down};
+use crate::migration::plan::{self, RollbackScope};
 use crate::migration::script::Script;
-use crate::migration::source::{Folder, Migration};
+use crate::migration::source::{Direction, Folder, Migration};
 use crate::options::{BackupOptions, Locks};
 use crate::ui;
 
@@ -110,13 +111,14 @@ pub(crate) fn migrate(
         false => Some(start_psql(ctx, db).map_err(unchanged)?),
     };
     let scripts: Vec<_> = pending.iter().map(|migration| &migration.up).collect();
-    let mut touched = Touched::by(scripts.iter().copied(), db.server.schema.as_deref());
+    let mut affected =
+        AffectedTables::from_scripts(scripts.iter().copied(), db.server.schema.as_deref());
     if options.backup.no_backup {
-        touched.backup.clear();
+        affected.backup.clear();
     }
     preflight::history_rights(db)?;
-    preflight::not_adopted(db, &touched, !applied.is_empty())?;
-    preflight::tables(db, &touched)?;
+    preflight::not_adopted(db, &affected, !applied.is_empty())?;
+    preflight::tables(db, &affected)?;
     preflight::history_stays(pending.iter().map(|migration| &migration.up))?;
     indexes::foresee(db, pending.iter().map(|migration| &migration.up))?;
     ctx.ui.status(
@@ -124,7 +126,7 @@ pub(crate) fn migrate(
         format_args!(
             "{} pending, {}",
             ui::plural(pending.len() as u64, "migration"),
-            preflight::summary(&touched)
+            preflight::summary(&affected)
         ),
     );
     for line in preflight::in_the_way(db, options.locks.show_queries)? {
@@ -133,7 +135,7 @@ pub(crate) fn migrate(
 
     let guard = Guard::new(options.backup);
     let forecast = show_losses(ctx, db, &scripts, Direction::Up, options)?;
-    let backups = tables_to_back_up(ctx, db, options, &touched, forecast)?;
+    let backups = tables_to_back_up(ctx, db, options, &affected, forecast)?;
     let steps = steps::of_run(Direction::Up, backups, &pending, pending.clone())?;
     let Some(psql) = psql else {
         print_plan(ctx, db, &steps);
@@ -159,7 +161,7 @@ pub(crate) fn rollback(
     ctx: &Context,
     folder: &Folder,
     mut db: Database,
-    selection: &Down,
+    selection: &RollbackScope,
     options: &Options<'_>,
 ) -> Result<Outcome> {
     let started = Instant::now();
@@ -179,11 +181,11 @@ pub(crate) fn rollback(
         let (shown, before) = (undone, applied);
         applied = history::read(db)?;
         undone = plan::down(folder, &applied, selection)?;
-        plan::as_shown(selection, &shown, &before, &undone, &applied)?;
+        plan::check_unchanged(selection, &shown, &before, &undone, &applied)?;
     }
     if undone.is_empty() {
         ctx.ui.status("Finished", "nothing to roll back");
-        if let Some(row) = plan::newest_unrun(&applied) {
+        if let Some(row) = plan::newest_not_run(&applied) {
             let version = row.version;
             ctx.ui.hint(format_args!("`{version}` was recorded without being run, so it stays; to undo it, name it: cargo xtask db-rollback --only {version}"));
         }
@@ -192,14 +194,15 @@ pub(crate) fn rollback(
 
     let scripts: Vec<_> = undone
         .iter()
-        .map(|migration| script(migration, Direction::Down))
+        .map(|migration| migration.script(Direction::Down))
         .collect::<Result<_>>()?;
-    let mut touched = Touched::by(scripts.iter().copied(), db.server.schema.as_deref());
+    let mut affected =
+        AffectedTables::from_scripts(scripts.iter().copied(), db.server.schema.as_deref());
     if options.backup.no_backup {
-        touched.backup.clear();
+        affected.backup.clear();
     }
     preflight::history_rights(db)?;
-    preflight::tables(db, &touched)?;
+    preflight::tables(db, &affected)?;
     preflight::history_stays(scripts.iter().copied())?;
     indexes::foresee(db, scripts.iter().copied())?;
     ctx.ui.status(
@@ -207,12 +210,12 @@ pub(crate) fn rollback(
         format_args!(
             "{} to undo, {}",
             ui::plural(undone.len() as u64, "migration"),
-            preflight::summary(&touched)
+            preflight::summary(&affected)
         ),
     );
     let guard = Guard::new(options.backup);
     let forecast = show_losses(ctx, db, &scripts, Direction::Down, options)?;
-    let backups = tables_to_back_up(ctx, db, options, &touched, forecast)?;
+    let backups = tables_to_back_up(ctx, db, options, &affected, forecast)?;
     let remaining = remaining(folder, &applied, &undone);
     let steps = steps::of_run(Direction::Down, backups, &undone, remaining)?;
     if options.dry_run {
@@ -369,14 +372,14 @@ fn tables_to_back_up(
     ctx: &Context,
     db: &mut Database,
     options: &Options<'_>,
-    touched: &Touched,
+    affected: &AffectedTables,
     forecast: Forecast,
 ) -> Result<Vec<Relation>> {
     if options.backup.no_backup {
         return Ok(Vec::new());
     }
-    let mut names: Vec<String> = touched.backup.iter().map(ToString::to_string).collect();
-    for table in catalog::existing(db, &touched.backup_if_there)? {
+    let mut names: Vec<String> = affected.backup.iter().map(ToString::to_string).collect();
+    for table in catalog::existing(db, &affected.backup_if_exists)? {
         names.push(table.qualified());
     }
     // The rows of a partitioned table are its partitions': the guard finds which.
@@ -481,7 +484,9 @@ fn half_way(
     }
     match changes.get(done) {
         Some(failed) if failure.state.is_empty() => {
-            let transactional = script(failed, direction).is_ok_and(|script| script.transactional);
+            let transactional = failed
+                .script(direction)
+                .is_ok_and(|script| script.transactional);
             state.push(if transactional {
                 format!("`{}` was rolled back: it has changed nothing", failed.stem)
             } else {

@@ -1,12 +1,11 @@
 //! What a run is going to do, as steps: each with its title, why it is done, the command that a
 //! person would type, and how it is verified.
 
-use super::apply::{Direction, script};
 use super::backup;
 use crate::database::catalog::Relation;
 use crate::error::{Result, shell_word};
 use crate::migration::script::Script;
-use crate::migration::source::Migration;
+use crate::migration::source::{Direction, Migration};
 
 /// One step of a runbook.
 pub(crate) struct Step<'a> {
@@ -65,7 +64,7 @@ fn backup_step<'a>(relation: Relation) -> Step<'a> {
 }
 
 fn change_step(migration: &Migration, direction: Direction) -> Result<Step<'_>> {
-    let script = script(migration, direction)?;
+    let script = migration.script(direction)?;
     let verb = match direction {
         Direction::Up => "Apply",
         Direction::Down => "Undo",

@@ -167,7 +167,7 @@ fn with_target(mut command: Command, target: &ConnInfo) -> Command {
 pub(crate) fn nonce() -> Result<String> {
     let mut bytes = [0u8; 6];
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(crate::hex::encode(&bytes))
 }
 
 /// Runs a command of the platform's package manager, with this terminal.

@@ -241,7 +241,7 @@ pub(crate) fn read(
         Dump {
             rows,
             bytes,
-            sha256: hex(&hash.finalize()),
+            sha256: crate::hex::encode(&hash.finalize()),
         },
         complete,
     ))
@@ -250,11 +250,6 @@ pub(crate) fn read(
 /// Whether a line begins a COPY whose names go on in the next line.
 fn ends_in_quotes(line: &[u8]) -> bool {
     line.starts_with(b"COPY ") && memchr::memchr_iter(b'"', line).count() % 2 == 1
-}
-
-/// Lowercase hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The column list of a line that begins COPY data, as pg_dump's `dumpTableData` writes it; that of a

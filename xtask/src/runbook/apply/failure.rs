@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use super::Runner;
 use super::session::CANCEL_EVERY;
-use super::{Direction, Runner};
 use crate::database::{history, lock};
 use crate::error::{Failure, Kind, Result};
 use crate::interrupt;
+use crate::migration::affected_tables::AffectedTables;
 use crate::migration::script::Script;
-use crate::migration::source::Migration;
-use crate::runbook::preflight::{self, Touched};
+use crate::migration::source::{Direction, Migration};
+use crate::runbook::preflight;
 use crate::runbook::stall::{self};
 use crate::runbook::{excerpt, failures};
 use crate::tools::psql::SessionError;
@@ -153,6 +154,6 @@ fn script_failure(script: &Script, direction: Direction, error: &SessionError) -
             .hint("look whether server and tools are well: cargo xtask db-doctor")
             .hint("then go on: cargo xtask db-migrate");
     }
-    let touched = Touched::by([script], None);
-    failures::explain_about(failure, touched.tables().next())
+    let affected = AffectedTables::from_scripts([script], None);
+    failures::explain_about(failure, affected.tables().next())
 }

@@ -23,20 +23,13 @@ use crate::Context;
 use crate::database::activity::Stalled;
 use crate::database::catalog::{self, Relation};
 use crate::database::{Database, history};
-use crate::error::{Failure, Result};
+use crate::error::Result;
 use crate::migration::effects::ObjectName;
 use crate::migration::script::Script;
-use crate::migration::source::Migration;
+use crate::migration::source::{Direction, Migration};
 use crate::options::Locks;
 use crate::tools::psql::{Chunk, Session};
 use crate::ui::Ui;
-
-/// Up or down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Up,
-    Down,
-}
 
 /// What it took to run one migration.
 #[derive(Clone, Copy, Debug, Default)]
@@ -200,7 +193,7 @@ impl<'a> Runner<'a> {
         upcoming: &[&Migration],
         direction: Direction,
     ) -> Result<Effort> {
-        let script = script(migration, direction)?;
+        let script = migration.script(direction)?;
         let started = Instant::now();
         self.prepare(script, direction)?;
         let mut effort = if script.transactional {
@@ -225,7 +218,7 @@ impl<'a> Runner<'a> {
             };
             match catalog::find(self.db, &name)? {
                 Some(table) => tables.push(table),
-                None if preflight::may_have_dropped(script, &name) => {}
+                None if script.may_have_dropped(&name) => {}
                 None => return Err(preflight::names_no_table(self.db, script, &name)?.into()),
             }
         }
@@ -278,19 +271,4 @@ pub(crate) fn announce(ui: &Ui, taken: &Taken) {
 
 fn not_as_it_should_be(migration: &Migration) -> String {
     format!("`{}` is not as it should be", migration.stem)
-}
-
-/// The script of this direction.
-///
-/// # Errors
-/// If there is no down file.
-pub(crate) fn script(migration: &Migration, direction: Direction) -> Result<&Script> {
-    match direction {
-        Direction::Up => Ok(&migration.up),
-        Direction::Down => migration.down.as_ref().ok_or_else(|| {
-            Failure::usage(format!("`{}` has no down file", migration.stem))
-                .hint("cargo xtask db-status")
-                .into()
-        }),
-    }
 }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use super::failure::{GOES_ON, server_failure};
 use super::session::CLEAN;
-use super::{Direction, Effort, Runner, not_as_it_should_be, script};
+use super::{Effort, Runner, not_as_it_should_be};
 use crate::database::activity::Waiting;
 use crate::database::catalog::{self};
 use crate::error::{Failure, Kind, Result};
@@ -15,7 +15,7 @@ use crate::interrupt;
 use crate::migration::effects::{self, Effect};
 use crate::migration::history::lock_id;
 use crate::migration::script::Script;
-use crate::migration::source::Migration;
+use crate::migration::source::{Direction, Migration};
 use crate::migration::sql::{self, Statement};
 use crate::runbook::build_watch::BuildWatch;
 use crate::runbook::lock_wait::{Waiter, locked_by};
@@ -224,7 +224,7 @@ impl Runner<'_> {
         done: usize,
     ) -> Failure {
         let stem = &migration.stem;
-        let Ok(script) = script(migration, direction) else {
+        let Ok(script) = migration.script(direction) else {
             return failure;
         };
         let history = match direction {

@@ -7,13 +7,13 @@ use serde::Deserialize;
 
 use super::failure::server_failure;
 use super::session::CLEAN;
-use super::{Direction, Effort, Runner, announce, not_as_it_should_be, script};
+use super::{Effort, Runner, announce, not_as_it_should_be};
 use crate::database::activity::Waiting;
 use crate::database::history;
 use crate::error::{Failure, Result};
 use crate::interrupt;
 use crate::migration::script::Script;
-use crate::migration::source::Migration;
+use crate::migration::source::{Direction, Migration};
 use crate::runbook::checks::{self, Checks};
 use crate::runbook::guard::{self, Changes};
 use crate::runbook::lock_wait::{Waiter, locked_by};
@@ -356,7 +356,7 @@ impl Runner<'_> {
             let Some(next) = upcoming.get(self.ahead.len()) else {
                 break;
             };
-            let script = script(next, direction)?;
+            let script = next.script(direction)?;
             let small = script.text.len() <= AHEAD_BYTES;
             let looks = indexes::accepts_any(script)
                 || !script.directives.backup.is_empty()

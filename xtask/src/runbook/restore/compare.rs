@@ -5,8 +5,8 @@ use postgres::{Client, IsolationLevel};
 use super::Merged;
 use super::plan::Plan;
 use crate::database::catalog;
-use crate::database::history::quote_identifier;
 use crate::error::{Failure, Result};
+use crate::migration::quote::quote_identifier;
 use crate::ui;
 
 /// Conflicts that are named.

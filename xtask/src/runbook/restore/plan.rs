@@ -10,9 +10,9 @@ use super::compare::SHOWN;
 use super::types::{Conversion, is_widening};
 use super::{Request, Session};
 use crate::database::catalog::{self, Column, Relation};
-use crate::database::history::quote_identifier;
 use crate::database::{OWN_SEARCH_PATH, set_search_path};
 use crate::error::{Failure, Result, shell_word};
+use crate::migration::quote::quote_identifier;
 use crate::runbook::backup::Manifest;
 
 /// A table as a plan was made for it. It is read again under each lock: what a restore means is fixed

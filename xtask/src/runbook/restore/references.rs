@@ -11,8 +11,8 @@ use postgres::types::Type;
 use super::compare::SHOWN;
 use super::{Part, Request};
 use crate::Context;
-use crate::database::history::quote_identifier;
 use crate::error::{Failure, Result};
+use crate::migration::quote::quote_identifier;
 use crate::runbook::backup::{self, State};
 
 /// A row whose foreign key refers to nothing.

@@ -9,8 +9,8 @@ use postgres::{GenericClient, Transaction};
 use super::compare::SHOWN;
 use super::plan::Plan;
 use crate::database::catalog::{self, UniqueIndex};
-use crate::database::history::quote_identifier;
 use crate::error::Result;
+use crate::migration::quote::quote_identifier;
 
 impl Plan {
     /// Parks them. The rows are the comparison's afterwards as before.

@@ -1,42 +1,42 @@
-//! What tables were called before the statements of a run that make, drop and rename them.
+//! What tables were called before the statements of a run created, dropped and renamed them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::effects::{Effect, ObjectName};
 
 /// Follows statements in the order in which they run.
-pub(crate) struct Names<'s> {
-    /// Where names without a schema lead.
+pub(crate) struct FormerNames<'s> {
+    /// The schema in which names without one are looked up.
     schema: Option<&'s str>,
-    made: BTreeSet<ObjectName>,
-    /// Made, unless they were there.
-    made_if_missing: BTreeSet<ObjectName>,
-    gone: BTreeSet<ObjectName>,
+    created: BTreeSet<ObjectName>,
+    /// `CREATE TABLE IF NOT EXISTS`: may have existed before.
+    created_if_missing: BTreeSet<ObjectName>,
+    dropped_or_renamed: BTreeSet<ObjectName>,
     renamed: BTreeMap<ObjectName, ObjectName>,
-    /// Whether a statement may have done anything.
-    pub(crate) unsure: bool,
+    /// Whether there was a statement that may have done anything.
+    lost_track: bool,
 }
 
-impl<'s> Names<'s> {
-    pub(crate) fn new(schema: Option<&'s str>) -> Names<'s> {
-        Names {
+impl<'s> FormerNames<'s> {
+    pub(crate) fn new(schema: Option<&'s str>) -> FormerNames<'s> {
+        FormerNames {
             schema,
-            made: BTreeSet::new(),
-            made_if_missing: BTreeSet::new(),
-            gone: BTreeSet::new(),
+            created: BTreeSet::new(),
+            created_if_missing: BTreeSet::new(),
+            dropped_or_renamed: BTreeSet::new(),
             renamed: BTreeMap::new(),
-            unsure: false,
+            lost_track: false,
         }
     }
 
-    /// After this effect names mean something else.
-    pub(crate) fn follow(&mut self, effect: &Effect) {
+    /// Applies this effect to the names.
+    pub(crate) fn apply(&mut self, effect: &Effect) {
         match effect {
             Effect::CreateTable {
                 table,
                 if_not_exists: true,
             } => {
-                self.made_if_missing.insert(table.within(self.schema));
+                self.created_if_missing.insert(table.within(self.schema));
             }
             Effect::CreateTable {
                 table,
@@ -44,44 +44,49 @@ impl<'s> Names<'s> {
             } => {
                 let table = table.within(self.schema);
                 self.renamed.remove(&table);
-                self.made.insert(table);
+                self.created.insert(table);
             }
             Effect::DropTable { table, .. } => {
-                self.gone.insert(table.within(self.schema));
+                self.dropped_or_renamed.insert(table.within(self.schema));
             }
             Effect::RenameTable { table, to } => {
                 let (from, to) = (table.within(self.schema), to.within(self.schema));
-                self.gone.insert(from.clone());
-                if self.made.remove(&from) {
-                    self.made.insert(to);
+                self.dropped_or_renamed.insert(from.clone());
+                if self.created.remove(&from) {
+                    self.created.insert(to);
                 } else {
                     let before = self.renamed.remove(&from).unwrap_or(from);
-                    self.made.remove(&to);
+                    self.created.remove(&to);
                     self.renamed.insert(to, before);
                 }
             }
-            Effect::Opaque => self.unsure = true,
+            Effect::Opaque => self.lost_track = true,
             _ => {}
         }
     }
 
-    /// What this table was called before the run; none where the run has made it.
+    /// From here on, anything may have happened.
+    pub(crate) fn lose_track(&mut self) {
+        self.lost_track = true;
+    }
+
+    /// What this table was called before the run; `None` if the run created it.
     pub(crate) fn before(&self, table: &ObjectName) -> Option<ObjectName> {
         let name = table.within(self.schema);
         match self.renamed.get(&name) {
             Some(before) => Some(before.clone()),
-            None => (!self.made.contains(&name)).then(|| table.clone()),
+            None => (!self.created.contains(&name)).then(|| table.clone()),
         }
     }
 
-    /// Whether this table need not have been there before the run.
-    pub(crate) fn may_be_made(&self, table: &ObjectName) -> bool {
-        self.unsure || self.made_if_missing.contains(&table.within(self.schema))
+    /// Whether the run may have created this table, so that it need not exist before the run.
+    pub(crate) fn may_be_created(&self, table: &ObjectName) -> bool {
+        self.lost_track || self.created_if_missing.contains(&table.within(self.schema))
     }
 
-    /// Whether the run has dropped or renamed what had this name.
-    pub(crate) fn is_gone(&self, table: &ObjectName) -> bool {
-        self.gone.contains(&table.within(self.schema))
+    /// Whether the run has dropped or renamed the table that had this name.
+    pub(crate) fn is_dropped_or_renamed(&self, table: &ObjectName) -> bool {
+        self.dropped_or_renamed.contains(&table.within(self.schema))
     }
 }
 
@@ -94,9 +99,9 @@ mod tests {
     fn a_table_is_followed_through_its_names() {
         let before = |text: &str, name: &str| {
             let statements = sql::split(text).unwrap();
-            let mut names = Names::new(Some("public"));
+            let mut names = FormerNames::new(Some("public"));
             for effect in statements.iter().flat_map(|one| effects::of(text, one)) {
-                names.follow(&effect);
+                names.apply(&effect);
             }
             let before = names.before(&ObjectName::parse(name).unwrap());
             before.map(|name| name.to_string())

@@ -1,0 +1,175 @@
+//! Which tables the scripts of a run change, under the names that these have before the run.
+
+use std::collections::BTreeSet;
+
+use super::effects::{Effect, ObjectName};
+use super::former_names::FormerNames;
+use super::script::Script;
+
+/// What the scripts of a run change that exists before the run.
+#[derive(Debug, Default)]
+pub(crate) struct AffectedTables {
+    /// Tables that directives ask to back up, under the names that they have before the run.
+    pub(crate) backup: BTreeSet<ObjectName>,
+    /// Likewise, but they need not exist: an interrupted run may have dropped them, or an earlier
+    /// statement that may do anything may create them.
+    pub(crate) backup_if_exists: BTreeSet<ObjectName>,
+    pub(crate) altered: BTreeSet<ObjectName>,
+    /// Tables that get an index, and whether it is built concurrently.
+    pub(crate) indexed: BTreeSet<(ObjectName, bool)>,
+    /// Tables that the scripts create, and that therefore must not exist yet.
+    pub(crate) created: BTreeSet<ObjectName>,
+}
+
+impl AffectedTables {
+    /// Reads the scripts in the order in which they will run. A table that an earlier one creates need
+    /// not exist yet, one that it drops may exist, and one that it renames still has its old name. After a
+    /// statement that may do anything (`DO`, `CALL`), of later statements only what they create and back
+    /// up is known. `schema` is the one in which names without a schema are looked up.
+    pub(crate) fn from_scripts<'a>(
+        scripts: impl IntoIterator<Item = &'a Script>,
+        schema: Option<&str>,
+    ) -> AffectedTables {
+        let mut affected = AffectedTables::default();
+        let mut names = FormerNames::new(schema);
+        for script in scripts {
+            affected.add_backups(script, &names);
+            for (statement, effects) in script.effects() {
+                // A materialized view can have an index, and is not tracked.
+                if statement.has_word(&script.text, "materialized") {
+                    names.lose_track();
+                }
+                for effect in effects {
+                    match &effect {
+                        Effect::CreateTable {
+                            table,
+                            if_not_exists: false,
+                        } if !names.is_dropped_or_renamed(table) => {
+                            affected.created.insert(table.clone());
+                        }
+                        Effect::AlterTable {
+                            table,
+                            if_exists: false,
+                        } if !names.may_be_created(table) => {
+                            affected.altered.extend(names.before(table))
+                        }
+                        Effect::CreateIndex {
+                            table,
+                            concurrently,
+                            ..
+                        } if !names.may_be_created(table) => {
+                            let table = names.before(table);
+                            let indexed = table.map(|table| (table, *concurrently));
+                            affected.indexed.extend(indexed);
+                        }
+                        _ => {}
+                    }
+                    names.apply(&effect);
+                }
+            }
+        }
+        affected
+    }
+
+    fn add_backups(&mut self, script: &Script, names: &FormerNames<'_>) {
+        for written in &script.directives.backup {
+            let Some(table) = ObjectName::parse(written) else {
+                continue;
+            };
+            let Some(before) = names.before(&table) else {
+                continue;
+            };
+            if names.may_be_created(&table) || script.may_have_dropped(&table) {
+                self.backup_if_exists.insert(before);
+            } else {
+                self.backup.insert(before);
+            }
+        }
+    }
+
+    /// The tables that must exist before the scripts run.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &ObjectName> {
+        let indexed = self.indexed.iter().map(|(table, _)| table);
+        self.altered.iter().chain(indexed).chain(&self.backup)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::migration::script::Role;
+
+    #[test]
+    fn tables_have_the_names_of_before_the_run() {
+        let table: &[(&[&str], &str)] = &[
+            (
+                &["ALTER TABLE users ADD a int; CREATE INDEX CONCURRENTLY i ON sessions (a)"],
+                "altered users; indexed sessions concurrently",
+            ),
+            (
+                &[
+                    "CREATE TABLE t (); ALTER TABLE public.t ADD a int",
+                    "CREATE INDEX ON t (a)",
+                ],
+                "created t",
+            ),
+            (
+                &[
+                    "CREATE TABLE IF NOT EXISTS t ()",
+                    "-- xtask: backup t\nALTER TABLE t DROP a",
+                ],
+                "if there t",
+            ),
+            (
+                &[
+                    "ALTER TABLE users RENAME TO accounts",
+                    "-- xtask: backup accounts\nALTER TABLE accounts DROP a",
+                ],
+                "altered users; backup users",
+            ),
+            (
+                &["DO $$ $$", "-- xtask: backup t\nALTER TABLE t DROP a"],
+                "if there t",
+            ),
+            (
+                &["-- no-transaction\n-- xtask: backup t, u\nDROP TABLE t"],
+                "backup u; if there t",
+            ),
+            (&["-- xtask: backup t\nDROP TABLE t"], "backup t"),
+            (&["DROP TABLE t; CREATE TABLE t ()"], ""),
+            (&["ALTER TABLE IF EXISTS t ADD a int"], ""),
+        ];
+        for (texts, expected) in table {
+            let scripts: Vec<Script> = texts
+                .iter()
+                .map(|text| {
+                    Script::parse(Path::new("a.sql"), (*text).into(), Role::Up).expect("parses")
+                })
+                .collect();
+            let affected = AffectedTables::from_scripts(&scripts, Some("public"));
+            let mut found = Vec::new();
+            found.extend(
+                affected
+                    .created
+                    .iter()
+                    .map(|name| format!("created {name}")),
+            );
+            found.extend(
+                affected
+                    .altered
+                    .iter()
+                    .map(|name| format!("altered {name}")),
+            );
+            found.extend(affected.indexed.iter().map(|(name, concurrently)| {
+                let how = if *concurrently { " concurrently" } else { "" };
+                format!("indexed {name}{how}")
+            }));
+            found.extend(affected.backup.iter().map(|name| format!("backup {name}")));
+            let if_there = affected.backup_if_exists.iter();
+            found.extend(if_there.map(|name| format!("if there {name}")));
+            assert_eq!(found.join("; "), *expected, "{texts:?}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Why a run or a rollback cannot go on.
+
+use std::collections::BTreeSet;
+
+use super::state::{State, state};
+use crate::error::{Failure, Result};
+use crate::hex;
+use crate::migration::history::Applied;
+use crate::migration::source::{Folder, Migration};
+
+/// Everything that prevents a run or a rollback, with a hint for each kind.
+#[derive(Default)]
+pub(super) struct Obstacles {
+    causes: Vec<String>,
+    hints: Vec<String>,
+}
+
+impl Obstacles {
+    /// Notes what is wrong with an applied migration.
+    pub(super) fn check_applied(&mut self, folder: &Folder, row: &Applied) {
+        let version = row.version;
+        let migration = folder.get(version);
+        match (state(migration, Some(row)), migration) {
+            (State::Failed, _) => self.note(
+                format!("`{version}` ({}) is recorded as failed", row.description),
+                format!(
+                    "see how far `{version}` came, undo that by hand, then remove its row: \
+                     `cargo xtask db-psql -- -c 'DELETE FROM _sqlx_migrations WHERE version = \
+                     {version} AND NOT success'`"
+                ),
+            ),
+            (State::Missing, _) => self.note(
+                format!(
+                    "`{version}` ({}) was applied on {} and its file is gone",
+                    row.description, row.installed_on
+                ),
+                format!(
+                    "merge the branch that applied `{version}`, or find its file with `git log \
+                     --all --stat -- '{}'`",
+                    folder.shown_as.join(format!("{version}_*")).display()
+                ),
+            ),
+            (State::Divergent, Some(migration)) => self.note(
+                format!(
+                    "`{}` was edited after it was applied (SHA-384 {} in the history, {} now)",
+                    migration.up.path.display(),
+                    abbreviated(&row.checksum),
+                    abbreviated(&migration.checksum)
+                ),
+                format!(
+                    "put `{0}` back as it was applied (`git log -p -- '{0}'`), and make the change \
+                     a migration of its own",
+                    migration.up.path.display()
+                ),
+            ),
+            _ => {}
+        }
+    }
+
+    pub(super) fn out_of_order(&mut self, migration: &Migration, newest: i64) {
+        self.note(
+            format!(
+                "`{}` is pending, yet older than the newest applied, `{newest}`",
+                migration.up.path.display()
+            ),
+            format!(
+                "rename the pending files to versions above `{newest}`, or, if order does not \
+                 matter, run `cargo xtask db-migrate --allow-out-of-order`"
+            ),
+        );
+    }
+
+    pub(super) fn irreversible(&mut self, migration: &Migration) {
+        let up = &migration.up.path;
+        let named = |ending: &str| up.with_file_name(format!("{}{ending}", migration.stem));
+        let (reversible_up, down) = (named(".up.sql"), named(".down.sql"));
+        let rename = if *up == reversible_up {
+            String::new()
+        } else {
+            // The name alone makes it irreversible; the checksum does not cover the name.
+            format!("rename it to `{}`, ", reversible_up.display())
+        };
+        self.note(
+            format!("`{}` has no down file", up.display()),
+            format!(
+                "{rename}write `{}`, or stop above it with `cargo xtask db-rollback --to {}`",
+                down.display(),
+                migration.version
+            ),
+        );
+    }
+
+    fn note(&mut self, cause: String, hint: String) {
+        self.causes.push(cause);
+        if !self.hints.contains(&hint) {
+            self.hints.push(hint);
+        }
+    }
+
+    pub(super) fn into_result(self, message: &str) -> Result {
+        if self.causes.is_empty() {
+            return Ok(());
+        }
+        Err(Failure {
+            causes: self.causes,
+            hints: self.hints,
+            ..Failure::finding(message)
+        }
+        .into())
+    }
+}
+
+/// Checks that this version is on disk or in the history.
+pub(super) fn check_known(version: i64, folder: &Folder, applied: &BTreeSet<i64>) -> Result {
+    if folder.get(version).is_none() && !applied.contains(&version) {
+        return Err(Failure::usage(format!(
+            "there is no migration `{version}`, neither in `{}` nor in the history",
+            folder.shown_as.display()
+        ))
+        .hint("see the versions with `cargo xtask db-status`")
+        .into());
+    }
+    Ok(())
+}
+
+/// The beginning of a checksum, enough to tell two apart.
+fn abbreviated(checksum: &[u8]) -> String {
+    format!("`{}…`", hex::encode(&checksum[..checksum.len().min(4)]))
+}

@@ -1,0 +1,122 @@
+//! Which statements a file may contain.
+
+use squawk_lexer::TokenKind;
+
+use super::check::{Check, Role};
+use super::directives::NO_TRANSACTION;
+use super::transactions::{TransactionControl, transaction_control};
+use crate::migration::sql::{self, Statement};
+
+impl Check<'_> {
+    pub(super) fn statements(&mut self, transactional: bool) -> Vec<Statement> {
+        let statements = match sql::split(self.text) {
+            Ok(statements) => statements,
+            Err(error) => {
+                self.problem(error.at, error.what, error.hint);
+                return Vec::new();
+            }
+        };
+        let mut open = None;
+        for statement in &statements {
+            let words = statement.words(self.text);
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            self.copy_from_stdin(statement, &words);
+            self.quoting_changed(statement, &words);
+            match (self.role, transaction_control(&words)) {
+                (Role::Verify, _) => self.only_a_query(statement),
+                (_, Some(verb)) if transactional => self.no_transaction_control(statement, &verb),
+                (_, Some(verb)) => open = verb.opens.then_some(statement),
+                (_, None) => {}
+            }
+        }
+        if let Some(statement) = open {
+            self.no_transaction_left_open(statement);
+        }
+        if self.role == Role::Verify && statements.is_empty() {
+            self.problem(
+                0,
+                "holds no check",
+                "write `SELECT '…' AS check, … AS ok;`, or remove the file",
+            );
+        }
+        statements
+    }
+
+    /// psql would read the lines after it as rows; sqlx cannot run it at all.
+    fn copy_from_stdin(&mut self, statement: &Statement, words: &[&str]) {
+        let from_stdin = words.windows(2).any(|pair| pair == ["from", "stdin"]);
+        if words.first() == Some(&"copy") && from_stdin {
+            self.problem(
+                statement.range.start,
+                "`COPY … FROM STDIN` needs rows from outside the file",
+                "write the rows as `INSERT INTO … VALUES …`",
+            );
+        }
+    }
+
+    /// Without `standard_conforming_strings` a backslash in a string is an escape, and the file means
+    /// something else.
+    fn quoting_changed(&mut self, statement: &Statement, words: &[&str]) {
+        // Also in a string, for example in dynamic SQL: from then on psql and this tool would disagree
+        // about what is quoted.
+        let text = statement.text(self.text).to_ascii_lowercase();
+        let kept_on = matches!(
+            *words,
+            ["set", "standard_conforming_strings", "on"]
+                | ["set", "standard_conforming_strings", "to", "on"]
+        );
+        if text.contains("standard_conforming_strings") && !kept_on {
+            self.problem(
+                statement.range.start,
+                "changes how quotes are read in the rest of the run",
+                "leave `standard_conforming_strings` on and write `E'…'` where a backslash escapes",
+            );
+        }
+    }
+
+    /// In its read-only transaction the server would refuse to write; this reports it earlier.
+    fn only_a_query(&mut self, statement: &Statement) {
+        let first = statement
+            .tokens
+            .iter()
+            .find(|token| token.kind != TokenKind::OpenParen);
+        let word = first.and_then(|token| token.word(self.text));
+        if !matches!(
+            word.as_deref(),
+            Some("select" | "with" | "values" | "table")
+        ) {
+            self.problem(
+                statement.range.start,
+                format!(
+                    "a verify file holds only queries, and this begins with `{}`",
+                    first.map_or("", |token| token.text(self.text))
+                ),
+                "write a `SELECT` that returns `(check text, ok boolean)`",
+            );
+        }
+    }
+
+    /// A migration and its history row are written in one transaction, which the file must not end.
+    fn no_transaction_control(&mut self, statement: &Statement, verb: &TransactionControl) {
+        self.problem(
+            statement.range.start,
+            format!(
+                "`{}` in a file that runs inside one transaction with its history row",
+                verb.words
+            ),
+            format!(
+                "remove it, or make the first line `{NO_TRANSACTION}` and the file safe to repeat"
+            ),
+        );
+    }
+
+    /// The history row of a no-transaction file is written in the same session: in a transaction that
+    /// the file left open, it would be lost when the connection ends.
+    fn no_transaction_left_open(&mut self, statement: &Statement) {
+        self.problem(
+            statement.range.start,
+            "the transaction begun here is never committed",
+            "add the missing `COMMIT;`",
+        );
+    }
+}

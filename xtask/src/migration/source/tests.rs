@@ -1,0 +1,243 @@
+use std::fs;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::file_name::{FileKind, FileName};
+use super::*;
+use crate::migration::history::checksum;
+
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    dir
+}
+
+fn load(files: &[(&str, &str)]) -> Result<Folder> {
+    Folder::load(folder(files).path(), Path::new("migrations"))
+}
+
+fn failure(result: Result<Folder>) -> Failure {
+    result.unwrap_err().downcast().unwrap()
+}
+
+#[test]
+fn the_shipped_folder_loads() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
+    let folder = Folder::load(&dir, Path::new("migrations")).unwrap();
+    let [users, column, index] = &folder.migrations[..] else {
+        panic!("{:?}", folder.migrations);
+    };
+    assert!(users.is_baseline() && !column.is_baseline() && !index.is_baseline());
+    assert_eq!(column.version, 20251231143000);
+    assert_eq!(column.name, "add users last login at");
+    assert_eq!(column.stem, "20251231143000_add_users_last_login_at");
+    assert_eq!(column.up.directives.backup, ["users"]);
+    assert_eq!(
+        column.up.path,
+        Path::new("migrations/20251231143000_add_users_last_login_at.up.sql")
+    );
+    assert!(column.up.transactional && !index.up.transactional);
+    for migration in &folder.migrations {
+        assert!(migration.reversible() && migration.verify.is_some());
+    }
+    assert_eq!(folder.get(column.version).unwrap().stem, column.stem);
+    assert!(folder.get(1).is_none());
+}
+
+#[test]
+fn names_are_taken_apart_as_sqlx_does() {
+    use FileKind::{Down, Simple, Up};
+    let table = [
+        ("1_a.up.sql", 1, "a", "1_a", Up),
+        ("007_a_b.c.down.sql", 7, "a b.c", "007_a_b.c", Down),
+        (
+            "20251231143000_a.sql",
+            20251231143000,
+            "a",
+            "20251231143000_a",
+            Simple,
+        ),
+        ("1_.sql", 1, "", "1_", Simple),
+        ("1_a__b.sql", 1, "a  b", "1_a__b", Simple),
+        ("1_a.up.up.sql", 1, "a.up", "1_a.up", Up),
+        ("1_a.sql.sql", 1, "a", "1_a", Simple),
+    ];
+    for (full, version, description, stem, kind) in table {
+        let expected = FileName {
+            full: full.to_owned(),
+            version,
+            description: description.to_owned(),
+            stem: stem.to_owned(),
+            kind,
+        };
+        assert_eq!(FileName::parse(full), Ok(expected), "{full}");
+    }
+}
+
+#[test]
+fn migrations_come_by_version_with_the_checksum_of_their_up_file() {
+    let folder = load(&[
+        ("10_b.sql", "SELECT 1;\r\n"),
+        ("9_a.up.sql", "abc"),
+        ("9_a.down.sql", "-- no-transaction\n"),
+        ("verify/9_a.sql", "SELECT 'x', true;"),
+        ("verify/README.md", ""),
+        ("more/x.sql", "not ours"),
+        ("README.md", "text"),
+        ("schema.sql", "\\restrict x"),
+        (".#9_a.up.sql", "an editor's"),
+        (".gitkeep", ""),
+    ])
+    .unwrap();
+    let versions: Vec<i64> = folder.migrations.iter().map(|one| one.version).collect();
+    assert_eq!(versions, [9, 10]);
+    let [first, second] = &folder.migrations[..] else {
+        unreachable!()
+    };
+    assert_eq!(first.checksum, checksum(b"abc"));
+    assert!(first.up.transactional && !first.down.as_ref().unwrap().transactional);
+    assert_eq!(
+        first.verify.as_ref().unwrap().path,
+        Path::new("migrations/verify/9_a.sql")
+    );
+    assert_eq!(second.checksum, checksum(b"SELECT 1;\r\n"));
+    assert!(!second.reversible());
+}
+
+#[test]
+fn doubtful_folders_are_refused() {
+    let up = ("1_a.up.sql", "");
+    let table: &[(&[(&str, &str)], &str)] = &[
+        (
+            &[up, ("2.sql", "")],
+            "migrations/2.sql: is no migration: nothing separates",
+        ),
+        (
+            &[up, ("x_b.sql", "")],
+            "migrations/x_b.sql: the version `x` is no number",
+        ),
+        (
+            &[up, ("0_b.sql", "")],
+            "migrations/0_b.sql: the version `0` is not greater",
+        ),
+        (
+            &[up, ("-3_b.sql", "")],
+            "migrations/-3_b.sql: the version `-3` is not greater",
+        ),
+        (
+            &[up, ("99999999999999999999_b.sql", "")],
+            "migrations/99999999999999999999_b.sql: the version `99999999999999999999` is no number",
+        ),
+        (
+            &[up, ("2_b.SQL", "")],
+            "migrations/2_b.SQL: sqlx knows only the lowercase ending",
+        ),
+        (
+            &[up, ("1_b.up.sql", "")],
+            "migrations/1_b.up.sql: has the version 1, as has `1_a.up.sql`",
+        ),
+        (
+            &[up, ("1_a.sql", "")],
+            "migrations/1_a.up.sql: has the version 1, as has `1_a.sql`",
+        ),
+        (
+            &[up, ("01_a.up.sql", "")],
+            "migrations/1_a.up.sql: has the version 1, as has `01_a.up.sql`",
+        ),
+        (
+            &[up, ("1_b.down.sql", "")],
+            "migrations/1_b.down.sql: has the version 1, as has `1_a.up.sql`",
+        ),
+        (
+            &[up, ("2_b.down.sql", "")],
+            "migrations/2_b.down.sql: is a down file without its `2_b.up.sql`",
+        ),
+        (
+            &[("1_a.sql", ""), ("1_a.down.sql", "")],
+            "migrations/1_a.sql: is irreversible by its name",
+        ),
+        (
+            &[up, ("verify/1_b.sql", "SELECT 1")],
+            "migrations/verify/1_b.sql: belongs to no migration",
+        ),
+        (
+            &[up, ("verify/1_a.up.sql", "SELECT 1")],
+            "migrations/verify/1_a.up.sql: belongs to no migration",
+        ),
+        (
+            &[up, ("verify/1_a.sql", "DROP x")],
+            "migrations/verify/1_a.sql:1:1: a verify file holds only",
+        ),
+        (
+            &[("1_a.up.sql", "\\q"), ("verify/1_a.sql", "SELECT 1")],
+            "migrations/1_a.up.sql:1:1: `\\q` is a command",
+        ),
+    ];
+    for (files, expected) in table {
+        let failure = failure(load(files));
+        assert_eq!(failure.kind, crate::error::Kind::Usage);
+        assert_eq!(failure.message, "cannot use the migrations in `migrations`");
+        assert_eq!(failure.causes.len(), 1, "{:?}", failure.causes);
+        assert!(
+            failure.causes[0].starts_with(expected),
+            "{:?}",
+            failure.causes
+        );
+        assert!(!failure.hints.is_empty());
+    }
+}
+
+#[test]
+fn everything_wrong_is_reported_at_once() {
+    let failure = failure(load(&[
+        ("1_a.up.sql", "BEGIN;"),
+        ("2_b.down.sql", "\u{feff}"),
+        ("x.sql", ""),
+    ]));
+    assert_eq!(
+        failure.message,
+        "cannot use the migrations in `migrations`: 4 problems"
+    );
+    assert_eq!(failure.causes.len(), 4);
+}
+
+#[test]
+fn a_missing_or_empty_folder_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = failure(Folder::load(&dir.path().join("x"), Path::new("migrations")));
+    assert_eq!(
+        missing.message,
+        "cannot read the migrations folder `migrations`"
+    );
+    assert_eq!(missing.causes, ["it does not exist"]);
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert_eq!(failure(Folder::load(&file, &file)).causes, ["it is a file"]);
+    let empty = failure(load(&[("README.md", ""), ("schema.sql", "")]));
+    assert_eq!(
+        empty.message,
+        "the migrations folder `migrations` holds no migration"
+    );
+    assert!(empty.hints[0].contains("--migrations DIR"));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_are_followed_and_a_broken_one_is_reported() {
+    let real = folder(&[("a.sql", "SELECT 1;")]);
+    let dir = folder(&[]);
+    let link = |to: &Path, name: &str| {
+        std::os::unix::fs::symlink(to, dir.path().join(name)).unwrap();
+    };
+    link(&real.path().join("a.sql"), "1_a.sql");
+    let folder = Folder::load(dir.path(), Path::new("m")).unwrap();
+    assert_eq!(folder.migrations[0].up.text, "SELECT 1;");
+    link(Path::new("nowhere"), "2_b.sql");
+    let failure = failure(Folder::load(dir.path(), Path::new("m")));
+    assert!(failure.causes[0].starts_with("m/2_b.sql: cannot be read"));
+}
