@@ -31,7 +31,7 @@ pub(crate) struct StallWatch {
     /// Whether those count who wait behind somebody else's DDL that waits for us: not where we build an
     /// index concurrently, which is no reason to throw it away.
     chains: bool,
-    looked: Option<Duration>,
+    next_look: Duration,
     /// When the session was last seen to wait for a lock itself.
     queued: Option<Duration>,
     /// Who had waited too long, and when the session was last cancelled for it.
@@ -45,7 +45,7 @@ impl StallWatch {
             budget: locks.stall_budget,
             lock_timeout: locks.lock_timeout,
             chains,
-            looked: None,
+            next_look: Duration::ZERO,
             queued: None,
             stalled: None,
             cancels: 0,
@@ -68,10 +68,10 @@ impl StallWatch {
             }
             return;
         }
-        if self.looked.is_some_and(|last| elapsed < last + LOOK_EVERY) {
+        if elapsed < self.next_look {
             return;
         }
-        self.looked = Some(elapsed);
+        self.next_look = elapsed + LOOK_EVERY;
         let Ok((queues, stalled)) = activity::stalled(client, pid, budget, self.chains) else {
             return;
         };
