@@ -6,6 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::options::Locations;
 use crate::settings::Settings;
 
@@ -128,8 +129,9 @@ impl Config {
                 Err(Failure::usage(format!("{what} empty"))
                     .cause("that names no database, and no other is taken in its place")
                     .state("nothing was connected to")
-                    .hint(format!(
-                        "set it to the database's address, or {remove}; then: cargo xtask db-status"
+                    .hint(Hint::to(
+                        format!("set it to the database's address, or {remove}; then"),
+                        "db-status",
                     ))
                     .into())
             }
@@ -259,7 +261,7 @@ fn workspace_root(env: &BTreeMap<String, String>, current: &Path) -> Result<Path
                     "no `Cargo.lock` in `{}` or above",
                     current.display()
                 ))
-                .hint("run `cargo xtask` inside the workspace")
+                .hint("run it inside the workspace")
                 .into()
         })
 }

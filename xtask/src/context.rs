@@ -8,6 +8,7 @@ use crate::database::conninfo::ConnInfo;
 use crate::database::{self, Database};
 use crate::dev::server;
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::interrupt;
 use crate::migration::source::Folder;
 use crate::options::Locations;
@@ -28,9 +29,12 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(ui: Ui, locations: Locations, command: &str) -> Result<Context> {
+        let config = Config::read(locations)?;
+        let mut ui = ui;
+        ui.invocation.program.clone_from(&config.settings.command);
         Ok(Context {
             ui,
-            config: Config::read(locations)?,
+            config,
             application_name: format!("xtask {command}"),
             tools: OnceCell::new(),
             private_server: OnceCell::new(),
@@ -68,7 +72,7 @@ impl Context {
             return Err(Failure::usage("no database is configured")
                 .cause("there is no --database-url, no DATABASE_URL in the environment, and none in `.env`")
                 .hint("name your database: export DATABASE_URL=postgres://USER@HOST:5432/DATABASE")
-                .hint("or make a private one for development: cargo xtask db-setup")
+                .hint(Hint::to("or make a private one for development", "db-setup"))
                 .into());
         };
         Ok((self.resolve(&url)?, origin))
@@ -82,7 +86,7 @@ impl Context {
         let info = ConnInfo::resolve(url, &self.config.env, self.config.os_user.as_deref())
             .map_err(|error| {
                 failures::from_error(&error)
-                    .hint("then look whether it works: cargo xtask db-doctor")
+                    .hint(Hint::to("then look whether it works", "db-doctor"))
             })?;
         for warning in info.warnings() {
             self.ui.warn(warning);

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::hint::Hint;
+
 /// `anyhow` carries errors; a [`Failure`] somewhere in the chain gives them a kind and a hint.
 pub(crate) type Result<T = (), E = anyhow::Error> = std::result::Result<T, E>;
 
@@ -47,8 +49,8 @@ pub(crate) struct Failure {
     pub(crate) excerpt: Option<String>,
     /// After a partial failure: what was applied, what was undone, what is left.
     pub(crate) state: Vec<String>,
-    /// Commands to run next, or where none exists, what to do.
-    pub(crate) hints: Vec<String>,
+    /// What to do next.
+    pub(crate) hints: Vec<Hint>,
     /// The five characters of PostgreSQL's error code.
     pub(crate) sqlstate: Option<String>,
 }
@@ -98,7 +100,7 @@ impl Failure {
         self
     }
 
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<Hint>) -> Self {
         self.hints.push(hint.into());
         self
     }

@@ -10,6 +10,7 @@ mod database;
 mod dev;
 mod error;
 mod hex;
+mod hint;
 mod interrupt;
 mod migration;
 mod options;
@@ -28,6 +29,7 @@ use commands::Cli;
 pub use commands::{Command, Global};
 pub(crate) use context::Context;
 use error::{Failure, Kind};
+use hint::{Hint, Invocation};
 use options::{Color, Format};
 use runbook::failures;
 use ui::Ui;
@@ -49,12 +51,13 @@ pub fn run(command: &Command, global: &Global) -> ExitCode {
         global.yes,
         global.color(),
         command.format(),
+        invocation(global.named_locations()),
     );
     interrupt::install();
     let result = Context::new(ui, global.locations(), command.name()).and_then(|mut ctx| {
         let result = command.run(&mut ctx).and_then(|()| ctx.ui.all_said());
         result.map_err(|error| {
-            let failure = global.recalled_by(failures::to_show(&error));
+            let failure = failures::to_show(&error);
             ctx.ui.failure(&failure);
             Reported(failure.kind).into()
         })
@@ -83,7 +86,16 @@ impl std::error::Error for Reported {}
 /// An error from before there was a context.
 fn report_early(command: &Command, global: &Global, error: &anyhow::Error) -> u8 {
     let failure = failures::to_show(error);
-    Ui::new(false, false, false, global.color(), command.format()).failure(&failure);
+    let invocation = invocation(global.named_locations());
+    Ui::new(
+        false,
+        false,
+        false,
+        global.color(),
+        command.format(),
+        invocation,
+    )
+    .failure(&failure);
     failure.kind.exit_code()
 }
 
@@ -95,7 +107,8 @@ fn usage_error(error: &clap::Error) -> ExitCode {
         .any(|pair| pair[0] == "--format" && pair[1] == "json")
         || arguments.iter().any(|argument| argument == "--format=json");
     if wants_json && error.use_stderr() {
-        let ui = Ui::new(false, false, false, Color::Auto, Format::Json);
+        let invocation = invocation(Vec::new());
+        let ui = Ui::new(false, false, false, Color::Auto, Format::Json, invocation);
         ui.failure(&usage_failure(&error.render().to_string()));
     } else if error.use_stderr() {
         // clap quotes what it did not expect, and that may be an address with a password.
@@ -120,12 +133,19 @@ fn usage_failure(text: &str) -> Failure {
         match line.trim() {
             "" => {}
             line => match line.strip_prefix("tip: ") {
-                Some(tip) => failure = failure.hint(tip),
+                Some(tip) => failure = failure.hint(tip.to_owned()),
                 None => failure = failure.cause(line),
             },
         }
     }
-    failure.hint("cargo xtask --help")
+    failure.hint(Hint::run("--help"))
+}
+
+/// How this program was called, as far as is known before the workspace's settings are read.
+fn invocation(locations: Vec<(&'static str, String)>) -> Invocation {
+    let arguments = raw_arguments().into_iter().skip(1);
+    let arguments = arguments.map(|word| word.to_string_lossy().into_owned());
+    Invocation::new(settings::DEFAULT_COMMAND, arguments, locations)
 }
 
 fn raw_arguments() -> Vec<OsString> {

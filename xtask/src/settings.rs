@@ -8,6 +8,9 @@ use serde::Deserialize;
 
 use crate::error::{Failure, Result};
 
+/// How this tool is called where no setting says so.
+pub(crate) const DEFAULT_COMMAND: &str = "cargo xtask";
+
 /// The table, relative paths as they are written.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -36,7 +39,7 @@ impl Default for Settings {
             seed: "migrations/seed.sql".into(),
             server: ".postgres".into(),
             database: "dev".to_owned(),
-            command: "cargo xtask".to_owned(),
+            command: DEFAULT_COMMAND.to_owned(),
             baseline: None,
         }
     }

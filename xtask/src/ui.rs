@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::error::{Failure, Kind, Result};
+use crate::hint::{Hint, Invocation};
 use crate::interrupt;
 use crate::options::{Color, Format};
 
@@ -32,6 +33,7 @@ pub(crate) struct Ui {
     assume_yes: bool,
     format: Format,
     live: bool,
+    pub(crate) invocation: Invocation,
     /// Whether the one JSON document has been printed.
     answered: Cell<bool>,
     /// Why stdout did not take everything.
@@ -39,7 +41,14 @@ pub(crate) struct Ui {
 }
 
 impl Ui {
-    pub(crate) fn new(quiet: bool, verbose: bool, yes: bool, color: Color, format: Format) -> Self {
+    pub(crate) fn new(
+        quiet: bool,
+        verbose: bool,
+        yes: bool,
+        color: Color,
+        format: Format,
+        invocation: Invocation,
+    ) -> Self {
         let choice = match color {
             Color::Auto => anstream::ColorChoice::Auto,
             Color::Always => anstream::ColorChoice::AlwaysAnsi,
@@ -56,6 +65,7 @@ impl Ui {
             assume_yes: yes,
             format,
             live: live && !quiet,
+            invocation,
             answered: Cell::new(false),
             unsaid: RefCell::new(None),
         }
@@ -122,12 +132,13 @@ impl Ui {
     }
 
     /// What to do next, where nothing is wrong.
-    pub(crate) fn hint(&self, what: impl Display) {
+    pub(crate) fn hint(&self, hint: impl Into<Hint>) {
         if self.quiet {
             return;
         }
-        let what = what.to_string();
+        let what = hint.into().shown(&self.invocation);
         let what = visible(&what);
+        let what = without_passwords(&what);
         self.err(format_args!("{INFO}hint{INFO:#}: {what}"));
     }
 
@@ -157,7 +168,7 @@ impl Ui {
             Some(error) => Err(Failure::failed("cannot write to stdout")
                 .cause(error.to_string())
                 .state("the command itself has ended well")
-                .hint("cargo xtask db-status")
+                .hint(Hint::run("db-status"))
                 .into()),
             None => Ok(()),
         }
@@ -177,27 +188,45 @@ impl Ui {
     /// unless a report with what was found is there already.
     pub(crate) fn failure(&self, failure: &Failure) {
         if self.json_wanted() && !self.answered.get() {
-            let document = failure_json(failure).to_string();
+            let document = self.failure_json(failure).to_string();
             let _ = writeln!(anstream::stdout(), "{}", without_passwords(&document));
         }
         self.err(format_args!(
             "{}",
-            without_passwords(&render_failure(failure))
+            without_passwords(&render_failure(failure, &self.invocation))
         ));
+    }
+
+    /// A failure as scripts read it.
+    pub(crate) fn failure_json(&self, failure: &Failure) -> serde_json::Value {
+        let mut causes = failure.causes.clone();
+        causes.extend(failure.state.iter().cloned());
+        let hints = failure
+            .hints
+            .iter()
+            .map(|hint| hint.shown(&self.invocation));
+        let hints: Vec<String> = hints.collect();
+        json!({"error": {
+            "message": failure.message,
+            "causes": causes,
+            "hint": (!hints.is_empty()).then(|| hints.join("\n")),
+            "sqlstate": failure.sqlstate,
+            "code": failure.kind.exit_code(),
+        }})
     }
 
     /// Asks a question whose answer defaults to no.
     ///
     /// # Errors
     /// Where nobody can answer (no terminal) and `--yes` was not given.
-    pub(crate) fn confirm(&self, question: &str, unattended_hint: &str) -> Result<bool> {
+    pub(crate) fn confirm(&self, question: &str) -> Result<bool> {
         if self.assume_yes {
             return Ok(true);
         }
         if !std::io::stdin().is_terminal() || self.json_wanted() {
             return Err(Failure::usage(format!("nobody can answer: {question}"))
                 .cause("stdin is not a terminal")
-                .hint(unattended_hint)
+                .hint(Hint::again_with("", "--yes"))
                 .into());
         }
         // Before the question is there to be answered with Ctrl-C.
@@ -307,21 +336,8 @@ pub(crate) fn without_passwords(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// The JSON shape of an error, as the command contract has it.
-pub(crate) fn failure_json(failure: &Failure) -> serde_json::Value {
-    let mut causes = failure.causes.clone();
-    causes.extend(failure.state.iter().cloned());
-    json!({"error": {
-        "message": failure.message,
-        "causes": causes,
-        "hint": (!failure.hints.is_empty()).then(|| failure.hints.join("\n")),
-        "sqlstate": failure.sqlstate,
-        "code": failure.kind.exit_code(),
-    }})
-}
-
 /// `error:` with its causes, the excerpt, the state, and after a blank line the hints.
-fn render_failure(failure: &Failure) -> String {
+fn render_failure(failure: &Failure, invocation: &Invocation) -> String {
     let label = if failure.kind == Kind::Interrupted {
         "interrupted"
     } else {
@@ -344,7 +360,10 @@ fn render_failure(failure: &Failure) -> String {
         text.push('\n');
     }
     for hint in &failure.hints {
-        text.push_str(&format!("\n{INFO}hint{INFO:#}: {}", indent(hint)));
+        text.push_str(&format!(
+            "\n{INFO}hint{INFO:#}: {}",
+            indent(&hint.shown(invocation))
+        ));
     }
     text
 }
@@ -487,7 +506,7 @@ mod tests {
         let failure = Failure::failed("cannot apply `x`")
             .cause("no space")
             .state("nothing changed")
-            .hint("cargo xtask db-doctor");
+            .hint(Hint::run("db-doctor"));
         let text = anstream::adapter::strip_str(&render_failure(&failure)).to_string();
         assert_eq!(
             text,

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::args::{Output, duration};
 use crate::Context;
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::options::Proof;
 use crate::runbook::backup::{self, Found, State};
 use crate::ui;
@@ -153,7 +154,7 @@ fn list(ctx: &Context, check: bool) -> Result {
         let file = ctx.config.shown(&stray);
         failure = failure.cause(format!("{}: without a manifest", file.display()));
     }
-    Err(failure.hint("cargo xtask db-backup").into())
+    Err(failure.hint(Hint::run("db-backup")).into())
 }
 
 fn row(entry: &Entry) -> Vec<String> {
@@ -210,14 +211,11 @@ fn prune(ctx: &Context, flags: &Prune) -> Result {
     } else if !flags.dry_run {
         let number = ui::plural(prunable.delete.len() as u64, "backup");
         let question = format!("Delete {number}?");
-        if !ctx
-            .ui
-            .confirm(&question, "cargo xtask db-backups prune --yes")?
-        {
+        if !ctx.ui.confirm(&question)? {
             return Err(Failure::failed("not deleted")
                 .cause("the answer was no")
                 .state("nothing was changed")
-                .hint("cargo xtask db-backups prune --dry-run")
+                .hint(Hint::run("db-backups prune --dry-run"))
                 .into());
         }
         let (deleted, kept) = delete(ctx, flags, &prunable.delete)?;

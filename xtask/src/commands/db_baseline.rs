@@ -7,6 +7,7 @@ use crate::Context;
 use crate::database::baseline::{self, Differences};
 use crate::database::{Database, history, lock};
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::migration::script::Script;
 use crate::migration::source::{Folder, Migration};
 use crate::options::BackupOptions;
@@ -35,12 +36,7 @@ pub(crate) fn run(ctx: &Context, flags: &Baseline) -> Result {
     preflight::server(&db)?;
     preflight::history_rights(&mut db)?;
     if !flags.dry_run {
-        lock::acquire(
-            &mut db,
-            flags.locks.options(),
-            &ctx.ui,
-            "cargo xtask db-baseline",
-        )?;
+        lock::acquire(&mut db, flags.locks.options(), &ctx.ui)?;
     }
     let recorded = history::read(&mut db)?;
     let wanted: Vec<&Migration> = chosen
@@ -70,7 +66,7 @@ pub(crate) fn run(ctx: &Context, flags: &Baseline) -> Result {
             format_args!("{} {}", migration.version, migration.name),
         );
     }
-    ctx.ui.hint("cargo xtask db-status");
+    ctx.ui.hint(Hint::run("db-status"));
     Ok(())
 }
 
@@ -86,12 +82,15 @@ fn chosen(folder: &Folder, version: Option<i64>) -> Result<Vec<&Migration>> {
     let Some(last) = version.or_else(marked) else {
         return Err(Failure::usage("no migration is marked as baseline")
             .cause("none has the line `-- xtask: baseline` at its head")
-            .hint("name the version up to which the schema exists: cargo xtask db-baseline VERSION")
+            .hint(Hint::to(
+                "name the version up to which the schema exists",
+                "db-baseline VERSION",
+            ))
             .into());
     };
     if folder.get(last).is_none() {
         return Err(Failure::usage(format!("there is no migration `{last}`"))
-            .hint("cargo xtask db-status")
+            .hint(Hint::run("db-status"))
             .into());
     }
     let up_to = folder
@@ -136,8 +135,14 @@ fn compare(ctx: &Context, db: &mut Database, wanted: &[&Migration]) -> Result {
         }
         return Err(failure
             .state("nothing was recorded")
-            .hint("make the baseline file say what is there, then: cargo xtask db-baseline")
-            .hint("look at the live table: cargo xtask db-psql -- -c '\\d users'")
+            .hint(Hint::to(
+                "make the baseline file say what is there, then",
+                "db-baseline",
+            ))
+            .hint(Hint::to(
+                "look at the live table",
+                "db-psql -- -c '\\d users'",
+            ))
             .into());
     }
     if let Some(failure) =
@@ -145,7 +150,7 @@ fn compare(ctx: &Context, db: &mut Database, wanted: &[&Migration]) -> Result {
     {
         return Err(failure
             .state("nothing was recorded")
-            .hint("cargo xtask db-verify")
+            .hint(Hint::run("db-verify"))
             .into());
     }
     ctx.ui.status(

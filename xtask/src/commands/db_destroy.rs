@@ -6,6 +6,7 @@ use crate::Context;
 use crate::config::DATABASE_URL;
 use crate::dev::server;
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 
 pub(crate) fn run(ctx: &Context) -> Result {
     let cluster = server::cluster(ctx)?;
@@ -23,14 +24,11 @@ pub(crate) fn run(ctx: &Context) -> Result {
         ),
     );
     ctx.ui.more("backups stay where they are");
-    if !ctx
-        .ui
-        .confirm("Delete it?", "cargo xtask db-destroy --yes")?
-    {
+    if !ctx.ui.confirm("Delete it?")? {
         return Err(Failure::failed("not deleted")
             .cause("the answer was no")
             .state("nothing was changed")
-            .hint("cargo xtask db-stop")
+            .hint(Hint::run("db-stop"))
             .into());
     }
     // `.env` itself, whatever the environment says today.
@@ -42,9 +40,7 @@ pub(crate) fn run(ctx: &Context) -> Result {
     if written {
         ctx.config.unset_dot_env(DATABASE_URL)?;
     }
-    ctx.ui.status(
-        "Destroyed",
-        "the private server (cargo xtask db-setup makes a new one)",
-    );
+    ctx.ui
+        .status("Destroyed", "the private server (db-setup makes a new one)");
     Ok(())
 }

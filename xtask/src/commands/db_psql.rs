@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::Context;
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::tools::psql;
 
 /// Arguments of `db-psql`.
@@ -31,5 +32,5 @@ pub(crate) fn run(ctx: &Context, flags: &Psql) -> Result {
 }
 
 fn failure(status: ExitStatus) -> Failure {
-    Failure::failed(format!("psql ended with {status}")).hint("cargo xtask db-psql")
+    Failure::failed(format!("psql ended with {status}")).hint(Hint::run("db-psql"))
 }

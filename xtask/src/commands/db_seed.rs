@@ -7,6 +7,7 @@ use clap::Args;
 use crate::Context;
 use crate::dev::seed::{self, SeedFile};
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::ui;
 
 /// Arguments of `db-seed`.
@@ -31,11 +32,11 @@ pub(crate) fn run(ctx: &Context, flags: &Seed) -> Result {
             ui::plural(flags.users, "invented row"),
             db.server
         );
-        if !ctx.ui.confirm(&question, "cargo xtask db-seed --yes")? {
+        if !ctx.ui.confirm(&question)? {
             return Err(Failure::failed("not seeded")
                 .cause("the answer was no")
                 .state("nothing was changed")
-                .hint("cargo xtask db-setup")
+                .hint(Hint::run("db-setup"))
                 .into());
         }
     }

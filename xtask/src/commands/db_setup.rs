@@ -47,7 +47,7 @@ pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
     if let Some(version) = newest_baseline(&folder) {
         let mut db = ctx.connect()?;
         // Another db-setup of this workspace may be at it, and go further while this one waits.
-        lock::acquire(&mut db, options.locks, &ctx.ui, "cargo xtask db-migrate")?;
+        lock::acquire(&mut db, options.locks, &ctx.ui)?;
         let applied = history::read(&mut db)?;
         if applied.iter().all(|row| row.version < version) {
             runbook::migrate(ctx, &folder, db, Some(version), false, &options)?;
@@ -136,7 +136,7 @@ fn seed_if_empty(ctx: &Context, rows: u64) -> Result {
     };
     let mut db = ctx.connect()?;
     // Another db-setup of this workspace may have found no row either.
-    lock::acquire(&mut db, Locks::default(), &ctx.ui, "cargo xtask db-migrate")?;
+    lock::acquire(&mut db, Locks::default(), &ctx.ui)?;
     if let Some(table) = catalog::table_with_rows(&mut db)? {
         ctx.ui
             .detail(format_args!("not seeded: `{table}` has rows"));

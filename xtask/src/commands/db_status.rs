@@ -8,6 +8,7 @@ use crate::Context;
 use crate::database::catalog::InvalidIndex;
 use crate::database::{Server, history};
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::migration::plan::{self, Entry, State};
 use crate::migration::source::Migration;
 use crate::runbook::indexes;
@@ -122,13 +123,13 @@ fn state(state: State) -> &'static str {
     }
 }
 
-fn next(report: &Report<'_>) -> Option<&'static str> {
+fn next(report: &Report<'_>) -> Option<Hint> {
     if report.missing > 0 || report.divergent > 0 {
-        Some("bring the files back as they were applied: git log -- migrations")
+        Some("bring the files back as they were applied: git log -- migrations".into())
     } else if report.failed > 0 {
-        Some("cargo xtask db-migrate says what to do")
+        Some(Hint::to("this says what to do", "db-migrate"))
     } else if report.pending > 0 {
-        Some("cargo xtask db-migrate")
+        Some(Hint::run("db-migrate"))
     } else {
         None
     }
@@ -152,5 +153,5 @@ fn finding(report: &Report<'_>) -> Failure {
     for wrong in &report.wrong_indexes {
         failure = failure.cause(wrong);
     }
-    failure.hint(next(report).unwrap_or("cargo xtask db-migrate"))
+    failure.hint(next(report).unwrap_or(Hint::run("db-migrate")))
 }

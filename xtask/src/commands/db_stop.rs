@@ -5,12 +5,13 @@ use private_server::{Status, Stop};
 use crate::Context;
 use crate::dev::server;
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 
 pub(crate) fn run(ctx: &Context) -> Result {
     let cluster = server::cluster(ctx)?;
     match cluster.status()? {
         Status::Absent => Err(Failure::failed("there is no private server here")
-            .hint("cargo xtask db-setup")
+            .hint(Hint::run("db-setup"))
             .into()),
         Status::Stopped => {
             ctx.ui
@@ -22,7 +23,7 @@ pub(crate) fn run(ctx: &Context) -> Result {
             ctx.ui.status(
                 "Stopped",
                 format_args!(
-                    "private server on 127.0.0.1:{port}; its data stays (cargo xtask db-start)"
+                    "private server on 127.0.0.1:{port}; its data stays (db-start starts it)"
                 ),
             );
             Ok(())

@@ -10,7 +10,8 @@ use crate::Context;
 use crate::database::catalog::InvalidIndex;
 use crate::database::standby::{self, Standby};
 use crate::database::{Database, history};
-use crate::error::{Failure, Result, psql_command};
+use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::interrupt;
 use crate::migration::plan::{self, State};
 use crate::migration::quote::quote_if_needed;
@@ -149,28 +150,26 @@ fn not_for_this_role(db: &Database, standbys: u64) -> Failure {
     .cause(format!(
         "role `{user}` may not see how far they are: that takes pg_read_all_stats"
     ))
-    .hint(format!(
-        "as a superuser: {}, then: cargo xtask db-verify --wait-standbys 60s",
-        psql_command(&format!(
-            "GRANT pg_read_all_stats TO {}",
-            quote_if_needed(user)
-        ))
+    .hint(Hint::psql(
+        "as a superuser",
+        &format!("GRANT pg_read_all_stats TO {}", quote_if_needed(user)),
     ))
+    .hint(Hint::again("then"))
 }
 
 fn only_the_primary_knows(db: &Database) -> Failure {
     Failure::finding("whether every standby has replayed the migration cannot be known here")
         .cause(format!("{} is a standby itself", db.server))
-        .hint("ask the primary: cargo xtask db-verify --wait-standbys 60s --database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'")
+        .hint(Hint::to("ask the primary", "db-verify --wait-standbys 60s --database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'"))
 }
 
 fn finding(report: &Report, invalid: &[InvalidIndex]) -> Option<Failure> {
     if let Some(failure) = verify::failed("verification failed", &report.checks) {
-        let mut failure = failure.hint("cargo xtask db-status");
+        let mut failure = failure.hint(Hint::run("db-status"));
         for index in invalid {
-            failure = failure.hint(format!(
-                "build it again beside its table's users: {}",
-                psql_command(&format!("REINDEX INDEX CONCURRENTLY {}", index.name))
+            failure = failure.hint(Hint::psql(
+                "rebuild it without blocking writes",
+                &format!("REINDEX INDEX CONCURRENTLY {}", index.name),
             ));
         }
         if report
@@ -180,7 +179,8 @@ fn finding(report: &Report, invalid: &[InvalidIndex]) -> Option<Failure> {
         {
             failure = failure
                 .hint("where a later migration means it so, correct the verify file: it is not part of the history")
-                .hint("to make it anew, with a backup first: cargo xtask db-rollback, then: cargo xtask db-migrate");
+                .hint(Hint::to("to make it anew, with a backup first", "db-rollback"))
+                .hint(Hint::to("then", "db-migrate"));
         }
         return Some(failure);
     }
@@ -191,7 +191,7 @@ fn finding(report: &Report, invalid: &[InvalidIndex]) -> Option<Failure> {
             lagging.name
         ))
         .cause(format!("it is {} behind", ui::bytes(lagging.lag_bytes)))
-        .hint("cargo xtask db-verify --wait-standbys 10m"),
+        .hint(Hint::run("db-verify --wait-standbys 10m")),
     )
 }
 

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::Context;
-use crate::error::{Failure, Result};
+use crate::error::Result;
 use crate::options::{self, Format, Locations};
 
 /// Change the schema of a busy PostgreSQL table, and take it back, without fear.
@@ -83,23 +83,18 @@ pub struct Global {
 }
 
 impl Global {
-    /// A failure whose hints name commands: they mean this database and these folders. The address
-    /// itself may hold a password, so it is not repeated.
-    pub(crate) fn recalled_by(&self, failure: Failure) -> Failure {
+    /// The flags that say where, and were given: what is hinted at is meant there too.
+    pub(crate) fn named_locations(&self) -> Vec<(&'static str, String)> {
+        let folder = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let flags = [
-            ("--database-url", self.database_url.is_some()),
-            ("--migrations", self.migrations.is_some()),
-            ("--backups", self.backups.is_some()),
+            ("--database-url", self.database_url.clone()),
+            ("--migrations", folder(&self.migrations)),
+            ("--backups", folder(&self.backups)),
         ];
-        let names = |what: &str| failure.hints.iter().any(|hint| hint.contains(what));
-        let given: Vec<&str> = flags
-            .into_iter()
-            .filter_map(|(flag, given)| (given && !names(flag)).then_some(flag))
-            .collect();
-        match given.is_empty() || !names("cargo xtask") {
-            true => failure,
-            false => failure.hint(format!("each with your {} too", given.join(" and "))),
-        }
+        let given = flags.into_iter();
+        given
+            .filter_map(|(flag, value)| Some((flag, value?)))
+            .collect()
     }
 
     pub(crate) fn locations(&self) -> Locations {

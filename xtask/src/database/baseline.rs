@@ -14,6 +14,7 @@ use postgres::types::Type;
 
 use super::{Database, OWN_SEARCH_PATH, USERS_PATH, set_search_path};
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::migration::effects::Effect;
 use crate::migration::quote::quote_if_needed;
 use crate::migration::script::Script;
@@ -138,7 +139,7 @@ fn move_aside(transaction: &mut Transaction<'_>, schema: &str, aside: &str) -> R
     transaction.batch_execute(&rename).map_err(|error| {
         crate::runbook::failures::from_error(&anyhow::Error::from(error))
             .cause(format!("a file names the schema `{schema}`: to compare what it makes, the live schema is renamed in a transaction that is rolled back"))
-            .hint("connect as the owner of the schema and of the database, or leave the schema to the search path, then: cargo xtask db-baseline")
+            .hint(Hint::to("connect as the owner of the schema and of the database, or leave the schema to the search path, then", "db-baseline"))
     })?;
     Ok(())
 }
@@ -185,7 +186,7 @@ fn run(transaction: &mut Transaction<'_>, scripts: &[&Script]) -> Result {
                     script.path.display()
                 ),
                 causes: [vec![failure.message], failure.causes].concat(),
-                hints: vec!["mend the file, then: cargo xtask db-baseline --dry-run".to_owned()],
+                hints: vec![Hint::to("mend the file, then", "db-baseline --dry-run")],
                 ..failure
             }
         })?;

@@ -10,6 +10,7 @@ use postgres::types::Type;
 use super::activity::{self, Session};
 use super::{Database, pooler};
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::interrupt;
 use crate::migration::history::lock_id;
 use crate::options::Locks;
@@ -28,14 +29,14 @@ pub(crate) fn psql_name(application_name: &str) -> String {
 }
 
 /// Takes the lock of this database, which is held until the connection ends, and waits until what a
-/// killed run has left on the server has ended. `again` is the command that does so, for hints.
+/// killed run has left on the server has ended.
 ///
 /// # Errors
 /// [`crate::error::Kind::Busy`] with the holder's or the orphan's name at the deadline; a failure where
 /// a pooler is in between.
-pub(crate) fn acquire(db: &mut Database, locks: Locks, ui: &Ui, again: &str) -> Result {
+pub(crate) fn acquire(db: &mut Database, locks: Locks, ui: &Ui) -> Result {
     db.settle().context("cannot prepare the session")?;
-    let mut wait = Wait::new(locks.lock_deadline, ui, again);
+    let mut wait = Wait::new(locks.lock_deadline, ui);
     take(db, &mut wait)?;
     pooler::refuse(db)?;
     outlive_orphans(db, locks, &mut wait)
@@ -60,13 +61,13 @@ fn take(db: &mut Database, wait: &mut Wait<'_>) -> Result {
         wait.pause(
             "another run holds the migration lock",
             holder.as_ref(),
-            |again| {
+            || {
                 Failure::busy(format!(
                     "another run holds the migration lock of `{}`",
                     db.server.name
                 ))
-                .hint("cargo xtask db-status")
-                .hint(format!("wait longer: {again} --lock-deadline 1h"))
+                .hint(Hint::run("db-status"))
+                .hint(Hint::again_with("wait longer", "--lock-deadline 1h"))
             },
         )?;
     }
@@ -82,9 +83,9 @@ fn outlive_orphans(db: &mut Database, locks: Locks, wait: &mut Wait<'_>) -> Resu
         wait.pause(
             "a killed run is still at work on the server",
             Some(&orphan),
-            |again| {
+            || {
                 Failure::busy("what a killed run has left is still at work on the server")
-                    .hint(format!("end it: {again} --end-orphans"))
+                    .hint(Hint::again_with("end it", "--end-orphans"))
             },
         )?;
     }
@@ -157,18 +158,15 @@ struct Wait<'a> {
     started: Instant,
     deadline: Duration,
     ui: &'a Ui,
-    /// The command that waits: `cargo xtask db-migrate`.
-    again: &'a str,
     told: Option<i32>,
 }
 
 impl<'a> Wait<'a> {
-    fn new(deadline: Duration, ui: &'a Ui, again: &'a str) -> Wait<'a> {
+    fn new(deadline: Duration, ui: &'a Ui) -> Wait<'a> {
         Wait {
             started: Instant::now(),
             deadline,
             ui,
-            again,
             told: None,
         }
     }
@@ -178,7 +176,7 @@ impl<'a> Wait<'a> {
         &mut self,
         why: &str,
         whom: Option<&Session>,
-        failure: impl FnOnce(&str) -> Failure,
+        failure: impl FnOnce() -> Failure,
     ) -> Result {
         if let Some(session) = whom
             && self.told != Some(session.pid)
@@ -188,7 +186,7 @@ impl<'a> Wait<'a> {
         }
         if self.started.elapsed() >= self.deadline {
             let whom = whom.map_or("somebody".to_owned(), ToString::to_string);
-            return Err(failure(self.again)
+            return Err(failure()
                 .cause(whom)
                 .cause(format!("waited {}", ui::time(self.started.elapsed())))
                 .state("nothing was changed")

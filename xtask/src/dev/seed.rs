@@ -12,6 +12,7 @@ use crate::Context;
 use crate::config::{Config, DEV_PASSWORD};
 use crate::database::{Database, activity};
 use crate::error::{Failure, Kind, Result};
+use crate::hint::Hint;
 use crate::runbook::apply::server_failure;
 use crate::runbook::failures;
 use crate::tools::psql::{Chunk, Session, SessionError};
@@ -140,7 +141,7 @@ impl SeedFile {
         failure.causes.insert(0, cause);
         // A table or a column that a pending migration makes.
         if matches!(failure.sqlstate.as_deref(), Some("42P01" | "42703")) {
-            failure.hints = vec!["cargo xtask db-migrate".to_owned()];
+            failure.hints = vec![Hint::run("db-migrate"), Hint::again("then")];
         }
         failure.state("nothing was added").into()
     }

@@ -9,6 +9,8 @@ use crate::Context;
 use crate::config::DATABASE_URL;
 use crate::database::conninfo::ConnInfo;
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
+use crate::runbook::failures;
 use crate::tools;
 
 /// The superuser of the private server, as in the guide that this replaces.
@@ -63,7 +65,7 @@ pub(crate) fn start(ctx: &Context, cluster: &Cluster) -> Result<ConnInfo> {
     let was_running = match cluster.status()? {
         Status::Absent => {
             return Err(Failure::failed("there is no private server here")
-                .hint("cargo xtask db-setup")
+                .hint(Hint::run("db-setup"))
                 .into());
         }
         Status::Stopped => false,
@@ -195,18 +197,18 @@ fn install(ctx: &mut Context) -> Result {
     };
     if commands.is_empty() || ctx.config.pg_bin_dir().is_some() {
         return Err(missing()
-            .hint("install PostgreSQL 14 or newer, then: cargo xtask db-setup")
+            .hint(Hint::to("install PostgreSQL 14 or newer, then", "db-setup"))
             .into());
     }
     ctx.ui.info("Missing", "PostgreSQL is not installed");
     ctx.ui.command(&shown);
-    let agreed = ctx.ui.confirm(
-        "Install PostgreSQL with this command?",
-        &format!("{shown} && cargo xtask db-setup, or cargo xtask db-setup --yes"),
-    )?;
+    let agreed = ctx
+        .ui
+        .confirm("Install PostgreSQL with this command?")
+        .map_err(|error| failures::from_error(&error).hint(format!("or by yourself: {shown}")))?;
     if !agreed {
         return Err(missing()
-            .hint(format!("{shown}, then: cargo xtask db-setup"))
+            .hint(Hint::to(format!("{shown}, then"), "db-setup"))
             .into());
     }
     for command in &commands {

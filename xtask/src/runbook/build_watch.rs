@@ -6,6 +6,7 @@ use std::time::Duration;
 use postgres::Client;
 
 use crate::database::activity::{self, Session};
+use crate::hint::Hint;
 use crate::ui::{self, Progress, Ui};
 
 /// A build is looked at this often.
@@ -153,9 +154,9 @@ impl<'a> BuildWatch<'a> {
             "{session} waits in pg_advisory_lock for this run, and the index build waits for it: cancelling its statement"
         ));
         if activity::cancel(client, session.pid).is_err() {
-            self.ui.hint(format_args!(
-                "this role may not cancel it; as its owner or a superuser: SELECT pg_cancel_backend({})",
-                session.pid
+            self.ui.hint(Hint::psql(
+                "this role may not cancel it; as its owner or a superuser",
+                &format!("SELECT pg_cancel_backend({})", session.pid),
             ));
         }
         Ok(())

@@ -5,6 +5,7 @@ use super::apply::server_failure;
 use super::excerpt;
 use super::verify::{self, Checked};
 use crate::error::{Failure, Kind};
+use crate::hint::Hint;
 use crate::migration::script::Script;
 use crate::migration::sql;
 use crate::tools::psql::SessionError;
@@ -95,6 +96,6 @@ impl<'a> Checks<'a> {
             failure.kind = Kind::Usage;
             return Some(failure.hint(verify::SHAPE));
         }
-        Some(failure.hint("mend the check, then: cargo xtask db-migrate"))
+        Some(failure.hint(Hint::again("mend the check, then")))
     }
 }

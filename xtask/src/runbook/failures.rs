@@ -5,27 +5,33 @@ use std::io::ErrorKind;
 
 use crate::database::connect::{ConnectError, ConnectProblem};
 use crate::database::pooler;
-use crate::error::{Failure, Kind, in_quotes};
+use crate::error::{Failure, Kind};
+use crate::hint::Hint;
 use crate::interrupt;
 use crate::migration::effects::ObjectName;
 use crate::tools;
 
-/// One row: the code, what it means here, and what to do. In a hint `{table}` stands for the table
-/// that the migration is about.
+/// One row: the code, what it means here, and what to do. The hints are given the table that the
+/// migration is about, or nothing.
 struct Row {
     sqlstate: &'static str,
     kind: Kind,
     cause: &'static str,
-    hint: &'static str,
+    hints: fn(&str) -> Vec<Hint>,
 }
 
-const fn row(sqlstate: &'static str, cause: &'static str, hint: &'static str) -> Row {
+const fn row(sqlstate: &'static str, cause: &'static str, hints: fn(&str) -> Vec<Hint>) -> Row {
     Row {
         sqlstate,
         kind: Kind::Failed,
         cause,
-        hint,
+        hints,
     }
+}
+
+/// Without a name `\\d` lists all tables.
+fn look(purpose: &'static str, table: &str) -> Hint {
+    Hint::psql(purpose, format!("\\d {table}").trim_end())
 }
 
 /// SQLSTATEs as PostgreSQL's manual lists them (appendix A).
@@ -33,120 +39,145 @@ const TABLE: &[Row] = &[
     row(
         "42501",
         "this role lacks the right: altering a table takes its owner or a superuser, backing it up takes SELECT",
-        "connect as the table's owner: cargo xtask db-migrate --database-url postgres://OWNER@HOST/DATABASE (db-doctor names the owner)",
+        |_| {
+            vec![Hint::again_with(
+                "connect as the table's owner, whom db-doctor names",
+                "--database-url postgres://OWNER@HOST/DATABASE",
+            )]
+        },
     ),
     row(
         "42701",
         "a column of that name exists already, and the statement does not say IF NOT EXISTS",
-        "if the column is the wanted one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, and run: cargo xtask db-migrate",
+        |_| {
+            vec![Hint::again(
+                "if the column is the wanted one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, then",
+            )]
+        },
     ),
     row(
         "42P07",
         "a table or index of that name exists already, and the statement does not say IF NOT EXISTS",
-        "look whether it is the wanted one and valid: cargo xtask db-psql -- -c '\\d {table}'; if so write IF NOT EXISTS and run: cargo xtask db-migrate; if the whole schema was there before: cargo xtask db-baseline",
+        |table| {
+            vec![
+                look("look whether it is the wanted one and valid", table),
+                Hint::again("if it is, write IF NOT EXISTS, then"),
+                Hint::to("if the whole schema was there before", "db-baseline"),
+            ]
+        },
     ),
     row(
         "42601",
         "the statement is not valid for this server; newer syntax needs a newer server",
-        "compare with the server's version: cargo xtask db-psql -- -c 'SELECT version()', mend the file, then: cargo xtask db-migrate",
+        |_| {
+            vec![
+                Hint::psql("compare with the server's version", "SELECT version()"),
+                Hint::again("mend the file, then"),
+            ]
+        },
     ),
     row(
         "25001",
         "this statement cannot run inside a transaction, and a migration is one by default",
-        "make `-- no-transaction` the first line of the file, alone with this statement, then: cargo xtask db-migrate",
+        |_| {
+            vec![Hint::again(
+                "make `-- no-transaction` the first line of the file, alone with this statement, then",
+            )]
+        },
     ),
     Row {
         sqlstate: "55P03",
         kind: Kind::Busy,
         cause: "the table is locked by somebody else",
-        hint: "see who holds it: cargo xtask db-doctor; then: cargo xtask db-migrate --lock-deadline 1h",
+        hints: |_| {
+            vec![
+                Hint::to("see who holds it", "db-doctor"),
+                Hint::again_with("wait longer", "--lock-deadline 1h"),
+            ]
+        },
     },
     Row {
         sqlstate: "40P01",
         kind: Kind::Busy,
         cause: "two sessions waited for each other; the server ended this one's statement",
-        hint: "cargo xtask db-migrate",
+        hints: |_| vec![Hint::again("")],
     },
     row(
         "42P01",
         "no table of that name is visible through the search path",
-        "cargo xtask db-doctor",
+        |_| vec![Hint::run("db-doctor")],
     ),
-    row(
-        "42703",
-        "the table has no column of that name",
-        "look what it has: cargo xtask db-psql -- -c '\\d {table}', mend the file, then: cargo xtask db-migrate",
-    ),
-    row(
-        "42704",
-        "no object of that name exists",
-        "look what there is: cargo xtask db-psql -- -c '\\d {table}', mend the file, then: cargo xtask db-migrate",
-    ),
+    row("42703", "the table has no column of that name", |table| {
+        vec![
+            look("look what it has", table),
+            Hint::again("mend the file, then"),
+        ]
+    }),
+    row("42704", "no object of that name exists", |table| {
+        vec![
+            look("look what there is", table),
+            Hint::again("mend the file, then"),
+        ]
+    }),
     row(
         "42809",
         "the object of that name is of another kind",
-        "cargo xtask db-doctor",
+        |_| vec![Hint::run("db-doctor")],
     ),
     row(
         "25006",
         "the server or the session accepts reads only; a standby always does",
-        "connect to the primary: cargo xtask db-migrate --database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'",
+        |_| {
+            vec![Hint::again_with(
+                "connect to the primary",
+                "--database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'",
+            )]
+        },
     ),
-    row(
-        "53100",
-        "the server's disk is full",
-        "free space on the server, then: cargo xtask db-doctor",
-    ),
-    row(
-        "53300",
-        "the server has no connection left",
-        "close some, then: cargo xtask db-doctor",
-    ),
-    row(
-        "57014",
-        "the statement was cancelled on the server",
-        "cargo xtask db-status, then: cargo xtask db-migrate",
-    ),
+    row("53100", "the server's disk is full", |_| {
+        vec![Hint::to("free space on the server, then", "db-doctor")]
+    }),
+    row("53300", "the server has no connection left", |_| {
+        vec![Hint::to("close some, then", "db-doctor")]
+    }),
+    row("57014", "the statement was cancelled on the server", |_| {
+        vec![Hint::run("db-status"), Hint::again("then")]
+    }),
     row(
         "57P01",
         "the server ended the connection: an administrator or a shutdown",
-        "cargo xtask db-status, then: cargo xtask db-migrate",
+        |_| vec![Hint::run("db-status"), Hint::again("then")],
     ),
-    row(
-        "57P03",
-        "the server is starting or stopping",
-        "wait a moment, then: cargo xtask db-doctor",
-    ),
+    row("57P03", "the server is starting or stopping", |_| {
+        vec![Hint::to("wait a moment, then", "db-doctor")]
+    }),
     row(
         "23505",
         "a value is there twice where it must be unique",
-        "mend the rows or the file, then: cargo xtask db-migrate",
+        |_| vec![Hint::again("mend the rows or the file, then")],
     ),
-    row(
-        "23502",
-        "a row has NULL where a value is required",
-        "fill the rows first, then: cargo xtask db-migrate",
-    ),
-    row(
-        "23503",
-        "a row refers to one that does not exist",
-        "mend the rows first, then: cargo xtask db-migrate",
-    ),
-    row(
-        "23514",
-        "a row breaks a check constraint",
-        "mend the rows first, or add the constraint NOT VALID, then: cargo xtask db-migrate",
-    ),
-    row(
-        "2BP01",
-        "other objects depend on it",
-        "see them above, drop or change them first in the same file, then: cargo xtask db-migrate",
-    ),
-    row(
-        "0A000",
-        "this server does not support that",
-        "compare with the server's version: cargo xtask db-psql -- -c 'SELECT version()', mend the file, then: cargo xtask db-migrate",
-    ),
+    row("23502", "a row has NULL where a value is required", |_| {
+        vec![Hint::again("fill the rows first, then")]
+    }),
+    row("23503", "a row refers to one that does not exist", |_| {
+        vec![Hint::again("mend the rows first, then")]
+    }),
+    row("23514", "a row breaks a check constraint", |_| {
+        vec![Hint::again(
+            "mend the rows first, or add the constraint NOT VALID, then",
+        )]
+    }),
+    row("2BP01", "other objects depend on it", |_| {
+        vec![Hint::again(
+            "see them above, drop or change them first in the same file, then",
+        )]
+    }),
+    row("0A000", "this server does not support that", |_| {
+        vec![
+            Hint::psql("compare with the server's version", "SELECT version()"),
+            Hint::again("mend the file, then"),
+        ]
+    }),
 ];
 
 /// Adds what an SQLSTATE means and what to do, unless the failure says so itself.
@@ -162,11 +193,8 @@ pub(crate) fn explain_about(mut failure: Failure, table: Option<&ObjectName>) ->
     if let Some(row) = TABLE.iter().find(|row| row.sqlstate == code) {
         if failure.hints.is_empty() {
             failure.causes.push(row.cause.to_owned());
-            // Without a name `\d` lists all tables.
-            let table = table.map_or(String::new(), |table| {
-                format!(" {}", in_quotes(&table.to_string()))
-            });
-            failure.hints.push(row.hint.replace(" {table}", &table));
+            let table = table.map_or(String::new(), ToString::to_string);
+            failure.hints.extend((row.hints)(&table));
         }
         if failure.kind == Kind::Failed {
             failure.kind = row.kind;
@@ -197,7 +225,7 @@ pub(crate) fn from_error(error: &anyhow::Error) -> Failure {
 pub(crate) fn to_show(error: &anyhow::Error) -> Failure {
     let failure = from_error(error);
     match failure.hints.is_empty() {
-        true => failure.hint("cargo xtask db-doctor"),
+        true => failure.hint(Hint::run("db-doctor")),
         false => failure,
     }
 }
@@ -230,7 +258,7 @@ fn from_chain(error: &anyhow::Error) -> Failure {
                 failure
                     .causes
                     .push("the connection to the server was lost".to_owned());
-                return failure.hint("cargo xtask db-status");
+                return failure.hint(Hint::run("db-status"));
             }
         }
         if let Some(io) = cause.downcast_ref::<std::io::Error>()
@@ -251,22 +279,24 @@ pub(crate) fn sqlstate(error: &anyhow::Error) -> Option<String> {
 }
 
 /// Where backups cannot be written.
-pub(crate) const OTHER_FOLDER: &str =
-    "choose a folder that you may write: cargo xtask db-migrate --backups DIR";
+pub(crate) fn other_folder() -> Hint {
+    Hint::again_with("choose a folder that you may write", "--backups DIR")
+}
 
 /// What to do about an errno, whatever the file: whoever wrote it may know more.
-fn io_hint(kind: ErrorKind) -> Option<String> {
-    let hint = match kind {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            "free space on that disk, then see where things stand: cargo xtask db-status"
-        }
+fn io_hint(kind: ErrorKind) -> Option<Hint> {
+    let first = match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free space on that disk",
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => {
-            "see who may write there, then where things stand: cargo xtask db-status"
+            "see who may write there"
         }
-        ErrorKind::ConnectionRefused => return tools::start_hint(),
+        ErrorKind::ConnectionRefused => return tools::start_hint().map(Hint::say),
         _ => return None,
     };
-    Some(hint.to_owned())
+    Some(Hint::to(
+        format!("{first}, then see where things stand"),
+        "db-status",
+    ))
 }
 
 /// A failed connection, with the platform's way to mend it.
@@ -278,27 +308,34 @@ pub(crate) fn connect_failure(error: &ConnectError) -> Failure {
                 Some(start) => failure.hint(format!("start PostgreSQL: {start}")),
                 None => failure,
             };
-            failure.hint("or use a private server for development, with no DATABASE_URL here and in `.env`: cargo xtask db-setup")
+            failure.hint(Hint::to(
+                "or use a private server for development, with no DATABASE_URL here and in `.env`",
+                "db-setup",
+            ))
         }
-        ConnectProblem::NoSuchDatabase => {
-            failure.hint("create it: cargo xtask db-setup, or name another with --database-url")
-        }
-        ConnectProblem::NoSuchRole | ConnectProblem::Authentication => failure.hint(
-            "check user and password in DATABASE_URL or `~/.pgpass`, then: cargo xtask db-doctor",
-        ),
-        ConnectProblem::NoSuchHost | ConnectProblem::Timeout => {
-            failure.hint("check host and port in DATABASE_URL, then: cargo xtask db-doctor")
-        }
-        ConnectProblem::StartingUp => failure.hint("wait a moment, then: cargo xtask db-doctor"),
+        ConnectProblem::NoSuchDatabase => failure
+            .hint(Hint::to("create it", "db-setup"))
+            .hint("or name another with --database-url"),
+        ConnectProblem::NoSuchRole | ConnectProblem::Authentication => failure.hint(Hint::to(
+            "check user and password in DATABASE_URL or `~/.pgpass`, then",
+            "db-doctor",
+        )),
+        ConnectProblem::NoSuchHost | ConnectProblem::Timeout => failure.hint(Hint::to(
+            "check host and port in DATABASE_URL, then",
+            "db-doctor",
+        )),
+        ConnectProblem::StartingUp => failure.hint(Hint::to("wait a moment, then", "db-doctor")),
         ConnectProblem::TooManyConnections => {
-            failure.hint("close some connections, then: cargo xtask db-doctor")
+            failure.hint(Hint::to("close some connections, then", "db-doctor"))
         }
-        ConnectProblem::Tls => failure
-            .hint("check sslmode and sslrootcert in DATABASE_URL, then: cargo xtask db-doctor"),
+        ConnectProblem::Tls => failure.hint(Hint::to(
+            "check sslmode and sslrootcert in DATABASE_URL, then",
+            "db-doctor",
+        )),
         // 08P01 protocol_violation: no server says that to us.
         ConnectProblem::Other if failure.sqlstate.as_deref() == Some("08P01") => failure
             .cause("a proxy is in between that does not pass on what a session starts with")
             .hint(pooler::DIRECTLY),
-        ConnectProblem::Other => failure.hint("cargo xtask db-doctor"),
+        ConnectProblem::Other => failure.hint(Hint::run("db-doctor")),
     }
 }

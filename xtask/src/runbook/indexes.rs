@@ -6,7 +6,8 @@ use std::time::Instant;
 use super::apply::Runner;
 use crate::database::catalog::{self, IndexState, InvalidIndex};
 use crate::database::{Database, activity};
-use crate::error::{Failure, Result, psql_command};
+use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::interrupt;
 use crate::migration::effects::{self, Effect, ObjectName};
 use crate::migration::script::Script;
@@ -182,7 +183,7 @@ pub(crate) fn after(runner: &mut Runner<'_>, script: &Script) -> Result {
                 Some(failure) => return Err(failure.into()),
             },
         };
-        return Err(failure.hint("cargo xtask db-migrate").into());
+        return Err(failure.hint(Hint::again("")).into());
     }
     Ok(())
 }
@@ -258,10 +259,11 @@ fn differs(db: &mut Database, wanted: &Wanted, state: &IndexState) -> Result<Opt
         ))
         .cause(format!("there is:  {there}"))
         .cause(format!("wanted is: {asked}"))
-        .hint(format!(
-            "keep the one that is right; to drop the other: {}, then: cargo xtask db-migrate",
-            psql_command(&format!("DROP INDEX CONCURRENTLY {}", state.name))
+        .hint(Hint::psql(
+            "keep the one that is right; to drop the other",
+            &format!("DROP INDEX CONCURRENTLY {}", state.name),
         ))
+        .hint(Hint::again("then"))
     };
     let Some(table) = catalog::find(db, &wanted.table)? else {
         return Ok(None);
@@ -405,7 +407,7 @@ fn wait_for_builder(runner: &mut Runner<'_>, wanted: &Wanted, state: &IndexState
                 state.name
             ))
             .cause(format!("in the way: {builder}"))
-            .hint("cargo xtask db-migrate --lock-deadline 1h")
+            .hint(Hint::again_with("", "--lock-deadline 1h"))
             .into());
         }
         interrupt::check()?;

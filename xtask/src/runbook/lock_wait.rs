@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use super::apply::Effort;
 use crate::database::activity::{self, Session, Waiting};
 use crate::database::{Database, catalog};
-use crate::error::{Failure, Result, psql_command};
+use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::interrupt;
 use crate::migration::effects::{Effect, ObjectName};
 use crate::migration::quote::printable_literal;
@@ -26,12 +27,10 @@ const TRY_AMONG_OTHERS_AFTER: Duration = Duration::from_secs(10);
 const JITTER_GROWS_TO: u32 = 10;
 
 /// The tries of one migration.
-pub(crate) struct Waiter<'a> {
+pub(crate) struct Waiter {
     locks: Locks,
     /// The tables that are locked, as far as it is known beforehand.
     tables: Vec<ObjectName>,
-    /// The command that goes on where this one stops.
-    again: &'a str,
     started: Instant,
     attempts: u32,
     first_failure: Option<Instant>,
@@ -41,12 +40,11 @@ pub(crate) struct Waiter<'a> {
     met: Vec<(Session, Instant)>,
 }
 
-impl<'a> Waiter<'a> {
-    pub(crate) fn new(locks: Locks, tables: Vec<ObjectName>, again: &'a str) -> Waiter<'a> {
+impl Waiter {
+    pub(crate) fn new(locks: Locks, tables: Vec<ObjectName>) -> Waiter {
         Waiter {
             locks,
             tables,
-            again,
             started: Instant::now(),
             attempts: 1,
             first_failure: None,
@@ -207,7 +205,7 @@ impl<'a> Waiter<'a> {
             (1, _) => "1 try in".to_owned(),
             (tries, _) => format!("{tries} tries in"),
         };
-        let failure = name(failure, in_the_way, self.again);
+        let failure = name(failure, in_the_way);
         let queued = match self.first_failure {
             Some(_) => format!(
                 ", none longer than {} in the queue",
@@ -224,32 +222,35 @@ impl<'a> Waiter<'a> {
     /// A concurrent build that was given up, since this session did not end within the deadline.
     pub(crate) fn gave_up(&self, waits_for: &Session) -> Failure {
         let failure = Failure::busy("what the index waits for did not end within the deadline");
-        name(failure, std::slice::from_ref(waits_for), self.again)
+        name(failure, std::slice::from_ref(waits_for))
     }
 }
 
-/// Adds who is in the way, and what to do about them; `again` is the command that goes on.
-pub(super) fn name(mut failure: Failure, in_the_way: &[Session], again: &str) -> Failure {
+/// Adds who is in the way, and what to do about them.
+pub(super) fn name(mut failure: Failure, in_the_way: &[Session]) -> Failure {
     for session in in_the_way {
         failure = failure.cause(format!("in the way: {session}"));
     }
-    match in_the_way.iter().find(|session| session.pid != 0) {
-        Some(session) => failure.hint(format!(
-            "let it end, or end it: {}, then: {again}",
-            psql_command(&format!("SELECT pg_terminate_backend({})", session.pid)),
-        )),
+    let (purpose, sql) = match in_the_way.iter().find(|session| session.pid != 0) {
+        Some(session) => (
+            "let it end, or end it",
+            format!("SELECT pg_terminate_backend({})", session.pid),
+        ),
         None => match in_the_way.first() {
             // Its name stands where a session has its application's.
-            Some(prepared) => failure.hint(format!(
-                "end it: {} (or COMMIT PREPARED), then: {again}",
-                psql_command(&format!(
+            Some(prepared) => (
+                "end it, so or with COMMIT PREPARED",
+                format!(
                     "ROLLBACK PREPARED {}",
                     printable_literal(&prepared.application)
-                )),
-            )),
-            None => failure.hint(format!("{again} --lock-deadline 1h")),
+                ),
+            ),
+            None => return failure.hint(Hint::again_with("", "--lock-deadline 1h")),
         },
-    }
+    };
+    failure
+        .hint(Hint::psql(purpose, &sql))
+        .hint(Hint::again("then"))
 }
 
 /// The tables on which a script takes a strong lock, as far as its statements say so.

@@ -233,7 +233,7 @@ pub(crate) fn rollback(
         ui::plural(undone.len() as u64, "migration"),
         db.server
     );
-    if !ctx.ui.confirm(&question, "cargo xtask db-rollback --yes")? {
+    if !ctx.ui.confirm(&question)? {
         return Err(Failure::failed("not rolled back")
             .cause("the answer was no")
             .state("nothing was changed")
@@ -436,10 +436,7 @@ fn show_losses(
         db.server,
         names.join(", ")
     );
-    if !ctx
-        .ui
-        .confirm(&question, "cargo xtask db-migrate --no-backup --yes")?
-    {
+    if !ctx.ui.confirm(&question)? {
         return Err(Failure::failed("not migrated")
             .cause("the answer was no")
             .state("nothing was changed")

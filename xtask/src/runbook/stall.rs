@@ -8,6 +8,7 @@ use postgres::Client;
 
 use crate::database::activity::{self, Stalled};
 use crate::error::Failure;
+use crate::hint::Hint;
 use crate::migration::effects::{self, Effect};
 use crate::migration::script::Script;
 use crate::migration::sql::Statement;
@@ -97,13 +98,11 @@ impl StallWatch {
     }
 }
 
-/// The failure that others waited too long for what was `attempted`, and what to do instead. `again`
-/// is the command that was run.
+/// The failure that others waited too long for what was `attempted`, and what to do instead.
 pub(crate) fn failure(
     attempted: &str,
     stalled: &Stalled,
-    safe_form: Option<&str>,
-    again: &str,
+    safe_form: Option<&'static str>,
 ) -> Failure {
     let wants = match stalled.mode.as_str() {
         "AccessShareLock" => "read",
@@ -137,10 +136,11 @@ pub(crate) fn failure(
         ));
     }
     if let Some(safe_form) = safe_form {
-        failure = failure.hint(format!("{safe_form}, then: {again}"));
+        failure = failure.hint(Hint::again(format!("{safe_form}, then")));
     }
-    failure.hint(format!(
-        "or, when nobody needs the {needed}: {again} --stall-budget 30s"
+    failure.hint(Hint::again_with(
+        format!("or, when nobody needs the {needed}"),
+        "--stall-budget 30s",
     ))
 }
 

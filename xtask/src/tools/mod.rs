@@ -16,6 +16,7 @@ use xshell::{Shell, cmd};
 
 use crate::database::conninfo::{ConnInfo, quoted, removed_variables};
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 
 /// A pg_dump that can read the server.
 pub(crate) struct PgDump {
@@ -82,9 +83,10 @@ impl Tools {
             .cause("pg_dump cannot read a server newer than itself")
             .cause(format!("found: {}", found.join(", ")))
             .hint(format!(
-                "install the client programs of PostgreSQL {server_major} or newer{}, or name their folder: PG_BIN_DIR=/path/to/bin cargo xtask db-migrate",
+                "install the client programs of PostgreSQL {server_major} or newer{}, or name their folder: export PG_BIN_DIR=/path/to/bin",
                 install_hint().map(|command| format!(" ({command})")).unwrap_or_default(),
             ))
+            .hint(Hint::again("then"))
             .into());
         }
         Ok(PgDump {
@@ -119,9 +121,11 @@ impl Tools {
             Some(command) => failure.hint(command),
             None => failure,
         };
-        failure.hint(format!(
-            "if it is installed, name its folder: PG_BIN_DIR=/path/to/postgresql/bin cargo xtask db-doctor (it must hold `{program}`)"
-        ))
+        failure
+            .hint(format!(
+                "if it is installed, name the folder that holds `{program}`: export PG_BIN_DIR=/path/to/postgresql/bin"
+            ))
+            .hint(Hint::to("then", "db-doctor"))
     }
 }
 
@@ -184,6 +188,6 @@ pub(crate) fn run_platform_command(command: &PlatformCommand) -> Result {
         return Ok(());
     }
     Err(Failure::failed(format!("`{command}` failed ({status})"))
-        .hint(format!("{command}, then: cargo xtask db-setup"))
+        .hint(Hint::to(format!("{command}, then"), "db-setup"))
         .into())
 }

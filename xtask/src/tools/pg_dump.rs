@@ -16,6 +16,7 @@ use xshell::{Shell, cmd};
 use crate::database::SESSION_OPTIONS;
 use crate::database::conninfo::ConnInfo;
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::interrupt;
 
 /// The last line of a whole plain-text dump, apart from blank lines and `\unrestrict`.
@@ -100,16 +101,17 @@ pub(crate) fn run(
     )
     .into();
     let mut child = super::with_target(command, request.target)
-    .stdin(Stdio::null())
-    .stdout(Stdio::piped())
-    .stderr(Stdio::piped())
-    .process_group(0)
-    .spawn()
-    .map_err(|error| {
-        Failure::failed(format!("cannot start `{}`", program.display()))
-            .cause(error.to_string())
-            .hint("name the folder of one that works: PG_BIN_DIR=/path/to/bin cargo xtask db-doctor")
-    })?;
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(|error| {
+            Failure::failed(format!("cannot start `{}`", program.display()))
+                .cause(error.to_string())
+                .hint("name the folder of one that works: export PG_BIN_DIR=/path/to/bin")
+                .hint(Hint::to("then", "db-doctor"))
+        })?;
 
     let stderr = child.stderr.take();
     let stderr = std::thread::spawn(move || {
@@ -143,7 +145,7 @@ pub(crate) fn run(
         return Err(
             Failure::failed(format!("pg_dump of `{table}` failed ({status})"))
                 .cause(stderr.trim().to_owned())
-                .hint("cargo xtask db-doctor")
+                .hint(Hint::run("db-doctor"))
                 .into(),
         );
     }
@@ -151,7 +153,7 @@ pub(crate) fn run(
         return Err(
             Failure::failed(format!("pg_dump of `{}` ended early", request.table))
                 .cause(format!("its last line is not `{TRAILER}`"))
-                .hint("cargo xtask db-backup")
+                .hint(Hint::run("db-backup"))
                 .into(),
         );
     }

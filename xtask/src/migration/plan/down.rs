@@ -2,6 +2,7 @@
 
 use super::obstacles::{Obstacles, check_known};
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::migration::history::Applied;
 use crate::migration::source::{Folder, Migration};
 
@@ -86,7 +87,8 @@ pub(crate) fn check_unchanged(
             .cause(format!("it was to undo: {}", names(shown)))
             .cause(format!("it would undo now: {}", names(undone)))
             .state("nothing was changed by this command")
-            .hint("cargo xtask db-status, then, if it is still wanted: cargo xtask db-rollback")
+            .hint(Hint::run("db-status"))
+            .hint(Hint::again("then, if it is still wanted"))
             .into(),
     )
 }
@@ -149,8 +151,8 @@ fn last_run(mut rows: Vec<&Applied>) -> Result<Vec<&Applied>> {
                 "`{later}` was applied after the newer `{newest}`, or the server's clock was set back in between"
             ))
             .state("nothing was changed")
-            .hint(format!("undo the newest version: cargo xtask db-rollback --only {newest}"))
-            .hint(format!("or the latest by the clock: cargo xtask db-rollback --only {later}"))
+            .hint(Hint::to("undo the newest version", format!("db-rollback --only {newest}")))
+            .hint(Hint::to("or the latest by the clock", format!("db-rollback --only {later}")))
             .into());
     }
     rows.retain(|row| {
@@ -163,21 +165,25 @@ fn last_run(mut rows: Vec<&Applied>) -> Result<Vec<&Applied>> {
 /// Why a rollback to `to` is refused: `stays` is above it and is not undone.
 fn blocked(to: i64, stays: &Applied) -> Failure {
     let version = stays.version;
-    let keep = format!("keep it: cargo xtask db-rollback --to {version}");
+    let keep = Hint::to("keep it", format!("db-rollback --to {version}"));
     match stays.was_not_run() {
         true => Failure::usage(format!(
             "cannot roll back to `{to}`: `{version}` was recorded without being run"
         ))
         .cause("its objects existed before, and a rollback does not drop those")
         .hint(keep)
-        .hint(format!(
-            "to undo it anyway, name each migration: cargo xtask db-rollback --only {version} --only …"
+        .hint(Hint::to(
+            "to undo it anyway, name each migration",
+            format!("db-rollback --only {version} --only …"),
         )),
         false => Failure::usage(format!(
             "cannot roll back to `{to}`: the baseline `{version}` lies above it"
         ))
         .hint(keep)
-        .hint("or undo everything, the baseline too: cargo xtask db-rollback --to 0"),
+        .hint(Hint::to(
+            "or undo everything, the baseline too",
+            "db-rollback --to 0",
+        )),
     }
 }
 
@@ -188,7 +194,7 @@ fn check_applied(version: i64, folder: &Folder, history: &[Applied]) -> Result {
     if !versions.contains(&version) {
         return Err(
             Failure::usage(format!("cannot roll back: `{version}` is not applied"))
-                .hint("see which migrations are applied with `cargo xtask db-status`")
+                .hint(Hint::to("see which migrations are applied", "db-status"))
                 .into(),
         );
     }

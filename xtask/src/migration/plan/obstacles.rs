@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::state::{State, state};
 use crate::error::{Failure, Result};
 use crate::hex;
+use crate::hint::Hint;
 use crate::migration::history::Applied;
 use crate::migration::source::{Folder, Migration};
 
@@ -12,7 +13,7 @@ use crate::migration::source::{Folder, Migration};
 #[derive(Default)]
 pub(super) struct Obstacles {
     causes: Vec<String>,
-    hints: Vec<String>,
+    hints: Vec<Hint>,
 }
 
 impl Obstacles {
@@ -23,10 +24,11 @@ impl Obstacles {
         match (state(migration, Some(row)), migration) {
             (State::Failed, _) => self.note(
                 format!("`{version}` ({}) is recorded as failed", row.description),
-                format!(
-                    "see how far `{version}` came, undo that by hand, then remove its row: \
-                     `cargo xtask db-psql -- -c 'DELETE FROM _sqlx_migrations WHERE version = \
-                     {version} AND NOT success'`"
+                Hint::psql(
+                    format!("see how far `{version}` came, undo that by hand, then remove its row"),
+                    &format!(
+                        "DELETE FROM _sqlx_migrations WHERE version = {version} AND NOT success"
+                    ),
                 ),
             ),
             (State::Missing, _) => self.note(
@@ -63,9 +65,11 @@ impl Obstacles {
                 "`{}` is pending, yet older than the newest applied, `{newest}`",
                 migration.up.path.display()
             ),
-            format!(
-                "rename the pending files to versions above `{newest}`, or, if order does not \
-                 matter, run `cargo xtask db-migrate --allow-out-of-order`"
+            Hint::to(
+                format!(
+                    "rename the pending files to versions above `{newest}`, or, if order does not matter"
+                ),
+                "db-migrate --allow-out-of-order",
             ),
         );
     }
@@ -82,15 +86,15 @@ impl Obstacles {
         };
         self.note(
             format!("`{}` has no down file", up.display()),
-            format!(
-                "{rename}write `{}`, or stop above it with `cargo xtask db-rollback --to {}`",
-                down.display(),
-                migration.version
+            Hint::to(
+                format!("{rename}write `{}`, or stop above it", down.display()),
+                format!("db-rollback --to {}", migration.version),
             ),
         );
     }
 
-    fn note(&mut self, cause: String, hint: String) {
+    fn note(&mut self, cause: String, hint: impl Into<Hint>) {
+        let hint = hint.into();
         self.causes.push(cause);
         if !self.hints.contains(&hint) {
             self.hints.push(hint);
@@ -117,7 +121,7 @@ pub(super) fn check_known(version: i64, folder: &Folder, applied: &BTreeSet<i64>
             "there is no migration `{version}`, neither in `{}` nor in the history",
             folder.shown_as.display()
         ))
-        .hint("see the versions with `cargo xtask db-status`")
+        .hint(Hint::to("see the versions", "db-status"))
         .into());
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::obstacles::{Obstacles, check_known};
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::migration::history::Applied;
 use crate::migration::source::{Folder, Migration};
 
@@ -27,7 +28,7 @@ pub(crate) fn up<'f>(
             return Err(Failure::usage(format!(
                 "cannot migrate to `{to}`: the database is already at `{newest}`"
             ))
-            .hint(format!("go back with `cargo xtask db-rollback --to {to}`"))
+            .hint(Hint::to("go back to it", format!("db-rollback --to {to}")))
             .into());
         }
     }

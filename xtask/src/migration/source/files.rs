@@ -8,6 +8,7 @@ use std::path::Path;
 use super::file_name::{FileKind, FileName};
 use super::migration::Migration;
 use crate::error::Failure;
+use crate::hint::Hint;
 use crate::migration::history::checksum;
 use crate::migration::script::{Problem, Role, Script};
 
@@ -191,7 +192,7 @@ impl<'a> Files<'a> {
                 false => hint,
             });
         }
-        failure.hint("then look again: cargo xtask db-migrate --dry-run")
+        failure.hint(Hint::again_with("then look again", "--dry-run"))
     }
 }
 

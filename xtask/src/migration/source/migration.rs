@@ -1,6 +1,7 @@
 //! One migration on disk, and which of its files runs in which direction.
 
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::migration::history::Checksum;
 use crate::migration::script::Script;
 
@@ -42,7 +43,7 @@ impl Migration {
             Direction::Up => Ok(&self.up),
             Direction::Down => self.down.as_ref().ok_or_else(|| {
                 Failure::usage(format!("`{}` has no down file", self.stem))
-                    .hint("cargo xtask db-status")
+                    .hint(Hint::run("db-status"))
                     .into()
             }),
         }

@@ -21,6 +21,7 @@ use files::{Files, list};
 pub(crate) use migration::{Direction, Migration};
 
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 
 /// All migrations on disk; all of them can be run.
 #[derive(Clone, Debug)]
@@ -76,7 +77,10 @@ fn cannot_read(shown_as: &Path, error: &io::Error) -> Failure {
         io::ErrorKind::NotADirectory => failure.cause("it is a file"),
         _ => failure.cause(error.to_string()),
     }
-    .hint("name the folder that holds them: cargo xtask db-migrate --migrations DIR")
+    .hint(Hint::again_with(
+        "name the folder that holds them",
+        "--migrations DIR",
+    ))
 }
 
 fn no_migrations(shown_as: &Path) -> Failure {
@@ -84,8 +88,8 @@ fn no_migrations(shown_as: &Path) -> Failure {
         "the migrations folder `{}` holds no migration",
         shown_as.display()
     ))
-    .hint(
-        "write the first one, `<version>_<name>.up.sql`, or name another folder: \
-         cargo xtask db-migrate --migrations DIR",
-    )
+    .hint(Hint::again_with(
+        "write the first one, `<version>_<name>.up.sql`, or name another folder",
+        "--migrations DIR",
+    ))
 }

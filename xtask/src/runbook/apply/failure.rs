@@ -6,6 +6,7 @@ use super::Runner;
 use super::session::CANCEL_EVERY;
 use crate::database::{history, lock};
 use crate::error::{Failure, Kind, Result};
+use crate::hint::Hint;
 use crate::interrupt;
 use crate::migration::affected_tables::AffectedTables;
 use crate::migration::script::Script;
@@ -82,12 +83,8 @@ impl Runner<'_> {
             let safe_form = statements
                 .into_iter()
                 .find_map(|statement| stall::safe_form(script, statement));
-            let mut failure = stall::failure(
-                &format!("`{path}` was cancelled"),
-                stalled,
-                safe_form,
-                &self.again,
-            );
+            let mut failure =
+                stall::failure(&format!("`{path}` was cancelled"), stalled, safe_form);
             failure.excerpt = excerpt::of(script, error);
             return failure;
         }
@@ -99,7 +96,8 @@ impl Runner<'_> {
                 path
             ))
             .cause("not exactly one row was written: a trigger, a policy or another session has changed what there is")
-            .hint(format!("look at it: cargo xtask db-psql -- -c '\\d {table}', then: {}", self.again));
+            .hint(Hint::psql("look at it", &format!("\\d {table}")))
+            .hint(Hint::again("then"));
         }
         script_failure(script, direction, error)
     }
@@ -144,15 +142,18 @@ fn script_failure(script: &Script, direction: Direction, error: &SessionError) -
     failure.excerpt = excerpt::of(script, error);
     if failure.sqlstate.as_deref() == Some("42P01") && preflight::moves_history(script) {
         let file = script.path.display();
-        failure = failure.cause(preflight::HISTORY_MOVED).hint(format!(
-            "take that out of {file}, then: cargo xtask db-migrate"
-        ));
+        failure = failure
+            .cause(preflight::HISTORY_MOVED)
+            .hint(Hint::again(format!("take that out of {file}, then")));
     }
     if failure.sqlstate.is_none() {
         // psql itself is gone, or its connection: the server may not know yet.
         failure = failure
-            .hint("look whether server and tools are well: cargo xtask db-doctor")
-            .hint("then go on: cargo xtask db-migrate");
+            .hint(Hint::to(
+                "look whether server and tools are well",
+                "db-doctor",
+            ))
+            .hint(Hint::again("then go on"));
     }
     let affected = AffectedTables::from_scripts([script], None);
     failures::explain_about(failure, affected.tables().next())

@@ -49,8 +49,6 @@ pub(crate) struct Runner<'a> {
     pub(crate) locks: Locks,
     /// What is kept of what the run destroys.
     pub(crate) guard: Guard,
-    /// The command to run again: `cargo xtask db-migrate`.
-    again: String,
     /// When this run started, by the server's clock: every migration of a run has the same.
     pub(crate) installed_on: Timestamp,
     session: Option<Session>,
@@ -86,7 +84,6 @@ impl<'a> Runner<'a> {
             ui: &ctx.ui,
             locks,
             guard,
-            again: format!("cargo {}", ctx.application_name),
             installed_on,
             session: None,
             used: false,

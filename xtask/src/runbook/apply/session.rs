@@ -7,6 +7,7 @@ use crate::Context;
 use crate::database::activity::{self};
 use crate::database::{Database, lock, pooler};
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::interrupt;
 use crate::runbook::stall::StallWatch;
 use crate::tools::psql::{Chunk, Reply, Session, SessionError};
@@ -165,8 +166,10 @@ impl Runner<'_> {
             "a commit did not wait for its synchronous standby to the end: {why}; it stands on this server, and \
              it may not be on any standby yet"
         ));
-        self.ui
-            .hint("look whether it is: cargo xtask db-verify --wait-standbys 60s");
+        self.ui.hint(Hint::to(
+            "look whether it is",
+            "db-verify --wait-standbys 60s",
+        ));
     }
 
     /// Whether a try may be repeated: 55P03 is lock_not_available, 40P01 deadlock_detected.

@@ -11,6 +11,7 @@ use super::{Effort, Runner, not_as_it_should_be};
 use crate::database::activity::Waiting;
 use crate::database::catalog::{self};
 use crate::error::{Failure, Kind, Result};
+use crate::hint::Hint;
 use crate::interrupt;
 use crate::migration::effects::{self, Effect};
 use crate::migration::history::lock_id;
@@ -64,8 +65,7 @@ impl Runner<'_> {
                 migration.stem
             ))
         })?;
-        let again = self.again.clone();
-        let mut waiter = Waiter::new(self.locks, locked_by(script), &again);
+        let mut waiter = Waiter::new(self.locks, locked_by(script));
         let transactions = script.own_transactions();
         let mut next = 0;
         while let Some(statement) = script.statements.get(next) {
@@ -101,7 +101,7 @@ impl Runner<'_> {
             if let Some(failure) = verify::failed(&not_as_it_should_be(migration), &checked) {
                 return Err(failure
                     .state(state)
-                    .hint(format!("mend what the checks name, then: {}", self.again))
+                    .hint(Hint::again("mend what the checks name, then"))
                     .into());
             }
         }
@@ -130,7 +130,7 @@ impl Runner<'_> {
         script: &Script,
         statement: &Statement,
         direction: Direction,
-        waiter: &mut Waiter<'_>,
+        waiter: &mut Waiter,
     ) -> Result<Alone> {
         let text = format!(
             "{};\n",
@@ -249,7 +249,7 @@ impl Runner<'_> {
             }
         }
         if failure.kind == Kind::Interrupted {
-            failure.hints.push(self.again.clone());
+            failure.hints.push(Hint::again(""));
         }
         failure.state.extend(indexes::leftovers(self.db, script));
         failure

@@ -11,6 +11,7 @@ use super::{Effort, Runner, announce, not_as_it_should_be};
 use crate::database::activity::Waiting;
 use crate::database::history;
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::interrupt;
 use crate::migration::script::Script;
 use crate::migration::source::{Direction, Migration};
@@ -54,8 +55,7 @@ impl Runner<'_> {
         upcoming: &[&Migration],
         direction: Direction,
     ) -> Result<Effort> {
-        let again = self.again.clone();
-        let mut waiter = Waiter::new(self.locks, locked_by(script), &again);
+        let mut waiter = Waiter::new(self.locks, locked_by(script));
         let mut kept = 0;
         loop {
             let mut seen = Waiting::default();
@@ -74,7 +74,7 @@ impl Runner<'_> {
                         "`{}` was rolled back: it has changed nothing",
                         migration.stem
                     ))
-                    .hint(format!("{again} --no-backup"))
+                    .hint(Hint::again_with("", "--no-backup"))
                     .into());
                 }
                 Try::Kept => kept += 1,
@@ -145,9 +145,12 @@ impl Runner<'_> {
             if let Some(failure) = verify::failed(&not_as_it_should_be(migration), &checked) {
                 return Err(failure
                     .state(format!("`{}` was rolled back", migration.stem))
-                    .hint(format!(
-                        "what is there was made otherwise, or {} and its verify file disagree: cargo xtask db-psql",
-                        script.path.display()
+                    .hint(Hint::to(
+                        format!(
+                            "what is there was made otherwise, or {} and its verify file disagree",
+                            script.path.display()
+                        ),
+                        "db-psql",
                     ))
                     .into());
             }
@@ -219,7 +222,7 @@ impl Runner<'_> {
             Err(error) => {
                 let failure = failures::from_error(&error).state(rolled_back);
                 return Err(failure
-                    .hint(format!("or lose it: {} --no-backup", self.again))
+                    .hint(Hint::again_with("or lose it", "--no-backup"))
                     .into());
             }
         };
@@ -242,7 +245,7 @@ impl Runner<'_> {
             .map_err(|error| {
                 failures::from_error(&error.context(format!("cannot keep what `{stem}` destroys")))
                     .state(rolled_back)
-                    .hint(format!("or lose it: {} --no-backup", self.again))
+                    .hint(Hint::again_with("or lose it", "--no-backup"))
             })?;
         for backup in &taken {
             announce(self.ui, backup);
@@ -268,10 +271,9 @@ impl Runner<'_> {
     /// If they do not want to, or nobody can be asked.
     fn ask_to_lose(&self, stem: &str, rolled_back: &str) -> Result {
         let question = format!("Apply `{stem}`, and lose that for good?");
-        let hint = format!("{} --no-backup --yes", self.again);
         let agreed = self
             .ui
-            .confirm(&question, &hint)
+            .confirm(&question)
             .map_err(|error| failures::from_error(&error).state(rolled_back))?;
         if agreed {
             return Ok(());
@@ -279,7 +281,7 @@ impl Runner<'_> {
         Err(Failure::failed(format!("`{stem}` was not run"))
             .cause("the answer was no")
             .state(rolled_back)
-            .hint(format!("with a backup: {}", self.again))
+            .hint("with a backup: run it again without --no-backup")
             .into())
     }
 

@@ -6,6 +6,7 @@ use super::Merged;
 use super::plan::Plan;
 use crate::database::catalog;
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::migration::quote::quote_identifier;
 use crate::ui;
 
@@ -249,13 +250,14 @@ impl Plan {
 }
 
 /// Values that must be unique belong to other rows now.
-pub(super) fn conflict(tables: &str, conflicts: Vec<String>, again: &str) -> Failure {
+pub(super) fn conflict(tables: &str, conflicts: Vec<String>) -> Failure {
     let mut failure = Failure::finding(format!(
         "the backup cannot be merged into {tables}: values that must be unique belong to other rows now"
     ))
     .sqlstate("23505");
     failure.causes = conflicts;
-    failure.state("nothing was restored").hint(format!(
-        "change the rows that have these values now, then: {again} --dry-run"
+    failure.state("nothing was restored").hint(Hint::again_with(
+        "change the rows that have these values now, then",
+        "--dry-run",
     ))
 }

@@ -10,7 +10,8 @@ use super::plan::Plan;
 use super::{Request, Session};
 use crate::Context;
 use crate::database::Database;
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, shell_word};
+use crate::hint::Hint;
 use crate::interrupt;
 use crate::runbook::backup::{self, Manifest, State};
 use crate::runbook::failures;
@@ -34,7 +35,7 @@ pub(super) fn find(ctx: &Context, given: &Path) -> Result<(PathBuf, Manifest)> {
     if found.is_symlink() {
         return Err(
             Failure::usage(format!("the backup `{shown}` is a symbolic link"))
-                .hint("name the file itself: cargo xtask db-backups")
+                .hint(Hint::to("name the file itself", "db-backups"))
                 .into(),
         );
     }
@@ -74,15 +75,18 @@ fn without_manifest(ctx: &Context, file: &Path, given: &Path) -> Result<Failure>
             return Ok(failure
                 .cause(format!("it is `{}`, renamed", found.manifest.file))
                 .hint(format!(
-                    "mv '{}' '{}'",
-                    given.display(),
-                    given.with_file_name(&found.manifest.file).display()
+                    "mv {} {}",
+                    shell_word(given.display()),
+                    shell_word(given.with_file_name(&found.manifest.file).display())
                 )));
         }
     }
     Ok(failure
         .cause("without one it cannot be told whether it is whole")
-        .hint("restore a backup that this tool has taken: cargo xtask db-backups"))
+        .hint(Hint::to(
+            "restore a backup that this tool has taken",
+            "db-backups",
+        )))
 }
 
 fn not_what_was_written(file: &Path, state: State) -> Failure {
@@ -95,7 +99,7 @@ fn not_what_was_written(file: &Path, state: State) -> Failure {
         file.display()
     ))
     .state("nothing was restored")
-    .hint("choose another: cargo xtask db-backups --check")
+    .hint(Hint::to("choose another", "db-backups --check"))
 }
 
 /// The backup is of this very database.
@@ -108,9 +112,9 @@ pub(super) fn same_database(db: &mut Database, manifest: &Manifest, request: &Re
     }
     Err(doubt
         .state("nothing was restored")
-        .hint(format!(
-            "if it is meant for this one: {} --force-other-database",
-            request.command()
+        .hint(Hint::again_with(
+            "if it is meant for this one",
+            "--force-other-database",
         ))
         .into())
 }
@@ -153,7 +157,7 @@ pub(super) fn stage(
                     dump.rows, manifest.rows
                 ))
                 .state("nothing was restored")
-                .hint("choose another: cargo xtask db-backups --check")
+                .hint(Hint::to("choose another", "db-backups --check"))
                 .into(),
         );
     }

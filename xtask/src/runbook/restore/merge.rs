@@ -13,6 +13,7 @@ use crate::Context;
 use crate::database::Database;
 use crate::database::activity::{self, Waiting};
 use crate::error::{Failure, Kind, Result};
+use crate::hint::Hint;
 use crate::interrupt;
 use crate::migration::effects::ObjectName;
 use crate::migration::quote::quote_identifier;
@@ -45,7 +46,7 @@ fn apply(
     for Part { plan, compared } in parts {
         if plan.lock(&mut transaction, "SHARE ROW EXCLUSIVE")? != compared.storage {
             let cause = "its rows were rewritten or truncated";
-            return Err(changed(&plan.table, cause, &plan.again).into());
+            return Err(changed(&plan.table, cause).into());
         }
     }
     for Part { plan, .. } in parts {
@@ -201,12 +202,11 @@ pub(super) fn merge(
             ));
         }
     }
-    let again = request.command();
     let tables = parts
         .iter()
         .filter_map(|part| ObjectName::parse(&part.plan.table))
         .collect();
-    let mut waiter = Waiter::new(request.locks, tables, &again);
+    let mut waiter = Waiter::new(request.locks, tables);
     let progress = ctx.ui.progress("Restoring");
     loop {
         interrupt::check()?;
@@ -238,13 +238,13 @@ pub(super) fn merge(
         if let Some(commit) = commit
             && is_lost(&error)
         {
-            return lost_commit(ctx, db, parts, commit, &error, &again);
+            return lost_commit(ctx, db, parts, commit, &error);
         }
         if let Some(stalled) = stall.stalled(&mut db.client)
             && !interrupt::requested()
         {
             let attempted = format!("the restore of {} was cancelled", tables_of(parts));
-            return Err(stall::failure(&attempted, &stalled, None, &again)
+            return Err(stall::failure(&attempted, &stalled, None)
                 .state("nothing was restored")
                 .into());
         }
@@ -252,12 +252,12 @@ pub(super) fn merge(
             Some("55P03" | "40P01") if !interrupt::requested() => {
                 waiter
                     .watch(db, &ctx.ui, &seen, || None)
-                    .map_err(|error| in_our_words(failures::from_error(&error), &again))?;
+                    .map_err(|error| in_our_words(failures::from_error(&error)))?;
             }
             Some("23505" | "23P01") => {
                 let mut failure = failures::from_error(&error);
                 failure.causes.extend(conflicts(parts, session)?);
-                return Err(conflict(&tables_of(parts), failure.causes, &again).into());
+                return Err(conflict(&tables_of(parts), failure.causes).into());
             }
             Some("23503") => {
                 let dangling = references::dangling(parts, &mut session.client)?;
@@ -267,33 +267,28 @@ pub(super) fn merge(
             }
             _ => {
                 let error = error.context(format!("cannot restore {}", tables_of(parts)));
-                return Err(in_our_words(failures::from_error(&error), &again).into());
+                return Err(in_our_words(failures::from_error(&error)).into());
             }
         }
     }
 }
 
 /// A failure of the merge: everything was rolled back, and the next command is this one.
-fn in_our_words(mut failure: Failure, again: &str) -> Failure {
+fn in_our_words(mut failure: Failure) -> Failure {
     failure.state = vec!["nothing was restored".to_owned()];
     failure.hints = match failure.sqlstate.as_deref() {
         Some("23514") => vec![
-            "a row of the backup breaks a check constraint that came later, or that is NOT VALID: drop the constraint".to_owned(),
-            format!("then: {again}"),
-            "add it again with NOT VALID, which rows that are there need not pass".to_owned(),
+            "a row of the backup breaks a check constraint that came later, or that is NOT VALID: drop the constraint".into(),
+            Hint::again("then"),
+            "add it again with NOT VALID, which rows that are there need not pass".into(),
         ],
-        Some("23502") => vec![format!(
-            "a column added since the backup needs a default for rows that return; then: {again}"
+        Some("23502") => vec![Hint::again(
+            "a column added since the backup needs a default for rows that return; then",
         )],
-        _ => {
-            let hints = failure.hints.into_iter();
-            hints
-                .map(|hint| hint.replace("cargo xtask db-migrate", again))
-                .collect()
-        }
+        _ => failure.hints,
     };
     if failure.hints.is_empty() {
-        failure.hints.push(again.to_owned());
+        failure.hints.push(Hint::again(""));
     }
     if failure.kind == Kind::Interrupted {
         failure.message = "the restore was cancelled".to_owned();
@@ -333,7 +328,6 @@ fn lost_commit(
     parts: &[Part],
     commit: Commit,
     error: &anyhow::Error,
-    again: &str,
 ) -> Result<Vec<Written>> {
     let mut failure = failures::from_error(error);
     failure.message = "the answer to COMMIT was lost".to_owned();
@@ -357,7 +351,7 @@ fn lost_commit(
             )];
         }
     }
-    failure.hints = vec![format!("see what is left to restore: {again} --dry-run")];
+    failure.hints = vec![Hint::again_with("see what is left to restore", "--dry-run")];
     Err(failure.into())
 }
 

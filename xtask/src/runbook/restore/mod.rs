@@ -31,6 +31,7 @@ use super::preflight;
 use crate::Context;
 use crate::database::{Database, SESSION_OPTIONS, connect, lock, own_session, pooler};
 use crate::error::{Failure, Result, shell_word};
+use crate::hint::Hint;
 use crate::interrupt;
 use crate::options::Locks;
 use crate::ui;
@@ -87,14 +88,9 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// The command that restores the same, to be pasted.
-    pub(crate) fn command(&self) -> String {
-        self.command_for(&self.files)
-    }
-
-    /// The command that restores these files as it is asked for.
-    pub(crate) fn command_for(&self, files: &[PathBuf]) -> String {
-        let mut words = vec!["cargo xtask db-restore".to_owned()];
+    /// The arguments that restore these files as it is asked for.
+    fn arguments_for(&self, files: &[PathBuf]) -> String {
+        let mut words = vec!["db-restore".to_owned()];
         let shown = files.iter().map(|file| file.to_string_lossy());
         words.extend(shown.map(|file| shell_word(&file)));
         for column in &self.columns {
@@ -124,7 +120,6 @@ struct Part {
 /// [`Kind::Busy`] where a lock was not to be had. Nothing has changed then.
 pub(crate) fn run(ctx: &Context, request: &Request) -> Result<Vec<Merged>> {
     let started = Instant::now();
-    let again = request.command();
     let found = request.files.iter().map(|given| find(ctx, given));
     let found = found.collect::<Result<Vec<_>>>()?;
     one_for_each_table(request, &found)?;
@@ -137,7 +132,7 @@ pub(crate) fn run(ctx: &Context, request: &Request) -> Result<Vec<Merged>> {
         same_database(&mut db, manifest, request)?;
     }
     if !request.dry_run {
-        lock::acquire(&mut db, request.locks, &ctx.ui, &again)?;
+        lock::acquire(&mut db, request.locks, &ctx.ui)?;
     }
     let mut session = Session::open(ctx, &mut db)?;
     let mut parts = Vec::new();
@@ -161,7 +156,7 @@ pub(crate) fn run(ctx: &Context, request: &Request) -> Result<Vec<Merged>> {
             })
             .collect());
     }
-    agree(ctx, &db, &parts, &again)?;
+    agree(ctx, &db, &parts)?;
     interrupt::check()?;
     let written = merge(ctx, &mut db, &mut session, &parts, request)?;
     let mut restored = Vec::new();
@@ -169,7 +164,7 @@ pub(crate) fn run(ctx: &Context, request: &Request) -> Result<Vec<Merged>> {
         let merged = compared.merged.written(&written);
         if merged.changed_meanwhile > 0 {
             ctx.ui.warn(format_args!(
-                "{} of `{}` changed between the comparison and the lock, and stay as they are; compare again: {again} --dry-run",
+                "{} of `{}` changed between the comparison and the lock, and stay as they are; compare again with --dry-run",
                 ui::plural(merged.changed_meanwhile, "row"),
                 plan.table,
             ));
@@ -190,7 +185,7 @@ fn one_for_each_table(request: &Request, found: &[(PathBuf, Manifest)]) -> Resul
     if found.len() > 1 && !(request.columns.is_empty() && request.convert.is_empty()) {
         return Err(
             Failure::usage("--column and --convert are for one backup at a time")
-                .hint(request.command_for(&request.files[..1]))
+                .hint(Hint::run(request.arguments_for(&request.files[..1])))
                 .into(),
         );
     }
@@ -207,9 +202,9 @@ fn one_for_each_table(request: &Request, found: &[(PathBuf, Manifest)]) -> Resul
                 manifest.table
             ))
             .cause("a row takes its values from one backup")
-            .hint(format!(
-                "one after the other: {}",
-                request.command_for(&request.files[first..=first])
+            .hint(Hint::to(
+                "one after the other",
+                request.arguments_for(&request.files[first..=first]),
             ))
             .into());
         }
@@ -267,7 +262,7 @@ fn stands_in_the_way(
 ) -> Result {
     let conflicts = conflicts(parts, session)?;
     if !conflicts.is_empty() {
-        return Err(conflict(&tables_of(parts), conflicts, &request.command()).into());
+        return Err(conflict(&tables_of(parts), conflicts).into());
     }
     let dangling = references::dangling(parts, &mut session.client)?;
     if !dangling.is_empty() {
@@ -288,7 +283,7 @@ fn conflicts(parts: &[Part], session: &mut Session) -> Result<Vec<String>> {
 }
 
 /// Asks before values are replaced.
-fn agree(ctx: &Context, db: &Database, parts: &[Part], again: &str) -> Result {
+fn agree(ctx: &Context, db: &Database, parts: &[Part]) -> Result {
     let replaced = parts.iter().filter(|part| part.compared.replaced > 0);
     let rows: Vec<String> = replaced
         .map(|Part { plan, compared }| {
@@ -303,13 +298,13 @@ fn agree(ctx: &Context, db: &Database, parts: &[Part], again: &str) -> Result {
         return Ok(());
     }
     let question = format!("Replace values in {} in {}?", rows.join(" and "), db.server);
-    if ctx.ui.confirm(&question, &format!("{again} --yes"))? {
+    if ctx.ui.confirm(&question)? {
         return Ok(());
     }
     Err(Failure::failed("not restored")
         .cause("the answer was no")
         .state("nothing was changed")
-        .hint(format!("{again} --dry-run"))
+        .hint(Hint::again_with("", "--dry-run"))
         .into())
 }
 

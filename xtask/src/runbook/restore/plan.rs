@@ -12,6 +12,7 @@ use super::{Request, Session};
 use crate::database::catalog::{self, Column, Relation};
 use crate::database::{OWN_SEARCH_PATH, set_search_path};
 use crate::error::{Failure, Result, shell_word};
+use crate::hint::Hint;
 use crate::migration::quote::quote_identifier;
 use crate::runbook::backup::Manifest;
 
@@ -44,8 +45,6 @@ impl Shape {
 pub(super) struct Plan {
     /// The backup, as it was given.
     pub(super) file: PathBuf,
-    /// The command that restores the same.
-    pub(super) again: String,
     /// The temporary tables of the backup's rows, and of those of them that differ: qualified names.
     pub(super) staging: String,
     pub(super) changes: String,
@@ -88,12 +87,11 @@ impl Plan {
         file: &Path,
         request: &Request,
     ) -> Result<Plan> {
-        let (again, only) = (request.command(), &request.columns[..]);
-        let alone = request.command_for(&[file.to_owned()]);
+        let only = &request.columns[..];
         let shown = shell_word(file.display());
-        let look = format!("cargo xtask db-restore {shown} --dry-run");
+        let look = Hint::run(format!("db-restore {shown} --dry-run"));
         let qualified = table.qualified();
-        check_name(client, &qualified, table.oid, &again)?;
+        check_name(client, &qualified, table.oid)?;
         let shape = Shape::of(client, table.oid)?;
         let (live, key) = (shape.columns.clone(), shape.key.clone());
         let saved = |name: &String| manifest.columns.iter().any(|column| column.name == *name);
@@ -110,8 +108,8 @@ impl Plan {
                 ))
                 .into());
         }
-        check_key(manifest, &key, &again)?;
-        check_rules(client, &qualified, table.oid, &again)?;
+        check_key(manifest, &key)?;
+        check_rules(client, &qualified, table.oid)?;
         let mut differ = Vec::new();
         let restorable = |name: &str| {
             live.iter()
@@ -121,7 +119,6 @@ impl Plan {
             staging: format!("pg_temp.xtask_staging_{}", table.oid),
             changes: format!("pg_temp.xtask_changes_{}", table.oid),
             file: file.to_owned(),
-            again: again.clone(),
             table: qualified,
             oid: table.oid,
             owned: table.owned,
@@ -214,8 +211,11 @@ impl Plan {
             let (name, was) = (&column.name, &column.type_name);
             return Err(failure
                 .state("nothing was restored")
-                .hint(format!(
-                    "say what a value of type {was} is as {now}: {alone} --convert '{name}={name}' --dry-run (or, say, --convert '{name}={name} * 100')"
+                .hint(Hint::to(
+                    format!(
+                        "say what a value of type {was} is as {now}; as it is, or another expression in place of the second `{name}`"
+                    ),
+                    format!("db-restore {shown} --convert '{name}={name}' --dry-run"),
                 ))
                 .into());
         }
@@ -315,7 +315,7 @@ impl Plan {
             .collect();
         Err(failure
             .state("nothing was restored")
-            .hint("look at the table's key: cargo xtask db-psql -- -c '\\d'")
+            .hint(Hint::to("look at the table's key", "db-psql -- -c '\\d'"))
             .into())
     }
 
@@ -336,14 +336,14 @@ impl Plan {
         let lock = format!("LOCK TABLE ONLY {} IN {mode} MODE", self.table);
         client.batch_execute(&lock).map_err(|error| {
             match error.code() == Some(&postgres::error::SqlState::UNDEFINED_TABLE) {
-                true => changed(&self.table, "it was dropped or renamed", &self.again).into(),
+                true => changed(&self.table, "it was dropped or renamed").into(),
                 false => anyhow::Error::new(error),
             }
         })?;
-        check_name(client, &self.table, self.oid, &self.again)?;
+        check_name(client, &self.table, self.oid)?;
         if Shape::of(client, self.oid)? != self.shape {
             let cause = "its columns, primary key, sequences or triggers were changed";
-            return Err(changed(&self.table, cause, &self.again).into());
+            return Err(changed(&self.table, cause).into());
         }
         let row = client.query_typed_one(
             "SELECT relfilenode FROM pg_catalog.pg_class WHERE oid = $1",
@@ -386,7 +386,7 @@ fn known_type(client: &mut Client, name: &str) -> Result<String> {
 }
 
 /// Rows are told apart as they were when the backup was taken.
-fn check_key(manifest: &Manifest, key: &[String], again: &str) -> Result {
+fn check_key(manifest: &Manifest, key: &[String]) -> Result {
     let Some(was) = manifest.primary_key.as_ref().filter(|was| !was.is_empty()) else {
         return Ok(());
     };
@@ -403,15 +403,15 @@ fn check_key(manifest: &Manifest, key: &[String], again: &str) -> Result {
         key.join(", ")
     ))
     .state("nothing was restored")
-    .hint(format!(
-        "make ({}) the primary key again, then: {again} --dry-run",
-        was.join(", "),
+    .hint(Hint::again_with(
+        format!("make ({}) the primary key again, then", was.join(", ")),
+        "--dry-run",
     ))
     .into())
 }
 
 /// A rule would write something else than the rows.
-fn check_rules(client: &mut Client, table: &str, oid: u32, again: &str) -> Result {
+fn check_rules(client: &mut Client, table: &str, oid: u32) -> Result {
     let rows = client.query_typed(
         "SELECT pg_catalog.quote_ident(rulename) FROM pg_catalog.pg_rewrite
          WHERE ev_class = $1 AND ev_type IN ('2', '3') AND ev_enabled IN ('O', 'A') ORDER BY 1",
@@ -426,41 +426,39 @@ fn check_rules(client: &mut Client, table: &str, oid: u32, again: &str) -> Resul
             .iter()
             .map(|rule| format!("{verb} RULE {rule}"))
             .collect();
-        format!(
-            "cargo xtask db-psql -- -c 'ALTER TABLE {table} {}'",
-            rules.join(", ")
-        )
+        format!("ALTER TABLE {table} {}", rules.join(", "))
     };
     Err(Failure::failed(format!(
         "`{table}` has rules, which would rewrite the restore"
     ))
     .cause(format!("rules on INSERT or UPDATE: {}", rules.join(", ")))
     .state("nothing was restored")
-    .hint(format!("turn them off: {}", change("DISABLE")))
-    .hint(format!("then: {again}"))
-    .hint(format!("and on again: {}", change("ENABLE")))
+    .hint(Hint::psql("turn them off", &change("DISABLE")))
+    .hint(Hint::again("then"))
+    .hint(Hint::psql("and on again", &change("ENABLE")))
     .into())
 }
 
 /// That a name is still this table's.
-fn check_name(client: &mut impl GenericClient, table: &str, oid: u32, again: &str) -> Result {
+fn check_name(client: &mut impl GenericClient, table: &str, oid: u32) -> Result {
     let row = client.query_typed_one(
         "SELECT pg_catalog.to_regclass($1)::pg_catalog.oid",
         &[(&table, Type::TEXT)],
     )?;
     match row.get::<_, Option<u32>>(0) {
         Some(now) if now == oid => Ok(()),
-        Some(_) => Err(changed(table, "another table has its name now", again).into()),
-        None => Err(changed(table, "it was dropped or renamed", again).into()),
+        Some(_) => Err(changed(table, "another table has its name now").into()),
+        None => Err(changed(table, "it was dropped or renamed").into()),
     }
 }
 
 /// The table is not the one any more that this restore was meant for.
-pub(super) fn changed(table: &str, cause: &str, again: &str) -> Failure {
+pub(super) fn changed(table: &str, cause: &str) -> Failure {
     Failure::finding(format!("`{table}` was changed while the restore waited"))
         .cause(cause)
         .state("nothing was restored")
-        .hint(format!(
-            "look whether the backup still fits: {again} --dry-run"
+        .hint(Hint::again_with(
+            "look whether the backup still fits",
+            "--dry-run",
         ))
 }

@@ -12,6 +12,7 @@ use super::compare::SHOWN;
 use super::{Part, Request};
 use crate::Context;
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::migration::quote::quote_identifier;
 use crate::runbook::backup::{self, State};
 
@@ -115,14 +116,16 @@ pub(super) fn explain(
     };
     let more: Option<Vec<PathBuf>> = tables.iter().map(newest).collect();
     failure.hints = match more {
-        Some(more) if !more.is_empty() => vec![format!(
-            "restore the table that it refers to first, or both in one transaction: {}",
-            request.command_for(&[&request.files[..], &more[..]].concat())
+        Some(more) if !more.is_empty() => vec![Hint::to(
+            "restore the table that it refers to first, or both in one transaction",
+            request.arguments_for(&[&request.files[..], &more[..]].concat()),
         )],
         _ => vec![
-            "restore the table that it refers to first; see whether there is a backup of it: cargo xtask db-backups"
-                .to_owned(),
-            format!("then: {}", request.command()),
+            Hint::to(
+                "restore the table that it refers to first; see whether there is a backup of it",
+                "db-backups",
+            ),
+            Hint::again("then"),
         ],
     };
     failure
