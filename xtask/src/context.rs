@@ -53,10 +53,11 @@ impl Context {
     /// # Errors
     /// If the folder cannot be understood.
     pub(crate) fn folder(&self) -> Result<Folder> {
-        Folder::load(
+        let folder = Folder::load(
             &self.config.migrations,
             &self.config.shown(&self.config.migrations),
-        )
+        )?;
+        Ok(folder.with_baseline(self.config.settings.baseline))
     }
 
     /// The configured database, before it is connected to.

@@ -1,6 +1,7 @@
 //! The private development server: `private-server`'s cluster in this workspace, and its place in
 //! `.env`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use private_server::{Cluster, NewCluster, Platform, Status};
@@ -52,7 +53,26 @@ pub(crate) fn provide(ctx: &mut Context) -> Result<ConnInfo> {
         );
     }
     cluster.create(installation, &new)?;
+    ignore(&ctx.config.server_home())?;
     start(ctx, &cluster)
+}
+
+/// Deletes the cluster and all that belongs to it.
+///
+/// # Errors
+/// If it does not stop, or cannot be deleted.
+pub(crate) fn destroy(ctx: &Context, cluster: Cluster) -> Result {
+    // Not there where the cluster lies elsewhere.
+    let _ = std::fs::remove_file(ctx.config.server_home().join(".gitignore"));
+    cluster.destroy()
+}
+
+/// Keeps git away from the server's home, which holds a password. For root it lies elsewhere.
+fn ignore(home: &Path) -> Result {
+    if home.is_dir() {
+        std::fs::write(home.join(".gitignore"), "*\n")?;
+    }
+    Ok(())
 }
 
 /// Starts the cluster, if need be, and writes its address to `.env`.
