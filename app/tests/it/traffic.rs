@@ -174,7 +174,7 @@ fn xtask() -> &'static Path {
             "Cargo.lock",
             "xtask/src",
             "xtask/Cargo.toml",
-            "private-server/src",
+            "crates/private-server/src",
         ];
         let changed = sources
             .iter()
