@@ -71,8 +71,7 @@ impl Config {
             migrations: folder(&global.migrations, "migrations"),
             backups: folder(&global.backups, "backups"),
             path: std::env::var_os("PATH"),
-            // As libpq does; the environment's USER may be missing, or somebody else's after `su`.
-            os_user: whoami::username().ok(),
+            os_user: pg_connect::os_user(),
             flag_url: global.database_url.clone(),
             root,
             env,

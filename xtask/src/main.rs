@@ -19,16 +19,17 @@ use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
 use config::{Config, Origin};
 use database::connect::{ConnectError, ConnectProblem};
-use database::conninfo::ConnInfo;
 use database::{Database, connect};
 use error::{Failure, Kind, Result};
 use flags::{Cli, Command, Format};
 use migration::source::Folder;
+use pg_connect::ConnInfo;
 use runbook::failures;
 use tools::Tools;
 use ui::Ui;
@@ -105,6 +106,10 @@ fn dispatch(ctx: &mut Context, command: &Command) -> Result {
     }
 }
 
+/// Where nobody says how long to wait for a server, libpq waits for ever: a command in a pipeline
+/// must not.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// What every command works with.
 pub(crate) struct Context {
     pub(crate) ui: Ui,
@@ -169,11 +174,13 @@ impl Context {
     /// # Errors
     /// If it is malformed.
     pub(crate) fn resolve(&self, url: &str) -> Result<ConnInfo> {
-        let info = ConnInfo::resolve(url, &self.config.env, self.config.os_user.as_deref())
+        let mut info = ConnInfo::resolve(url, &self.config.env, self.config.os_user.as_deref())
             .map_err(|error| {
-                failures::from_error(&error)
-                    .hint("then look whether it works: cargo xtask db-doctor")
+                Failure::from(error).hint("then look whether it works: cargo xtask db-doctor")
             })?;
+        if info.setting("connect_timeout").is_none() {
+            info.connect_timeout = Some(CONNECT_TIMEOUT);
+        }
         for warning in info.warnings() {
             self.ui.warn(warning);
         }

@@ -7,9 +7,9 @@ use private_server::{Cluster, NewCluster, Platform, Status};
 
 use crate::Context;
 use crate::config::DATABASE_URL;
-use crate::database::conninfo::ConnInfo;
 use crate::error::{Failure, Result};
 use crate::tools;
+use pg_connect::ConnInfo;
 
 /// The superuser of the private server, as in the guide that this replaces.
 const SUPERUSER: &str = "admin";

@@ -174,6 +174,7 @@ fn xtask() -> &'static Path {
             "Cargo.lock",
             "xtask/src",
             "xtask/Cargo.toml",
+            "crates/pg-connect/src",
             "crates/private-server/src",
         ];
         let changed = sources

@@ -3,7 +3,6 @@
 use crate::Context;
 use crate::config::{DEV_PASSWORD, Origin};
 use crate::database::connect::ConnectProblem;
-use crate::database::conninfo::ConnInfo;
 use crate::database::history::quote_identifier;
 use crate::database::{catalog, history, lock, seed};
 use crate::error::Result;
@@ -12,6 +11,7 @@ use crate::migration::effects::ObjectName;
 use crate::migration::source::Folder;
 use crate::runbook::{self, Options, failures};
 use crate::server;
+use pg_connect::ConnInfo;
 
 pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
     let folder = ctx.folder()?;

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::conninfo::Password;
+use crate::password::Password;
 
 /// The lines of a password file, in their order: the first that matches counts.
 #[derive(Clone, Debug, Default)]
