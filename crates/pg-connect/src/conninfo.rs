@@ -34,12 +34,17 @@ pub(crate) enum Target {
 
 /// How the kernel watches over an idle connection. `None` is the system's default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TcpSettings {
-    pub(crate) keepalives: bool,
-    pub(crate) idle: Option<Duration>,
-    pub(crate) interval: Option<Duration>,
-    pub(crate) count: Option<u32>,
-    pub(crate) user_timeout: Option<Duration>,
+pub struct TcpSettings {
+    /// Whether an idle connection is probed at all (`keepalives`).
+    pub keepalives: bool,
+    /// After how long without traffic (`keepalives_idle`).
+    pub idle: Option<Duration>,
+    /// How often, where there is no answer (`keepalives_interval`).
+    pub interval: Option<Duration>,
+    /// After how many lost probes the connection is (`keepalives_count`).
+    pub count: Option<u32>,
+    /// How long what was sent may remain unacknowledged (`tcp_user_timeout`).
+    pub user_timeout: Option<Duration>,
 }
 
 /// Everything needed to reach a database, complete: no later reader looks at the environment.
@@ -55,7 +60,8 @@ pub struct ConnInfo {
     /// ever: libpq's default, and what `connect_timeout=0` asks for.
     pub connect_timeout: Option<Duration>,
     pub(crate) channel_binding: ChannelBinding,
-    pub(crate) tcp: TcpSettings,
+    /// How the kernel watches over the connection.
+    pub tcp: TcpSettings,
     pub(crate) tls: TlsSettings,
     /// Everything else, passed on to the tools as it was given.
     settings: Settings,

@@ -39,8 +39,8 @@ mod unsupported;
 
 #[cfg(feature = "blocking")]
 pub use connect::blocking;
-pub use connect::{Connection, Session, connect};
-pub use conninfo::{ConnInfo, quoted, removed_variables};
+pub use connect::{Canceller, Connection, Session, connect};
+pub use conninfo::{ConnInfo, TcpSettings, quoted, removed_variables};
 pub use environment::{Env, os_user, process_env};
 pub use error::{Error, ErrorKind, Result};
 pub use host::Host;

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use postgres::{CancelToken, Client, Row};
 use tokio_postgres::Config;
 
-use super::fault::{Fault, describe};
-use super::{Driver, Opened, Session, search};
+use super::fault::Fault;
+use super::{Driver, Opened, Session, not_cancelled, search};
 use crate::conninfo::ConnInfo;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::tls::LazyTls;
 
 /// An open session, and the way to the server it is on.
@@ -50,9 +50,8 @@ impl Canceller {
     /// # Errors
     /// If the server cannot be reached.
     pub fn cancel(&self) -> Result {
-        self.token.cancel_query(self.tls.clone()).map_err(|error| {
-            Error::new(ErrorKind::Other, "cannot ask the server to cancel").cause(describe(&error))
-        })
+        let asked = self.token.cancel_query(self.tls.clone());
+        asked.map_err(|error| not_cancelled(&error))
     }
 }
 
@@ -133,7 +132,7 @@ impl Driver for Blocking<'_> {
                 // Too late, the client is dropped here, which ends its session.
                 drop(sender.send(config.connect(own_tls)));
             })
-            .map_err(Fault::Thread)?;
+            .map_err(|error| Fault::Local(format!("cannot start a thread: {error}")))?;
         let begin = Instant::now();
         loop {
             match receiver.recv_timeout(LOOK_EVERY.min(timeout)) {

@@ -15,14 +15,12 @@ pub(super) enum Fault {
     Resolve(io::Error),
     /// Not within `connect_timeout`.
     Timeout,
-    /// The runtime's thread was not to be had.
-    Thread(io::Error),
     /// The server is not what `target_session_attrs` asks for.
     NotWanted(Target),
     /// `sslmode` asks for TLS, and the server said no.
     NoTls,
-    /// The client has no way to do what the settings ask for.
-    Unsupported(&'static str),
+    /// Something on our own side, whatever the server.
+    Local(String),
     /// The attempt itself failed, after or before the server agreed to TLS.
     Client {
         error: tokio_postgres::Error,
@@ -63,8 +61,8 @@ impl Fault {
                 Some(code) => *code != SqlState::CANNOT_CONNECT_NOW,
                 None => io_error(error).is_none_or(|error| rustls_error(error).is_some()),
             },
-            Fault::NoTls | Fault::Unsupported(_) | Fault::EitherWay { .. } => true,
-            Fault::Resolve(_) | Fault::Timeout | Fault::Thread(_) | Fault::NotWanted(_) => false,
+            Fault::NoTls | Fault::Local(_) | Fault::EitherWay { .. } => true,
+            Fault::Resolve(_) | Fault::Timeout | Fault::NotWanted(_) => false,
         }
     }
 
@@ -88,7 +86,7 @@ impl Fault {
             Fault::Resolve(_) => ErrorKind::NoSuchHost,
             Fault::Timeout => ErrorKind::Timeout,
             Fault::NoTls | Fault::EitherWay { .. } => ErrorKind::Tls,
-            Fault::Thread(_) | Fault::NotWanted(_) | Fault::Unsupported(_) => ErrorKind::Other,
+            Fault::NotWanted(_) | Fault::Local(_) => ErrorKind::Other,
             Fault::Client { error, .. } => client_kind(error),
         }
     }
@@ -99,7 +97,6 @@ impl fmt::Display for Fault {
         match self {
             Fault::Resolve(error) => write!(f, "the host name has no address: {error}"),
             Fault::Timeout => f.write_str("no answer within `connect_timeout`"),
-            Fault::Thread(error) => write!(f, "cannot start a thread: {error}"),
             Fault::NotWanted(target) => f.write_str(match target {
                 Target::ReadWrite => "the session is read-only (`target_session_attrs`)",
                 Target::ReadOnly => "the session is not read-only (`target_session_attrs`)",
@@ -107,7 +104,7 @@ impl fmt::Display for Fault {
                 _ => "the server is not a standby (`target_session_attrs`)",
             }),
             Fault::NoTls => f.write_str("the server does not speak TLS (`sslmode`)"),
-            Fault::Unsupported(what) => write!(f, "{what} is not supported"),
+            Fault::Local(what) => f.write_str(what),
             Fault::Client { error, .. } => f.write_str(&describe(error)),
             Fault::EitherWay { with_tls, plain } => {
                 let (with_tls, plain) = (with_tls.to_string(), plain.to_string());

@@ -15,13 +15,13 @@ use std::time::Duration;
 use tokio_postgres::Config;
 use tokio_postgres::config::{SslMode as Protocol, SslNegotiation};
 
-use self::fault::{Fault, is_untyped};
+use self::fault::{Fault, describe, is_untyped};
 use crate::conninfo::{ConnInfo, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::tls::{LazyTls, SslMode};
 
-pub use self::tokio::{Connection, connect};
+pub use self::tokio::{Canceller, Connection, connect};
 
 /// What a session starts with, beside what the connection string asks for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -163,6 +163,10 @@ async fn attempt<D: Driver>(
     Ok(opened)
 }
 
+fn not_cancelled(error: &tokio_postgres::Error) -> Error {
+    Error::new(ErrorKind::Other, "cannot ask the server to cancel").cause(describe(error))
+}
+
 fn either(with_tls: Fault, plain: Fault) -> Fault {
     Fault::EitherWay {
         with_tls: Box::new(with_tls),
@@ -204,7 +208,9 @@ fn config(info: &ConnInfo, session: &Session<'_>, protocol: Protocol) -> Result<
         // The client knows the server's name only from `host`, and refuses TLS without one.
         Some(address) => config.host(host.shown()).hostaddr(address),
         None if host.name.starts_with('@') => {
-            return Err(Fault::Unsupported("an abstract Unix socket"));
+            return Err(Fault::Local(
+                "an abstract Unix socket is not supported".to_owned(),
+            ));
         }
         None => config.host(&host.name),
     };

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, Row};
+use tokio_postgres::{CancelToken, Client, Config, Row};
 
 use super::fault::Fault;
-use super::{Driver, Opened, Session, search};
+use super::{Driver, Opened, Session, not_cancelled, search};
 use crate::conninfo::ConnInfo;
 use crate::error::Result;
 use crate::tls::LazyTls;
@@ -24,6 +24,35 @@ pub struct Connection {
     pub info: ConnInfo,
     /// Whether the session is encrypted.
     pub encrypted: bool,
+    tls: LazyTls,
+}
+
+impl Connection {
+    /// A handle for another task that cancels what this session is doing.
+    pub fn canceller(&self) -> Canceller {
+        Canceller {
+            token: self.client.cancel_token(),
+            tls: self.tls.clone(),
+        }
+    }
+}
+
+/// Cancels a session's current statement, from any task.
+#[derive(Clone)]
+pub struct Canceller {
+    token: CancelToken,
+    tls: LazyTls,
+}
+
+impl Canceller {
+    /// Asks the server to cancel; without an error the request has arrived, not yet taken effect.
+    ///
+    /// # Errors
+    /// If the server cannot be reached.
+    pub async fn cancel(&self) -> Result {
+        let asked = self.token.cancel_query(self.tls.clone()).await;
+        asked.map_err(|error| not_cancelled(&error))
+    }
 }
 
 /// Connects to the first host that answers and is what `target_session_attrs` asks for.
@@ -41,13 +70,14 @@ pub async fn connect(info: &ConnInfo, session: &Session<'_>) -> Result<Connectio
         client: (client, task),
         info,
         encrypted,
-        ..
+        tls,
     } = search(&Tokio, info, session).await?;
     Ok(Connection {
         client,
         task,
         info,
         encrypted,
+        tls,
     })
 }
 
