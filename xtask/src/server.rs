@@ -98,7 +98,7 @@ pub(crate) fn is_private(ctx: &Context, target: &ConnInfo) -> Result<bool> {
     if !cluster.exists()? {
         return Ok(false);
     }
-    Ok(password(target) == Some(&cluster.password()?))
+    Ok(password(target) == Some(cluster.password()?))
 }
 
 /// Whether an address has the form of those that [`start`] writes, and there is no cluster: its
@@ -112,7 +112,7 @@ pub(crate) fn is_orphaned(ctx: &Context, target: &ConnInfo) -> Result<bool> {
     };
     Ok(names_superuser_here(target)
         && target.dbname() == DATABASE
-        && password(target).is_some_and(generated)
+        && password(target).is_some_and(|password| generated(&password))
         && !cluster(ctx)?.exists()?)
 }
 
@@ -120,8 +120,10 @@ fn names_superuser_here(target: &ConnInfo) -> bool {
     matches!(target.hosts(), [host] if host.name == HOST) && target.user() == SUPERUSER
 }
 
-fn password(target: &ConnInfo) -> Option<&str> {
-    target.password().map(|(password, _)| password.expose())
+fn password(target: &ConnInfo) -> Option<String> {
+    target
+        .password()
+        .map(|(password, _)| password.expose().to_owned())
 }
 
 /// How to reach an address: where the private server is meant, where it runs by now, and without

@@ -82,6 +82,7 @@ impl ConnInfo {
         settings.take("service");
         settings.take("servicefile");
         refuse_unsupported(&settings)?;
+        settings.choice("gssencmode", &[("disable", ()), ("prefer", ())], ())?;
 
         let hosts = take_hosts(&mut settings, &SOCKET_FOLDERS)?;
         let user = match settings.take("user") {
@@ -146,10 +147,11 @@ impl ConnInfo {
         self.settings.get(keyword)
     }
 
-    /// The name of the session, as libpq has it: `application_name`, else `fallback_application_name`.
+    /// The name of the session, as libpq has it: `application_name`, be it empty, else
+    /// `fallback_application_name`.
     pub fn application_name(&self) -> Option<&str> {
-        self.setting("application_name")
-            .or_else(|| self.setting("fallback_application_name"))
+        let name = self.settings.raw("application_name");
+        name.or(self.setting("fallback_application_name"))
     }
 
     /// What a person should hear once, such as a password file that was ignored.
@@ -161,14 +163,17 @@ impl ConnInfo {
     ///
     /// In a password file it depends on the host and the database, so that a pinned [`ConnInfo`]
     /// or one for another database may have another.
-    pub fn password(&self) -> Option<(&Password, Origin)> {
+    pub fn password(&self) -> Option<(Password, Origin)> {
         if let Some((password, origin)) = &self.password {
-            return Some((password, origin.clone()));
+            return Some((password.clone(), origin.clone()));
         }
         let host = &self.hosts[0];
-        let (password, line) =
-            self.passfile
-                .find(&host.passfile_name(), host.port, &self.dbname, &self.user)?;
+        let (password, line) = self.passfile.find(
+            &host.passfile_name(),
+            &host.written_port,
+            &self.dbname,
+            &self.user,
+        )?;
         let file = self.passfile.path.display().to_string();
         Some((password, Origin::PasswordFile(file, line)))
     }

@@ -4,13 +4,15 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 
+use rustls::pki_types::ServerName;
+
 use crate::error::Result;
 use crate::settings::Settings;
 
 /// Where servers put their socket: Debian and the RPMs (twice the same folder), a source build.
 pub(crate) const SOCKET_FOLDERS: [&str; 3] = ["/var/run/postgresql", "/run/postgresql", "/tmp"];
 
-const DEFAULT_PORT: u16 = 5432;
+const DEFAULT_PORT: &str = "5432";
 
 /// One server to try: a host name, an address or the folder of a socket, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,12 +23,20 @@ pub struct Host {
     pub address: Option<IpAddr>,
     /// The TCP port, or the number in the socket's name.
     pub port: u16,
+    /// As it was written, which is what the lines of a password file are compared with.
+    pub(crate) written_port: String,
 }
 
 impl Host {
     /// Whether this is a Unix socket: libpq takes `/…` as its folder, `@…` as an abstract one.
     pub fn is_socket(&self) -> bool {
         self.address.is_none() && self.name.starts_with(['/', '@'])
+    }
+
+    /// Whether there is a name that a certificate could be for. Beside `hostaddr` it may also be
+    /// anything else, such as the folder of a socket, which is then not used.
+    pub(crate) fn has_name(&self) -> bool {
+        ServerName::try_from(self.name.as_str()).is_ok()
     }
 
     /// The name as given, else the address.
@@ -60,10 +70,7 @@ impl fmt::Display for Host {
 pub(crate) fn take_hosts(settings: &mut Settings, socket_folders: &[&str]) -> Result<Vec<Host>> {
     let list = |keyword| -> Vec<String> {
         let value = settings.get(keyword).unwrap_or_default();
-        value
-            .split(',')
-            .map(|part| part.trim().to_owned())
-            .collect()
+        value.split(',').map(str::to_owned).collect()
     };
     let (names, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
     let count = names.len().max(addresses.len());
@@ -82,17 +89,15 @@ pub(crate) fn take_hosts(settings: &mut Settings, socket_folders: &[&str]) -> Re
 
     let mut hosts = Vec::new();
     for index in 0..count {
-        let port = match ports.get(index).unwrap_or(&ports[0]).as_str() {
+        let written_port = match ports.get(index).unwrap_or(&ports[0]).as_str() {
             "" => DEFAULT_PORT,
-            text => match text.parse() {
-                Ok(port) if port > 0 => port,
-                _ => {
-                    return Err(settings
-                        .invalid("port")
-                        .cause(format!("`{text}` is not a number from 1 to 65535")));
-                }
-            },
+            text => text,
         };
+        let port = port_number(written_port).ok_or_else(|| {
+            settings
+                .invalid("port")
+                .cause(format!("`{written_port}` is not a number from 1 to 65535"))
+        })?;
         let address = match addresses.get(index).map_or("", String::as_str) {
             "" => None,
             text => Some(text.parse().map_err(|_| {
@@ -110,12 +115,18 @@ pub(crate) fn take_hosts(settings: &mut Settings, socket_folders: &[&str]) -> Re
             name,
             address,
             port,
+            written_port: written_port.to_owned(),
         });
     }
     for keyword in ["host", "hostaddr", "port"] {
         settings.take(keyword);
     }
     Ok(hosts)
+}
+
+/// A port, around which there may be white space (`parse_int_param`).
+pub(crate) fn port_number(text: &str) -> Option<u16> {
+    text.trim_ascii().parse().ok().filter(|port| *port > 0)
 }
 
 /// The first folder that has a socket for the port, else `localhost`.

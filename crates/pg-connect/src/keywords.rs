@@ -59,6 +59,11 @@ pub(crate) const KEYWORDS: &[(&str, Option<&str>)] = &[
     ("user", Some("PGUSER")),
 ];
 
+/// The oldest way to ask for TLS, which libpq still reads as an `sslmode`: as a word of the connection
+/// string, and as a variable.
+pub(crate) const REQUIRESSL: &str = "requiressl";
+pub(crate) const PGREQUIRESSL: &str = "PGREQUIRESSL";
+
 /// What people write who come from another client, and libpq's word for it.
 const FOREIGN_WORDS: &[(&str, &str)] = &[
     ("database", "dbname"),
@@ -79,7 +84,8 @@ const FOREIGN_WORDS: &[(&str, &str)] = &[
 ///
 /// A child that gets its settings as a connection string must not see these as well.
 pub(crate) fn variables() -> impl Iterator<Item = &'static str> {
-    KEYWORDS.iter().filter_map(|(_, variable)| *variable)
+    let variables = KEYWORDS.iter().filter_map(|(_, variable)| *variable);
+    variables.chain([PGREQUIRESSL])
 }
 
 /// The keyword of this name, or a usage error that suggests the one meant.

@@ -23,9 +23,10 @@ const SYSTEM_FOLDERS: [&str; 3] = [
 ///
 /// Fails if the service is not defined, or its section has an error.
 pub(crate) fn fill(settings: &mut Settings, env: &Env) -> Result {
+    // An empty name is one, too: libpq looks for `[]`.
     let asked = |keyword, variable| {
-        let given = settings.get(keyword).map(str::to_owned);
-        given.or_else(|| env.get(variable).filter(|value| !value.is_empty()).cloned())
+        let given = settings.raw(keyword).map(str::to_owned);
+        given.or_else(|| env.get(variable).cloned())
     };
     let Some(service) = asked("service", "PGSERVICE") else {
         return Ok(());
@@ -77,7 +78,7 @@ fn places(own_file: Option<&Path>, env: &Env) -> Vec<PathBuf> {
     };
     let system = system
         .iter()
-        .map(|folder| Path::new(folder).join("pg_service.conf"));
+        .map(|folder| PathBuf::from(format!("{folder}/pg_service.conf")));
     user.into_iter().chain(system).collect()
 }
 
@@ -93,7 +94,9 @@ fn read_section(text: &str, service: &str, path: &Path, settings: &mut Settings)
             if found {
                 break;
             }
-            found = rest.strip_suffix(']') == Some(service);
+            // libpq does not look at what follows the bracket.
+            let rest = rest.strip_prefix(service);
+            found = rest.is_some_and(|rest| rest.starts_with(']'));
             continue;
         }
         if !found {

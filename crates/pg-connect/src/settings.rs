@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::environment::Env;
 use crate::error::{Error, Result};
-use crate::keywords::KEYWORDS;
+use crate::keywords::{KEYWORDS, PGREQUIRESSL, REQUIRESSL, known_keyword};
 
 /// Where a setting was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,10 +42,14 @@ impl fmt::Debug for Settings {
 }
 
 impl Settings {
-    /// The value, where one was given and is not empty: to libpq both mean the default.
+    /// The value, even an empty one.
+    pub(crate) fn raw(&self, keyword: &str) -> Option<&str> {
+        self.0.get(keyword).map(|(value, _)| value.as_str())
+    }
+
+    /// The value, where one was given and is not empty: of most keywords both mean the default.
     pub(crate) fn get(&self, keyword: &str) -> Option<&str> {
-        let (value, _) = self.0.get(keyword)?;
-        Some(value.as_str()).filter(|value| !value.is_empty())
+        self.raw(keyword).filter(|value| !value.is_empty())
     }
 
     /// Takes the value out, so that nothing later can show it or pass it on.
@@ -59,11 +63,24 @@ impl Settings {
         self.0.get(keyword).map(|(_, origin)| origin)
     }
 
-    pub(crate) fn contains(&self, keyword: &str) -> bool {
-        self.0.contains_key(keyword)
+    /// The keyword of this name in the connection string, or a usage error that suggests one.
+    pub(crate) fn keyword(&self, name: &str) -> Result<&'static str> {
+        match name {
+            REQUIRESSL => Ok(REQUIRESSL),
+            name => known_keyword(name, self.0.contains_key("password")),
+        }
     }
 
-    /// Sets a value, over an older one: within one string the last one counts.
+    /// Sets what the connection string says; of a keyword that is there twice the last counts.
+    pub(crate) fn set_given(&mut self, keyword: &'static str, value: String) {
+        match keyword {
+            REQUIRESSL if value.starts_with('1') => self.set("sslmode", "require", Origin::Given),
+            REQUIRESSL => self.set("sslmode", "prefer", Origin::Given),
+            keyword => self.set(keyword, value, Origin::Given),
+        }
+    }
+
+    /// Sets a value, over an older one.
     pub(crate) fn set(&mut self, keyword: &'static str, value: impl Into<String>, origin: Origin) {
         self.0.insert(keyword, (value.into(), origin));
     }
@@ -75,25 +92,32 @@ impl Settings {
             .or_insert_with(|| (value.to_owned(), origin));
     }
 
-    /// Fills in from the `PG…` variables what no earlier source has set.
+    /// Fills in from the `PG…` variables what no earlier source has set. As in libpq
+    /// (`conninfo_add_defaults`) an empty one counts as set.
     pub(crate) fn fill_from(&mut self, env: &Env) {
         for (keyword, variable) in KEYWORDS {
             let Some(variable) = variable else { continue };
-            if let Some(value) = env.get(*variable).filter(|value| !value.is_empty()) {
+            if let Some(value) = env.get(*variable) {
                 self.set_default(keyword, value, Origin::Variable(variable));
             }
         }
+        if env
+            .get(PGREQUIRESSL)
+            .is_some_and(|value| value.starts_with('1'))
+        {
+            self.set_default("sslmode", "require", Origin::Variable(PGREQUIRESSL));
+        }
     }
 
-    /// The settings that have a value, in the order of their names.
+    /// All settings, in the order of their names; also empty ones, since an empty `application_name` is
+    /// not a missing one.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        self.0
-            .iter()
-            .map(|(keyword, (value, _))| (*keyword, value.as_str()))
-            .filter(|(_, value)| !value.is_empty())
+        let all = self.0.iter();
+        all.map(|(keyword, (value, _))| (*keyword, value.as_str()))
     }
 
-    /// The one of a keyword's possible values that was chosen, or the default.
+    /// The one of a keyword's possible values that was chosen, or the default. An empty one is not the
+    /// default, to libpq neither: who sets `sslmode=$MODE` has meant something.
     ///
     /// Fails with a usage error that lists the possible values.
     pub(crate) fn choice<T: Copy>(
@@ -102,7 +126,7 @@ impl Settings {
         values: &[(&str, T)],
         default: T,
     ) -> Result<T> {
-        let Some(value) = self.get(keyword) else {
+        let Some(value) = self.raw(keyword) else {
             return Ok(default);
         };
         match values.iter().find(|(name, _)| *name == value) {
@@ -118,10 +142,10 @@ impl Settings {
 
     /// A whole number, if one was given. Fails with a usage error on anything else.
     pub(crate) fn number(&self, keyword: &str) -> Result<Option<i32>> {
-        let Some(value) = self.get(keyword) else {
+        let Some(value) = self.raw(keyword) else {
             return Ok(None);
         };
-        match value.trim().parse() {
+        match value.trim_ascii().parse() {
             Ok(number) => Ok(Some(number)),
             Err(_) => Err(self
                 .invalid(keyword)

@@ -181,7 +181,7 @@ async fn open<D: Driver>(
     session: &Session<'_>,
     protocol: Protocol,
 ) -> Result<Opened<D::Client>, Fault> {
-    let tls = LazyTls::new(&info.tls, !info.hosts()[0].name.is_empty());
+    let tls = LazyTls::new(&info.tls, info.hosts()[0].has_name());
     let config = config(info, session, protocol)?;
     match driver.open(&config, &tls, info.connect_timeout).await {
         Ok(client) => Ok(Opened {
@@ -206,7 +206,8 @@ fn config(info: &ConnInfo, session: &Session<'_>, protocol: Protocol) -> Result<
     let mut config = Config::new();
     match host.address {
         // The client knows the server's name only from `host`, and refuses TLS without one.
-        Some(address) => config.host(host.shown()).hostaddr(address),
+        Some(address) if host.has_name() => config.host(&host.name).hostaddr(address),
+        Some(address) => config.host(address.to_string()).hostaddr(address),
         None if host.name.starts_with('@') => {
             return Err(Fault::Local(
                 "an abstract Unix socket is not supported".to_owned(),
@@ -221,7 +222,8 @@ fn config(info: &ConnInfo, session: &Session<'_>, protocol: Protocol) -> Result<
         .ssl_mode(protocol)
         .channel_binding(info.channel_binding)
         .keepalives(info.tcp.keepalives);
-    if let Some(name) = session.application_name.or(info.application_name()) {
+    let name = session.application_name.or(info.application_name());
+    if let Some(name) = name.filter(|name| !name.is_empty()) {
         config.application_name(name);
     }
     let options = format!("{} {}", info.options(), session.options);

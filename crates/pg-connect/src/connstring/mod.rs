@@ -14,7 +14,7 @@ use crate::settings::Settings;
 ///
 /// Fails with a usage error that names the place, never the text around it.
 pub(crate) fn parse(given: &str) -> Result<Settings> {
-    let trimmed = given.trim();
+    let trimmed = given.trim_ascii();
     if trimmed.is_empty() {
         return Err(Error::invalid("the connection string is empty").hint(EXAMPLE));
     }
@@ -177,7 +177,11 @@ mod tests {
             ),
             (
                 r"password='it\'s \\ here' user=a\ b dbname=''",
-                &[("password", r"it's \ here"), ("user", "a b")],
+                &[
+                    ("dbname", ""),
+                    ("password", r"it's \ here"),
+                    ("user", "a b"),
+                ],
             ),
             ("host=a host=b", &[("host", "b")]),
             ("password=a=b", &[("password", "a=b")]),

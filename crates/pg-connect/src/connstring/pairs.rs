@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::keywords::known_keyword;
-use crate::settings::{Origin, Settings};
+use crate::settings::Settings;
 
 /// Parses `keyword = value` pairs: values end at a space unless in `'…'`, a backslash takes the
 /// next character as it is.
@@ -10,20 +10,19 @@ pub(super) fn parse(text: &str) -> Result<Settings> {
     let mut settings = Settings::default();
     let mut chars = text.chars().peekable();
     loop {
-        while chars.next_if(|c| c.is_whitespace()).is_some() {}
+        while chars.next_if(|c| is_space(*c)).is_some() {}
         if chars.peek().is_none() {
             return Ok(settings);
         }
 
         let mut name = String::new();
-        while let Some(c) = chars.next_if(|c| *c != '=' && !c.is_whitespace()) {
+        while let Some(c) = chars.next_if(|c| *c != '=' && !is_space(*c)) {
             name.push(c);
         }
-        while chars.next_if(|c| c.is_whitespace()).is_some() {}
-        let keyword = known_keyword(&name, settings.contains("password"));
+        while chars.next_if(|c| is_space(*c)).is_some() {}
         if chars.next_if_eq(&'=').is_none() {
-            // The word may be the second half of a password with a space, so it is not shown.
-            let after = match keyword {
+            // An unknown word may be the second half of a password with a space, so it is not shown.
+            let after = match known_keyword(&name, true) {
                 Ok(keyword) => format!("after `{keyword}` "),
                 Err(_) => String::new(),
             };
@@ -32,25 +31,30 @@ pub(super) fn parse(text: &str) -> Result<Settings> {
                     .hint("put a value with spaces in quotes, as in `password='two words'`"),
             );
         }
-        let keyword = keyword?;
-        while chars.next_if(|c| c.is_whitespace()).is_some() {}
+        let name = settings.keyword(&name)?;
+        while chars.next_if(|c| is_space(*c)).is_some() {}
 
         let quoted = chars.next_if_eq(&'\'').is_some();
         let mut value = String::new();
         loop {
-            match chars.next_if(|c| quoted || !c.is_whitespace()) {
+            match chars.next_if(|c| quoted || !is_space(*c)) {
                 Some('\'') if quoted => break,
                 Some('\\') => value.extend(chars.next()),
                 Some(c) => value.push(c),
                 None if quoted => {
                     return Err(Error::invalid(format!(
-                        "the quoted value of `{keyword}` in the connection string has no end"
+                        "the quoted value of `{name}` in the connection string has no end"
                     ))
                     .hint("write a `'` within the value as `\\'`"));
                 }
                 None => break,
             }
         }
-        settings.set(keyword, value, Origin::Given);
+        settings.set_given(name, value);
     }
+}
+
+/// C's `isspace`, which psql and libpq go by.
+fn is_space(c: char) -> bool {
+    matches!(c, ' ' | '\t'..='\r')
 }

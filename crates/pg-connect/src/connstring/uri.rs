@@ -1,9 +1,10 @@
-//! `postgres://user:password@host:port,…/dbname?keyword=value&…`
+//! `postgres://user:password@host:port,…/dbname?keyword=value&…`, as libpq reads it
+//! (`conninfo_uri_parse_options`).
 
 use percent_encoding::percent_decode_str;
 
 use crate::error::{Error, Result};
-use crate::keywords::known_keyword;
+use crate::host::port_number;
 use crate::settings::{Origin, Settings};
 
 const ENCODE: &str = "in a URL these characters of a user name or password are written as codes: \
@@ -12,23 +13,20 @@ const ENCODE: &str = "in a URL these characters of a user name or password are w
 
 /// Parses what follows the scheme: `[user[:password]@][host[:port],…][/dbname][?keyword=value&…]`.
 ///
-/// As in libpq (`conninfo_uri_parse_options`) the first `@` before the first `/` ends the
-/// credentials. So the `@` of a password that was not encoded lands among the hosts, and its `/` turns
-/// the `@` into a piece of the path; both are refused here, since a password would become a host or
-/// database name, and be shown.
+/// The first `@` before the first `/` ends the credentials. So the `@` of a password that was not
+/// encoded lands among the hosts, and its `/` turns the `@` into a piece of the path; both are refused
+/// here, since a password would become a host or database name, and be shown.
 pub(super) fn parse(uri: &str) -> Result<Settings> {
     if uri.contains(char::is_whitespace) {
         return Err(Error::invalid("the connection URL contains a space").hint(ENCODE));
     }
-    let mut settings = Settings::default();
 
     let slash = uri.find('/').unwrap_or(uri.len());
     let (credentials, rest) = match uri[..slash].find('@') {
         Some(at) => (&uri[..at], &uri[at + 1..]),
         None => ("", uri),
     };
-    let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
-    if location.contains('@') {
+    if until(rest, &['?']).0.contains('@') {
         return Err(
             Error::invalid("the connection URL has an `@` that is not encoded")
                 .cause(
@@ -38,9 +36,10 @@ pub(super) fn parse(uri: &str) -> Result<Settings> {
         );
     }
     let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
-    let (hosts, dbname) = location.split_once('/').unwrap_or((location, ""));
+    let (names, ports, rest) = take_hosts(rest)?;
+    let (dbname, rest) = until(rest.strip_prefix('/').unwrap_or(rest), &['?']);
 
-    let (names, ports) = split_hosts(hosts)?;
+    let mut settings = Settings::default();
     let parts = [
         ("user", decode(user, "user name")?),
         ("password", decode(password, "password")?),
@@ -53,57 +52,83 @@ pub(super) fn parse(uri: &str) -> Result<Settings> {
             settings.set(keyword, value, Origin::Given);
         }
     }
-    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-        parse_parameter(parameter, &mut settings)?;
+    let mut parameters = rest.strip_prefix('?').unwrap_or(rest);
+    while !parameters.is_empty() {
+        let (parameter, rest) = parameters.split_once('&').unwrap_or((parameters, ""));
+        take_parameter(parameter, &mut settings)?;
+        parameters = rest;
     }
     Ok(settings)
 }
 
-/// Splits `host:port,host:port` into libpq's two lists, `host,host` and `port,port`.
+/// Splits before the first of these characters.
+fn until<'a>(text: &'a str, ends: &[char]) -> (&'a str, &'a str) {
+    text.split_at(text.find(ends).unwrap_or(text.len()))
+}
+
+/// Takes `host:port,host:port` off the front, as libpq's two lists, `host,host` and `port,port`.
 ///
 /// A port that is wrong is not shown: of `postgres://user:secret` libpq reads `secret` as one.
-fn split_hosts(hosts: &str) -> Result<(String, String)> {
-    let mut names = Vec::new();
-    let mut ports = Vec::new();
-    for host in hosts.split(',') {
-        let (name, port) = match host.strip_prefix('[') {
-            Some(rest) => {
-                let (address, rest) = rest.split_once(']').ok_or_else(|| {
-                    Error::invalid("an IPv6 address in the connection URL lacks its `]`")
-                })?;
-                match (rest, rest.strip_prefix(':')) {
-                    ("", _) => (address, ""),
-                    (_, Some(port)) => (address, port),
-                    _ => {
-                        return Err(Error::invalid(
-                            "an IPv6 address in the connection URL is followed by neither `:` nor `/`",
-                        ));
-                    }
-                }
-            }
-            None => host.split_once(':').unwrap_or((host, "")),
+fn take_hosts(mut rest: &str) -> Result<(String, String, &str)> {
+    let (mut names, mut ports) = (String::new(), String::new());
+    loop {
+        let name;
+        (name, rest) = match rest.strip_prefix('[') {
+            Some(address) => take_bracketed(address)?,
+            None => until(rest, &[':', '/', '?', ',']),
         };
-        if !(port.is_empty() || port.parse::<u16>().is_ok_and(|port| port > 0)) {
-            return Err(Error::invalid(
-                "the port in the connection URL is not a number from 1 to 65535",
-            )
-            .cause("what follows `:` is a port, unless an `@` further on makes it a password")
-            .hint("write an IPv6 address in brackets, as in `postgres://user@[::1]:5432/dbname`")
-            .hint(ENCODE)
-            .hint("quote the value in `.env`: there a `#` or a space can cut it short"));
+        names.push_str(name);
+        if let Some(port) = rest.strip_prefix(':') {
+            let port_text;
+            (port_text, rest) = until(port, &['/', '?', ',']);
+            ports.push_str(&port_of(port_text)?);
         }
-        names.push(name);
-        ports.push(port);
+        match rest.strip_prefix(',') {
+            Some(next) => rest = next,
+            None => return Ok((names, ports, rest)),
+        }
+        names.push(',');
+        ports.push(',');
     }
-    let ports = match ports.iter().all(|port| port.is_empty()) {
-        true => String::new(),
-        false => ports.join(","),
+}
+
+/// Takes `address]` off the front, whose `[` has gone.
+fn take_bracketed(text: &str) -> Result<(&str, &str)> {
+    let Some((address, rest)) = text.split_once(']') else {
+        return Err(Error::invalid(
+            "an IPv6 address in the connection URL lacks its `]`",
+        ));
     };
-    Ok((names.join(","), ports))
+    if address.is_empty() {
+        return Err(Error::invalid(
+            "an IPv6 address in the connection URL is empty",
+        ));
+    }
+    match rest.is_empty() || rest.starts_with([':', '/', '?', ',']) {
+        true => Ok((address, rest)),
+        false => Err(Error::invalid(
+            "an IPv6 address in the connection URL is followed by neither `:` nor `/`",
+        )),
+    }
+}
+
+fn port_of(text: &str) -> Result<String> {
+    match decode(text, "port") {
+        Ok(port) if port.is_empty() || port_number(&port).is_some() => Ok(port),
+        _ => Err(
+            Error::invalid("the port in the connection URL is not a number from 1 to 65535")
+                .cause("what follows `:` is a port, unless an `@` further on makes it a password")
+                .hint(
+                    "write an IPv6 address in brackets, as in `postgres://user@[::1]:5432/dbname`",
+                )
+                .hint(ENCODE)
+                .hint("quote the value in `.env`: there a `#` or a space can cut it short"),
+        ),
+    }
 }
 
 /// Reads one `keyword=value` after the `?`.
-fn parse_parameter(parameter: &str, settings: &mut Settings) -> Result {
+fn take_parameter(parameter: &str, settings: &mut Settings) -> Result {
     let Some((name, value)) = parameter.split_once('=') else {
         return Err(
             Error::invalid("a parameter after `?` in the connection URL lacks its `=`")
@@ -117,14 +142,14 @@ fn parse_parameter(parameter: &str, settings: &mut Settings) -> Result {
         );
     }
     let name = decode(name, "parameter")?;
+    let value = decode(value, "value of a parameter")?;
     // JDBC's spelling, which libpq takes in this one form.
-    if (name.as_str(), value) == ("ssl", "true") {
-        settings.set("sslmode", "require", Origin::Given);
+    if (name.as_str(), value.as_str()) == ("ssl", "true") {
+        settings.set_given("sslmode", "require".to_owned());
         return Ok(());
     }
-    let keyword = known_keyword(&name, settings.contains("password"))?;
-    let value = decode(value, keyword)?;
-    settings.set(keyword, value, Origin::Given);
+    let keyword = settings.keyword(&name)?;
+    settings.set_given(keyword, value);
     Ok(())
 }
 

@@ -64,7 +64,7 @@ impl TlsSettings {
     /// Fails with a usage error on a value that libpq would refuse.
     pub(crate) fn resolve(settings: &mut Settings, env: &Env) -> Result<TlsSettings> {
         let system_roots = settings.get("sslrootcert") == Some("system");
-        if system_roots && settings.get("sslmode").is_none() {
+        if system_roots && settings.raw("sslmode").is_none() {
             settings.set("sslmode", "verify-full", Origin::Given);
         }
         let modes = [
@@ -119,9 +119,8 @@ impl TlsSettings {
 
 /// The protocol versions between the two bounds; rustls has none older than 1.2.
 fn versions(settings: &Settings) -> Result<Vec<&'static SupportedProtocolVersion>> {
-    let names = [("TLSv1", 0), ("TLSv1.1", 1), ("TLSv1.2", 2), ("TLSv1.3", 3)];
-    let least = settings.choice("ssl_min_protocol_version", &names, 2)?;
-    let most = settings.choice("ssl_max_protocol_version", &names, 3)?;
+    let least = version(settings, "ssl_min_protocol_version", 2)?;
+    let most = version(settings, "ssl_max_protocol_version", 3)?;
     match (least, most) {
         (0..=2, 3) => Ok(vec![&TLS13, &TLS12]),
         (3, 3) => Ok(vec![&TLS13]),
@@ -129,6 +128,24 @@ fn versions(settings: &Settings) -> Result<Vec<&'static SupportedProtocolVersion
         _ => Err(settings
             .invalid("ssl_max_protocol_version")
             .cause("there is no version from TLSv1.2 on within the bounds")),
+    }
+}
+
+/// The minor version of a bound. Its case does not matter, and an empty one is the default
+/// (`sslVerifyProtocolVersion`).
+fn version(settings: &Settings, keyword: &str, default: u8) -> Result<u8> {
+    const NAMES: [&str; 4] = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
+    let Some(value) = settings.get(keyword) else {
+        return Ok(default);
+    };
+    match (0..)
+        .zip(NAMES)
+        .find(|(_, name)| name.eq_ignore_ascii_case(value))
+    {
+        Some((minor, _)) => Ok(minor),
+        None => Err(settings.invalid(keyword).cause(format!(
+            "`{value}` is none of `TLSv1`, `TLSv1.1`, `TLSv1.2`, `TLSv1.3`"
+        ))),
     }
 }
 

@@ -2,5 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod against_psql;
+mod cases;
+mod certificates;
 mod connecting;
+mod psql;
 mod server;
