@@ -1,94 +1,56 @@
-//! The parts of a certificate that webpki keeps to itself.
+//! The parts of a certificate that webpki keeps to itself, read by `x509-cert`.
 
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer};
+use x509_cert::der::oid::db::rfc4519::COMMON_NAME;
+use x509_cert::der::{Decode as _, Encode as _};
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::{Certificate, TbsCertificate, Version};
 
-/// The parts of a certificate that webpki keeps to itself.
-pub(super) struct Outline<'a> {
-    pub(super) is_version_1: bool,
-    /// The contents of the subject's sequence.
-    subject: &'a [u8],
-    /// The whole `SubjectPublicKeyInfo`.
-    pub(super) public_key: &'a [u8],
+/// What is inside the signature; `None` where the bytes are no certificate.
+pub(super) fn contents(certificate: &CertificateDer<'_>) -> Option<TbsCertificate> {
+    Some(Certificate::from_der(certificate).ok()?.tbs_certificate)
 }
 
-impl<'a> Outline<'a> {
-    /// Walks over the head of a certificate (RFC 5280, 4.1).
-    pub(super) fn of(certificate: &'a CertificateDer<'_>) -> Option<Outline<'a>> {
-        const EXPLICIT_VERSION: u8 = 0xa0;
-        let (certificate, _) = element(certificate)?;
-        let (mut rest, _) = element(certificate.contents)?;
-        let is_version_1 = rest.contents.first() != Some(&EXPLICIT_VERSION);
-        let mut next = || {
-            let (found, after) = element(rest.contents)?;
-            rest.contents = after;
-            Some(found)
-        };
-        if !is_version_1 {
-            next()?;
-        }
-        let [_serial, _signature, _issuer, _validity] = [next()?, next()?, next()?, next()?];
-        Some(Outline {
-            is_version_1,
-            subject: next()?.contents,
-            public_key: next()?.whole,
-        })
-    }
+pub(super) fn is_version_1(certificate: &CertificateDer<'_>) -> bool {
+    contents(certificate).is_some_and(|contents| contents.version == Version::V1)
 }
 
-/// Whether the subject's common name is the host's: without regard to case, and with a `*.` in
-/// front for exactly one label.
-pub(super) fn has_common_name(certificate: &CertificateDer<'_>, host: &str) -> bool {
-    let Some(name) = Outline::of(certificate).and_then(|outline| common_name(outline.subject))
-    else {
-        return false;
+pub(super) fn public_key(contents: &TbsCertificate) -> Option<SubjectPublicKeyInfoDer<'static>> {
+    let key = contents.subject_public_key_info.to_der().ok()?;
+    Some(SubjectPublicKeyInfoDer::from(key))
+}
+
+/// Whether the certificate is for this host by its subject's common name, which counts where it has no
+/// alternative name of the host's kind, as libpq has it
+/// (`pgtls_verify_peer_name_matches_certificate_guts`).
+pub(super) fn is_for_by_common_name(contents: &TbsCertificate, host: &ServerName<'_>) -> bool {
+    let names = match contents.get::<SubjectAltName>() {
+        Ok(names) => names.map_or(Vec::new(), |(_, names)| names.0),
+        Err(_) => return false,
     };
+    let is_of_its_kind = |name: &GeneralName| match host {
+        ServerName::IpAddress(_) => matches!(name, GeneralName::IpAddress(_)),
+        _ => matches!(name, GeneralName::DnsName(_)),
+    };
+    !names.iter().any(is_of_its_kind)
+        && common_name(contents).is_some_and(|name| matches(name, &host.to_str()))
+}
+
+/// The first common name of the subject, if it is text.
+fn common_name(contents: &TbsCertificate) -> Option<&str> {
+    let mut attributes = contents.subject.0.iter().flat_map(|part| part.0.iter());
+    let found = attributes.find(|attribute| attribute.oid == COMMON_NAME)?;
+    let text = std::str::from_utf8(found.value.value()).ok()?;
+    Some(text).filter(|text| !text.contains('\0'))
+}
+
+/// Without regard to case, and with a `*.` in front for exactly one label.
+fn matches(name: &str, host: &str) -> bool {
     match (name.strip_prefix("*."), host.split_once('.')) {
         (Some(domain), Some((_, rest))) => domain.eq_ignore_ascii_case(rest),
         _ => name.eq_ignore_ascii_case(host),
     }
-}
-
-/// The first common name of a subject, if it is text.
-fn common_name(mut subject: &[u8]) -> Option<&str> {
-    const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
-    while !subject.is_empty() {
-        let (set, rest) = element(subject)?;
-        let (attribute, _) = element(set.contents)?;
-        let (kind, value) = element(attribute.contents)?;
-        if kind.contents == COMMON_NAME {
-            let text = std::str::from_utf8(element(value)?.0.contents).ok()?;
-            return Some(text).filter(|text| !text.contains('\0'));
-        }
-        subject = rest;
-    }
-    None
-}
-
-/// One element in DER: tag, length, contents.
-struct Element<'a> {
-    whole: &'a [u8],
-    contents: &'a [u8],
-}
-
-/// Splits off the first element; `None` where the bytes are no DER.
-fn element(bytes: &[u8]) -> Option<(Element<'_>, &[u8])> {
-    let (header, length) = match *bytes.get(1)? {
-        short if short < 0x80 => (2, usize::from(short)),
-        long => {
-            let digits = bytes.get(2..2 + usize::from(long & 0x7f))?;
-            if digits.is_empty() || digits.len() > 4 {
-                return None;
-            }
-            let length = digits
-                .iter()
-                .fold(0, |sum, digit| sum << 8 | usize::from(*digit));
-            (2 + digits.len(), length)
-        }
-    };
-    let end = header.checked_add(length)?;
-    let whole = bytes.get(..end)?;
-    let contents = &whole[header..];
-    Some((Element { whole, contents }, &bytes[end..]))
 }
 
 #[cfg(test)]
@@ -142,23 +104,28 @@ n77kVEM2EMsfsgIgYNaiDGUaBeJAdSlwimAJNjc5OthP8HgmqOES6ah4suA=
             (&wildcard, "a.b.db.example", false),
         ];
         for (certificate, host, expected) in table {
-            assert_eq!(has_common_name(certificate, host), expected, "{host}");
+            let contents = contents(certificate).unwrap();
+            let host = ServerName::try_from(host).unwrap();
+            assert_eq!(
+                is_for_by_common_name(&contents, &host),
+                expected,
+                "{host:?}"
+            );
         }
     }
 
     #[test]
-    fn the_outline_tells_the_versions_apart_and_survives_what_is_no_certificate() {
+    fn versions_are_told_apart_and_what_is_no_certificate_survived() {
         let new = certificate(NEW);
         let old = certificate(OLD);
-        assert!(!Outline::of(&new).unwrap().is_version_1);
-        let outline = Outline::of(&old).unwrap();
-        assert!(outline.is_version_1);
-        assert_eq!(outline.public_key, Outline::of(&new).unwrap().public_key);
-        for end in 0..150 {
-            assert!(Outline::of(&CertificateDer::from(&new[..end])).is_none());
+        assert!(!is_version_1(&new));
+        assert!(is_version_1(&old));
+        let key = |certificate| public_key(&contents(certificate).unwrap()).unwrap();
+        assert_eq!(key(&old), key(&new));
+        for end in 0..new.len() {
+            assert!(contents(&CertificateDer::from(&new[..end])).is_none());
         }
-        assert!(
-            Outline::of(&CertificateDer::from(&[0x30, 0x84, 255, 255, 255, 255][..])).is_none()
-        );
+        let long = &[0x30, 0x84, 255, 255, 255, 255][..];
+        assert!(contents(&CertificateDer::from(long)).is_none());
     }
 }

@@ -111,20 +111,26 @@ pub(super) fn certificates(
     }
 }
 
-/// The system's bundle where OpenSSL's packages keep it: Debian, RHEL, Alpine and macOS.
-///
-/// Empty stands for the bundle that is compiled in, Mozilla's.
-pub(super) fn system_roots(given: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, String> {
-    let bundles = [
-        "/etc/ssl/certs/ca-certificates.crt",
-        "/etc/pki/tls/certs/ca-bundle.crt",
-        "/etc/ssl/cert.pem",
-    ];
-    let usual = bundles.iter().map(Path::new);
-    for path in given.into_iter().chain(usual) {
-        if let Some(pem) = read_if_exists(path, "root certificates")? {
-            return certificates(&pem, path);
-        }
+/// The system's root certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name in their place.
+pub(super) fn system_roots(
+    file: Option<&Path>,
+    folder: Option<&Path>,
+) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found = match (file, folder) {
+        (None, None) => rustls_native_certs::load_native_certs(),
+        (file, folder) => rustls_native_certs::load_certs_from_paths(file, folder),
+    };
+    if !found.certs.is_empty() {
+        return Ok(found.certs);
     }
-    Ok(Vec::new())
+    let why: Vec<_> = found
+        .errors
+        .iter()
+        .map(|error| format!(" ({error})"))
+        .collect();
+    Err(format!(
+        "this system has no root certificates{}; install them (`ca-certificates`), or name a file \
+         by `SSL_CERT_FILE`",
+        why.concat()
+    ))
 }

@@ -36,8 +36,11 @@ pub(crate) enum SslMode {
 /// Which root certificates count (`sslrootcert`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Roots {
-    /// Those of the system, or the file that stands in for them (`SSL_CERT_FILE`).
-    System(Option<PathBuf>),
+    /// Those of the system, or what stands in for them (`SSL_CERT_FILE`, `SSL_CERT_DIR`).
+    System {
+        file: Option<PathBuf>,
+        folder: Option<PathBuf>,
+    },
     /// A file, which only the `verify-…` modes need to exist.
     File(PathBuf),
     /// There is no home folder to look in.
@@ -103,7 +106,10 @@ impl TlsSettings {
             mode,
             direct,
             roots: match file("sslrootcert", "root.crt") {
-                _ if system_roots => Roots::System(env.get("SSL_CERT_FILE").map(PathBuf::from)),
+                _ if system_roots => Roots::System {
+                    file: env.get("SSL_CERT_FILE").map(PathBuf::from),
+                    folder: env.get("SSL_CERT_DIR").map(PathBuf::from),
+                },
                 Some(path) => Roots::File(path),
                 None => Roots::Nowhere,
             },

@@ -9,13 +9,11 @@ use rustls::crypto::{
     verify_tls13_signature_with_raw_key,
 };
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{
-    CertificateDer, CertificateRevocationListDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
-};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::certificate::{Outline, has_common_name};
+use super::certificate::{contents, is_for_by_common_name, is_version_1, public_key};
 use super::files::{certificates, read_if_exists, system_roots};
 use super::{Roots, SslMode, TlsSettings};
 
@@ -46,7 +44,9 @@ impl Verifier {
             return Err("`sslmode=verify-full` needs a host name, not `hostaddr` alone".into());
         }
         let roots = match &settings.roots {
-            Roots::System(file) => Some(system_roots(file.as_deref())?),
+            Roots::System { file, folder } => {
+                Some(system_roots(file.as_deref(), folder.as_deref())?)
+            }
             Roots::File(path) => match read_if_exists(path, "root certificates")? {
                 Some(pem) => Some(certificates(&pem, path)?),
                 None if settings.mode >= SslMode::VerifyCa => {
@@ -87,9 +87,6 @@ fn chain_verifier(
 ) -> Result<Arc<WebPkiServerVerifier>, String> {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(roots.iter().cloned());
-    if roots.is_empty() {
-        store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
     let mut builder =
         WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider));
     if let Some(path) = &settings.revocation_list
@@ -122,7 +119,7 @@ impl ServerCertVerifier for Verifier {
         let Some(trust) = &self.trust else {
             return Ok(ServerCertVerified::assertion());
         };
-        if Outline::of(certificate).is_some_and(|outline| outline.is_version_1) {
+        if is_version_1(certificate) {
             return Err(rustls::Error::General(VERSION_1.to_owned()));
         }
         match trust
@@ -153,7 +150,7 @@ impl ServerCertVerifier for Verifier {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        if Outline::of(certificate).is_some_and(|outline| outline.is_version_1) {
+        if is_version_1(certificate) {
             return Err(rustls::Error::General(VERSION_1.to_owned()));
         }
         verify_tls12_signature(message, certificate, signature, algorithms)
@@ -166,14 +163,13 @@ impl ServerCertVerifier for Verifier {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        match Outline::of(certificate) {
-            // Reached only where any certificate will do; the key is still the server's to prove.
-            Some(outline) if outline.is_version_1 => {
-                let key = SubjectPublicKeyInfoDer::from(outline.public_key);
-                verify_tls13_signature_with_raw_key(message, &key, signature, algorithms)
-            }
-            _ => verify_tls13_signature(message, certificate, signature, algorithms),
+        // Reached only where any certificate will do; the key is still the server's to prove.
+        if is_version_1(certificate)
+            && let Some(key) = contents(certificate).as_ref().and_then(public_key)
+        {
+            return verify_tls13_signature_with_raw_key(message, &key, signature, algorithms);
         }
+        verify_tls13_signature(message, certificate, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -183,17 +179,15 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Whether the certificate is for this host: by its alternative names or, where it has none, by its
-/// common name as libpq does and webpki does not.
+/// Whether the certificate is for this host: by its alternative names, or by its common name as libpq
+/// does and webpki does not.
 fn verify_name(
     certificate: &CertificateDer<'_>,
     name: &ServerName<'_>,
 ) -> Result<(), rustls::Error> {
-    match verify_server_name(&ParsedCertificate::try_from(certificate)?, name) {
-        Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
-            presented,
-            ..
-        })) if presented.is_empty() && has_common_name(certificate, &name.to_str()) => Ok(()),
-        verdict => verdict,
+    let verdict = verify_server_name(&ParsedCertificate::try_from(certificate)?, name);
+    match contents(certificate) {
+        Some(contents) if verdict.is_err() && is_for_by_common_name(&contents, name) => Ok(()),
+        _ => verdict,
     }
 }

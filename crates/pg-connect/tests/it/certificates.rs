@@ -24,7 +24,6 @@ impl Certificates<'_> {
     }
 
     /// A certificate of its own making, with these lines of extensions.
-    #[expect(dead_code)]
     pub(crate) fn self_signed(&self, name: &str, common_name: &str, extensions: &str) {
         self.request(name, &format!("/O=Test/CN={common_name}"));
         self.sign_itself(name, extensions);

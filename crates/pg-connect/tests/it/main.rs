@@ -8,3 +8,4 @@ mod certificates;
 mod connecting;
 mod psql;
 mod server;
+mod tls;
