@@ -130,3 +130,19 @@ fn edits(from: &str, to: &str) -> usize {
     }
     row[to.len()]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_says_of_each_keyword_and_variable_what_becomes_of_it() {
+        let readme = include_str!("../README.md");
+        for (keyword, variable) in KEYWORDS {
+            assert!(readme.contains(&format!("`{keyword}`")), "{keyword}");
+            if let Some(variable) = variable {
+                assert!(readme.contains(&format!("`{variable}`")), "{variable}");
+            }
+        }
+    }
+}

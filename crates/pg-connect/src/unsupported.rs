@@ -60,6 +60,11 @@ const UNSUPPORTED: &[(&str, &[&str], &str)] = &[
         "use `gssencmode=disable` and TLS",
     ),
     (
+        "min_protocol_version",
+        &["3.0"],
+        "leave it out: the client speaks version 3.0",
+    ),
+    (
         "replication",
         &["false", "off", "no", "0"],
         "connect to a database",
