@@ -1,9 +1,10 @@
 //! The only reader of the environment and of `.env`: where things are, and which database is meant.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+
+use pg_connect::Env;
 
 use crate::error::{Failure, Result};
 use crate::flags::Global;
@@ -18,7 +19,7 @@ pub(crate) struct Config {
     /// The workspace.
     pub(crate) root: PathBuf,
     /// The environment's variables that are valid UTF-8.
-    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) env: Env,
     /// The name of the account that we run under, PostgreSQL's default user.
     pub(crate) os_user: Option<String>,
     /// PATH, as it is.
@@ -53,9 +54,7 @@ impl Config {
     /// If it is started outside of a workspace.
     #[expect(clippy::disallowed_methods, reason = "the one place")]
     pub(crate) fn read(global: &Global) -> Result<Config> {
-        let env: BTreeMap<String, String> = std::env::vars_os()
-            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+        let env = pg_connect::process_env();
         if std::env::var_os(DATABASE_URL).is_some() && !env.contains_key(DATABASE_URL) {
             return Err(Failure::usage(format!("{DATABASE_URL} is not UTF-8"))
                 .hint("set it to the database's address, or remove it: unset DATABASE_URL")
@@ -235,7 +234,7 @@ fn key_of(line: &str) -> Option<&str> {
 }
 
 /// cargo says where `xtask` is; a program that is started directly looks upwards.
-fn workspace_root(env: &BTreeMap<String, String>, current: &Path) -> Result<PathBuf> {
+fn workspace_root(env: &Env, current: &Path) -> Result<PathBuf> {
     if let Some(parent) = env
         .get("CARGO_MANIFEST_DIR")
         .and_then(|xtask| Path::new(xtask).parent())

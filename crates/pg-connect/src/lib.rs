@@ -34,15 +34,17 @@ mod passfile;
 mod password;
 mod service;
 mod settings;
+mod tcp;
 mod tls;
 mod unsupported;
 
 #[cfg(feature = "blocking")]
 pub use connect::blocking;
 pub use connect::{Canceller, Connection, Session, connect};
-pub use conninfo::{ConnInfo, TcpSettings, quoted, removed_variables};
+pub use conninfo::{ConnInfo, quoted, removed_variables};
 pub use environment::{Env, os_user, process_env};
 pub use error::{Error, ErrorKind, Result};
 pub use host::Host;
 pub use password::Password;
 pub use settings::Origin;
+pub use tcp::TcpSettings;
