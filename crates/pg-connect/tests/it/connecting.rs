@@ -6,8 +6,8 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pg_connect::ErrorKind;
 use pg_connect::blocking::Connection;
+use pg_connect::{ErrorKind, Session};
 use postgres::error::SqlState;
 
 use crate::server::{Server, write_private};
@@ -41,6 +41,7 @@ fn a_server_without_tls() {
     every_problem_has_its_kind(&server);
     hosts_are_tried_in_their_order(&server);
     a_statement_can_be_cancelled(&server);
+    a_statement_of_the_async_client_can_be_cancelled(&server);
 }
 
 fn sessions_have_what_was_asked_for(server: &Server) {
@@ -219,4 +220,30 @@ fn a_statement_can_be_cancelled(server: &Server) {
         .unwrap_err();
     assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED));
     cancelling.join().unwrap();
+}
+
+fn a_statement_of_the_async_client_can_be_cancelled(server: &Server) {
+    let info = server.info("host=127.0.0.1 port=PORT user=trusted dbname=postgres");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let session = Session::default();
+        let connection = pg_connect::connect(&info, &session).await.unwrap();
+        let canceller = connection.canceller();
+        let cancelling = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            canceller.cancel().await.unwrap();
+        });
+        let sleeping = connection.client.batch_execute("SELECT pg_sleep(20)").await;
+        assert_eq!(
+            sleeping.unwrap_err().code(),
+            Some(&SqlState::QUERY_CANCELED)
+        );
+        cancelling.await.unwrap();
+        // Its task ends with the client, and has nothing to report.
+        drop(connection.client);
+        connection.task.await.unwrap().unwrap();
+    });
 }
