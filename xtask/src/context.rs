@@ -1,10 +1,12 @@
 //! What every command works with: where it prints, what is configured, and the way to the database.
 
 use std::cell::OnceCell;
+use std::time::Duration;
+
+use pg_connect::ConnInfo;
 
 use crate::config::{Config, Origin};
 use crate::database::connect::{self, ConnectError, ConnectProblem};
-use crate::database::conninfo::ConnInfo;
 use crate::database::{self, Database};
 use crate::dev::server;
 use crate::error::{Failure, Result};
@@ -14,6 +16,10 @@ use crate::options::Locations;
 use crate::runbook::failures;
 use crate::tools::Tools;
 use crate::ui::Ui;
+
+/// Where nobody says how long to wait for a server, libpq waits for ever: a command in a pipeline
+/// must not.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What every command works with.
 pub(crate) struct Context {
@@ -80,11 +86,13 @@ impl Context {
     /// # Errors
     /// If it is malformed.
     pub(crate) fn resolve(&self, url: &str) -> Result<ConnInfo> {
-        let info = ConnInfo::resolve(url, &self.config.env, self.config.os_user.as_deref())
+        let mut info = ConnInfo::resolve(url, &self.config.env, self.config.os_user.as_deref())
             .map_err(|error| {
-                failures::from_error(&error)
-                    .hint("then look whether it works: cargo xtask db-doctor")
+                Failure::from(error).hint("then look whether it works: cargo xtask db-doctor")
             })?;
+        if info.setting("connect_timeout").is_none() {
+            info.connect_timeout = Some(CONNECT_TIMEOUT);
+        }
         for warning in info.warnings() {
             self.ui.warn(warning);
         }

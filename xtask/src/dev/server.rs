@@ -8,9 +8,9 @@ use private_server::{Cluster, NewCluster, Platform, Status};
 
 use crate::Context;
 use crate::config::DATABASE_URL;
-use crate::database::conninfo::ConnInfo;
 use crate::error::{Failure, Result};
 use crate::tools;
+use pg_connect::ConnInfo;
 
 /// The superuser of the private server, as in the guide that this replaces.
 const SUPERUSER: &str = "admin";
@@ -115,7 +115,7 @@ pub(crate) fn is_private(ctx: &Context, target: &ConnInfo) -> Result<bool> {
     let Some(cluster) = Cluster::find(&ctx.config.server_home())? else {
         return Ok(false);
     };
-    Ok(password(target) == Some(&cluster.password()?))
+    Ok(password(target) == Some(cluster.password()?))
 }
 
 /// Whether an address has the form of those that [`start`] writes, and there is no cluster: its
@@ -129,7 +129,7 @@ pub(crate) fn is_orphaned(ctx: &Context, target: &ConnInfo) -> Result<bool> {
     };
     Ok(names_superuser_here(target)
         && target.dbname() == ctx.config.settings.database
-        && password(target).is_some_and(generated)
+        && password(target).is_some_and(|password| generated(&password))
         && Cluster::find(&ctx.config.server_home())?.is_none())
 }
 
@@ -137,8 +137,10 @@ fn names_superuser_here(target: &ConnInfo) -> bool {
     matches!(target.hosts(), [host] if host.name == HOST) && target.user() == SUPERUSER
 }
 
-fn password(target: &ConnInfo) -> Option<&str> {
-    target.password().map(|(password, _)| password.expose())
+fn password(target: &ConnInfo) -> Option<String> {
+    target
+        .password()
+        .map(|(password, _)| password.expose().to_owned())
 }
 
 /// How to reach an address: where the private server is meant, where it runs by now, and without
