@@ -5,9 +5,12 @@
 -- xtask: next cargo run -p app, and open http://127.0.0.1:3000
 -- xtask: next sign in as admin@example.com with the password in .env (DEV_USERS_PASSWORD)
 
+-- Nobody's operators and functions but PostgreSQL's.
+SET LOCAL search_path = pg_catalog;
+
 SELECT coalesce(max(id), 0) AS newest,
-       NOT EXISTS (SELECT FROM users WHERE email = 'admin@example.com') AS wants_admin
-FROM users \gset
+       NOT EXISTS (SELECT FROM public.users WHERE email = 'admin@example.com') AS wants_admin
+FROM public.users \gset
 
 \if :logins
     \set login_column ', last_login_at'
@@ -18,7 +21,7 @@ FROM users \gset
     \set login_value ''
 \endif
 
-INSERT INTO users (email, password_hash, display_name, role, created_at :login_column)
+INSERT INTO public.users (email, password_hash, display_name, role, created_at :login_column)
 SELECT CASE WHEN is_admin THEN 'admin@example.com' ELSE 'user' || number || '@example.com' END,
        :'password_hash',
        CASE WHEN is_admin THEN 'Admin' ELSE 'User ' || number END,
@@ -29,6 +32,6 @@ SELECT CASE WHEN is_admin THEN 'admin@example.com' ELSE 'user' || number || '@ex
 FROM (SELECT (:newest + n)::bigint AS number, n = 1 AND :'wants_admin' AS is_admin, date_trunc('day', now()) AS midnight
       FROM generate_series(1, :rows) AS n) AS new_users;
 
-INSERT INTO sessions (user_id, created_at, expires_at)
+INSERT INTO public.sessions (user_id, created_at, expires_at)
 SELECT id, created_at, now() + interval '14 days'
-FROM users WHERE id > :newest AND id % 4 = 0;
+FROM public.users WHERE id > :newest AND id % 4 = 0;

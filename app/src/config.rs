@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
+use pg_connect::ConnInfo;
 use tracing_subscriber::filter::Targets;
 
 use crate::session::Key;
@@ -25,7 +26,7 @@ const SESSION_KEY: &str = "SESSION_KEY";
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Flags {
-    /// The database, as a URL or as key=value pairs; better in the environment or in `.env`, because
+    /// The database, as libpq takes it: a URL or key=value pairs; better in the environment or in `.env`, because
     /// everybody on this machine can read a command line
     #[arg(long, value_name = "URL", env = DATABASE_URL, hide_env_values = true)]
     database_url: Option<String>,
@@ -60,8 +61,8 @@ struct Flags {
 
 /// Settings of one run.
 pub struct Config {
-    /// The database's address.
-    pub database_url: String,
+    /// The database.
+    pub database: ConnInfo,
     /// Connections to the database, at most.
     pub database_connections: usize,
     /// Where to listen.
@@ -78,7 +79,7 @@ impl Config {
     /// Reads flags, environment and `.env`; ends the process for `--help` and for wrong usage.
     ///
     /// # Errors
-    /// If no database is configured, or there is no place to keep a new session key.
+    /// If no database is configured, or its address makes no sense; if there is no place to keep a new session key.
     pub fn read() -> anyhow::Result<Config> {
         let flags = Flags::parse();
         let dot_env = workspace_root().map(|root| root.join(".env"));
@@ -110,6 +111,10 @@ impl Config {
             );
         };
 
+        let env = pg_connect::process_env();
+        let database = ConnInfo::resolve(&database_url, &env, pg_connect::os_user().as_deref())
+            .map_err(no_address)?;
+
         let session_key = match environment(SESSION_KEY) {
             Some(key) => Some(key),
             None => dot_env_value(SESSION_KEY)?.filter(|key| !key.is_empty()),
@@ -128,13 +133,26 @@ impl Config {
         };
 
         Ok(Config {
-            database_url,
+            database,
             database_connections: flags.database_connections.into(),
             address: flags.address,
             trust_proxy: flags.trust_proxy,
             log: flags.log,
             session_key,
         })
+    }
+}
+
+/// An address that makes no sense, with what to do about it.
+fn no_address(error: pg_connect::Error) -> anyhow::Error {
+    let hints: String = error
+        .hints
+        .iter()
+        .map(|hint| format!("\nhint: {hint}"))
+        .collect();
+    match hints.is_empty() {
+        true => error.into(),
+        false => anyhow!("{error}\n{hints}"),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use deadpool_postgres::PoolError;
+use deadpool::managed::{PoolError, TimeoutType};
 use jiff::SignedDuration;
 use tokio_postgres::error::SqlState;
 
@@ -195,15 +195,25 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
-impl From<PoolError> for Error {
-    fn from(error: PoolError) -> Error {
+impl From<pg_connect::Error> for Error {
+    fn from(error: pg_connect::Error) -> Error {
+        tracing::warn!("{error}");
+        Error::NoDatabase
+    }
+}
+
+impl From<PoolError<Error>> for Error {
+    fn from(error: PoolError<Error>) -> Error {
         match error {
-            PoolError::Timeout(deadpool_postgres::TimeoutType::Wait) => {
+            PoolError::Timeout(TimeoutType::Wait) => {
                 Error::Busy("all connections to the database are in use")
             }
-            PoolError::Backend(error) => error.into(),
-            error => {
-                tracing::warn!("no connection to the database: {}", causes(&error));
+            PoolError::Backend(error) => error,
+            PoolError::Timeout(_)
+            | PoolError::Closed
+            | PoolError::NoRuntimeSpecified
+            | PoolError::PostCreateHook(_) => {
+                tracing::warn!("no connection to the database in time");
                 Error::NoDatabase
             }
         }
@@ -211,7 +221,7 @@ impl From<PoolError> for Error {
 }
 
 /// An error with all that led to it.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

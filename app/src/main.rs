@@ -37,7 +37,7 @@ async fn run() -> anyhow::Result<()> {
         .with(config.log)
         .init();
 
-    let database = Database::new(&config.database_url, config.database_connections)?;
+    let database = Database::new(config.database, config.database_connections)?;
     let mut state = AppState::new(database, config.session_key, Clock::system())?;
     state.trust_proxy = config.trust_proxy;
 

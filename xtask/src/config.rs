@@ -1,9 +1,10 @@
 //! The only reader of the environment and of `.env`: where things are, and which database is meant.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+
+use pg_connect::Env;
 
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
@@ -20,7 +21,7 @@ pub(crate) struct Config {
     /// The workspace.
     pub(crate) root: PathBuf,
     /// The environment's variables that are valid UTF-8.
-    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) env: Env,
     /// The name of the account that we run under, PostgreSQL's default user.
     pub(crate) os_user: Option<String>,
     /// PATH, as it is.
@@ -56,9 +57,7 @@ impl Config {
     /// If it is started outside of a workspace.
     #[expect(clippy::disallowed_methods, reason = "the one place")]
     pub(crate) fn read(locations: Locations) -> Result<Config> {
-        let env: BTreeMap<String, String> = std::env::vars_os()
-            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+        let env = pg_connect::process_env();
         if std::env::var_os(DATABASE_URL).is_some() && !env.contains_key(DATABASE_URL) {
             return Err(Failure::usage(format!("{DATABASE_URL} is not UTF-8"))
                 .hint("set it to the database's address, or remove it: unset DATABASE_URL")
@@ -75,8 +74,7 @@ impl Config {
             migrations: folder(&locations.migrations, &settings.migrations),
             backups: folder(&locations.backups, &settings.backups),
             path: std::env::var_os("PATH"),
-            // As libpq does; the environment's USER may be missing, or somebody else's after `su`.
-            os_user: whoami::username().ok(),
+            os_user: pg_connect::os_user(),
             flag_url: locations.database_url,
             settings,
             root,
@@ -248,7 +246,7 @@ fn key_of(line: &str) -> Option<&str> {
 
 /// The workspace: the folder that holds `Cargo.lock`, above the package that cargo runs, or above where a
 /// program is that was started directly.
-fn workspace_root(env: &BTreeMap<String, String>, current: &Path) -> Result<PathBuf> {
+fn workspace_root(env: &Env, current: &Path) -> Result<PathBuf> {
     let package = env.get("CARGO_MANIFEST_DIR").map(Path::new);
     package
         .unwrap_or(current)

@@ -1,10 +1,12 @@
 //! What every command works with: where it prints, what is configured, and the way to the database.
 
 use std::cell::OnceCell;
+use std::time::Duration;
+
+use pg_connect::ConnInfo;
 
 use crate::config::{Config, Origin};
 use crate::database::connect::{self, ConnectError, ConnectProblem};
-use crate::database::conninfo::ConnInfo;
 use crate::database::{self, Database};
 use crate::dev::server;
 use crate::error::{Failure, Result};
@@ -15,6 +17,10 @@ use crate::options::Locations;
 use crate::runbook::failures;
 use crate::tools::Tools;
 use crate::ui::Ui;
+
+/// Where nobody says how long to wait for a server, libpq waits for ever: a command in a pipeline
+/// must not.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What every command works with.
 pub(crate) struct Context {
@@ -57,10 +63,11 @@ impl Context {
     /// # Errors
     /// If the folder cannot be understood.
     pub(crate) fn folder(&self) -> Result<Folder> {
-        Folder::load(
+        let folder = Folder::load(
             &self.config.migrations,
             &self.config.shown(&self.config.migrations),
-        )
+        )?;
+        Ok(folder.with_baseline(self.config.settings.baseline))
     }
 
     /// The configured database, before it is connected to.
@@ -83,11 +90,13 @@ impl Context {
     /// # Errors
     /// If it is malformed.
     pub(crate) fn resolve(&self, url: &str) -> Result<ConnInfo> {
-        let info = ConnInfo::resolve(url, &self.config.env, self.config.os_user.as_deref())
+        let mut info = ConnInfo::resolve(url, &self.config.env, self.config.os_user.as_deref())
             .map_err(|error| {
-                failures::from_error(&error)
-                    .hint(Hint::to("then look whether it works", "db-doctor"))
+                Failure::from(error).hint(Hint::to("then look whether it works", "db-doctor"))
             })?;
+        if info.setting("connect_timeout").is_none() {
+            info.connect_timeout = Some(CONNECT_TIMEOUT);
+        }
         for warning in info.warnings() {
             self.ui.warn(warning);
         }

@@ -18,6 +18,7 @@ use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use jiff::{SignedDuration, Timestamp};
+use pg_connect::{ConnInfo, Env};
 use private_server::{ThrowawayServer, installation};
 use tokio_postgres::NoTls;
 use tower::ServiceExt as _;
@@ -105,7 +106,7 @@ impl Fixture {
             let now = now.clone();
             move || *now.lock().unwrap()
         });
-        let pool = Database::new(&server().url(&database), 8).unwrap();
+        let pool = pool(&server().url(&database), 8);
         let key = Key::generate().unwrap();
         Fixture {
             state: AppState::new(pool, key, clock).unwrap(),
@@ -205,6 +206,12 @@ impl Drop for Fixture {
         })
         .join();
     }
+}
+
+/// The application's pool, for an address and nothing else.
+pub(crate) fn pool(address: &str, connections: usize) -> Database {
+    let target = ConnInfo::resolve(address, &Env::new(), None).unwrap();
+    Database::new(target, connections).unwrap()
 }
 
 /// A connection as the server's superuser.

@@ -4,11 +4,10 @@ use std::time::{Duration, Instant};
 
 use app::AppState;
 use app::clock::Clock;
-use app::database::Database;
 use app::session::Key;
 use axum::http::StatusCode;
 
-use crate::common::{ADMIN, Fixture, Migrated, PASSWORD, migrations, server};
+use crate::common::{ADMIN, Fixture, Migrated, PASSWORD, migrations, pool};
 
 #[tokio::test]
 async fn readiness_names_the_migrations() {
@@ -61,7 +60,7 @@ async fn before_the_first_migration_everything_says_what_to_run() {
 #[tokio::test]
 async fn without_a_database_it_lives_and_is_not_ready() {
     // Nothing listens at port 1.
-    let database = Database::new("postgresql://a:secret@127.0.0.1:1/b", 2).unwrap();
+    let database = pool("postgresql://a:secret@127.0.0.1:1/b", 2);
     let state = AppState::new(database, Key::generate().unwrap(), Clock::system()).unwrap();
     let mut browser = Fixture::browser_on(&state);
     assert_eq!(browser.get("/healthz").await.status, StatusCode::OK);
@@ -92,7 +91,7 @@ async fn a_lost_connection_is_replaced() {
 async fn when_all_connections_are_in_use_it_says_so_and_recovers() {
     let app = Fixture::new().await;
     app.add_user(ADMIN, "admin").await;
-    let database = Database::new(&server().url(&app.database), 2).unwrap();
+    let database = pool(&app.url(), 2);
     let mut state = app.state.clone();
     state.database = database.clone();
     let held = [
@@ -118,7 +117,7 @@ async fn a_dashboard_needs_no_more_connections_than_there_are() {
     let app = Fixture::new().await;
     let admin = app.admin().await;
     let mut state = app.state.clone();
-    state.database = Database::new(&server().url(&app.database), 1).unwrap();
+    state.database = pool(&app.url(), 1);
     let mut browser = Fixture::browser_on(&state);
     browser.cookie = admin.cookie.clone();
     let answers = (0..8).map(|_| {

@@ -176,7 +176,7 @@ fn settings_that_make_no_sense_are_refused_and_not_repeated() {
         ("DATABASE_URL", "postgresql://me:secret@host:port/db"),
         (
             "DATABASE_URL",
-            "postgresql://me:secret@host/db?sslmode=verify-ca",
+            "postgresql://me:secret@host/db?sslmode=perhaps",
         ),
         ("SESSION_KEY", "secret"),
         ("APP_ADDRESS", "nowhere"),

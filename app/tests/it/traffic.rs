@@ -174,7 +174,8 @@ fn xtask() -> &'static Path {
             "Cargo.lock",
             "xtask/src",
             "xtask/Cargo.toml",
-            "private-server/src",
+            "crates/pg-connect/src",
+            "crates/private-server/src",
         ];
         let changed = sources
             .iter()

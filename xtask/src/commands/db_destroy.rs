@@ -36,7 +36,7 @@ pub(crate) fn run(ctx: &Context) -> Result {
         Some(url) if !url.is_empty() => server::is_private(ctx, &ctx.resolve(&url)?)?,
         _ => false,
     };
-    cluster.destroy()?;
+    server::destroy(ctx, cluster)?;
     if written {
         ctx.config.unset_dot_env(DATABASE_URL)?;
     }

@@ -1,11 +1,11 @@
 //! `db-setup`: local development from nothing, up to a verified migration on seeded rows.
 
 use clap::Args;
+use pg_connect::ConnInfo;
 
 use crate::Context;
 use crate::config::{DEV_PASSWORD, Origin};
 use crate::database::connect::ConnectProblem;
-use crate::database::conninfo::ConnInfo;
 use crate::database::{catalog, history, lock};
 use crate::dev::seed::SeedFile;
 use crate::dev::server;

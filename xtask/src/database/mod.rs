@@ -6,22 +6,17 @@ pub(crate) mod activity;
 pub(crate) mod baseline;
 pub(crate) mod catalog;
 pub(crate) mod connect;
-pub(crate) mod conninfo;
-pub(crate) mod connstring;
 pub(crate) mod history;
 pub(crate) mod lock;
-pub(crate) mod passfile;
 pub(crate) mod pooler;
-pub(crate) mod servicefile;
 pub(crate) mod standby;
-pub(crate) mod tls;
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use connect::Connection;
-use conninfo::ConnInfo;
 use jiff::Timestamp;
+use pg_connect::ConnInfo;
 use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 use serde::Serialize;
 

@@ -1,17 +1,18 @@
 //! The private development server: `private-server`'s cluster in this workspace, and its place in
 //! `.env`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use private_server::{Cluster, NewCluster, Platform, Status};
 
 use crate::Context;
 use crate::config::DATABASE_URL;
-use crate::database::conninfo::ConnInfo;
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::runbook::failures;
 use crate::tools;
+use pg_connect::ConnInfo;
 
 /// The superuser of the private server, as in the guide that this replaces.
 const SUPERUSER: &str = "admin";
@@ -54,7 +55,26 @@ pub(crate) fn provide(ctx: &mut Context) -> Result<ConnInfo> {
         );
     }
     cluster.create(installation, &new)?;
+    ignore(&ctx.config.server_home())?;
     start(ctx, &cluster)
+}
+
+/// Deletes the cluster and all that belongs to it.
+///
+/// # Errors
+/// If it does not stop, or cannot be deleted.
+pub(crate) fn destroy(ctx: &Context, cluster: Cluster) -> Result {
+    // Not there where the cluster lies elsewhere.
+    let _ = std::fs::remove_file(ctx.config.server_home().join(".gitignore"));
+    cluster.destroy()
+}
+
+/// Keeps git away from the server's home, which holds a password. For root it lies elsewhere.
+fn ignore(home: &Path) -> Result {
+    if home.is_dir() {
+        std::fs::write(home.join(".gitignore"), "*\n")?;
+    }
+    Ok(())
 }
 
 /// Starts the cluster, if need be, and writes its address to `.env`.
@@ -97,7 +117,7 @@ pub(crate) fn is_private(ctx: &Context, target: &ConnInfo) -> Result<bool> {
     let Some(cluster) = Cluster::find(&ctx.config.server_home())? else {
         return Ok(false);
     };
-    Ok(password(target) == Some(&cluster.password()?))
+    Ok(password(target) == Some(cluster.password()?))
 }
 
 /// Whether an address has the form of those that [`start`] writes, and there is no cluster: its
@@ -111,7 +131,7 @@ pub(crate) fn is_orphaned(ctx: &Context, target: &ConnInfo) -> Result<bool> {
     };
     Ok(names_superuser_here(target)
         && target.dbname() == ctx.config.settings.database
-        && password(target).is_some_and(generated)
+        && password(target).is_some_and(|password| generated(&password))
         && Cluster::find(&ctx.config.server_home())?.is_none())
 }
 
@@ -119,8 +139,10 @@ fn names_superuser_here(target: &ConnInfo) -> bool {
     matches!(target.hosts(), [host] if host.name == HOST) && target.user() == SUPERUSER
 }
 
-fn password(target: &ConnInfo) -> Option<&str> {
-    target.password().map(|(password, _)| password.expose())
+fn password(target: &ConnInfo) -> Option<String> {
+    target
+        .password()
+        .map(|(password, _)| password.expose().to_owned())
 }
 
 /// How to reach an address: where the private server is meant, where it runs by now, and without

@@ -336,6 +336,6 @@ pub(crate) fn connect_failure(error: &ConnectError) -> Failure {
         ConnectProblem::Other if failure.sqlstate.as_deref() == Some("08P01") => failure
             .cause("a proxy is in between that does not pass on what a session starts with")
             .hint(pooler::DIRECTLY),
-        ConnectProblem::Other => failure.hint(Hint::run("db-doctor")),
+        _ => failure.hint(Hint::run("db-doctor")),
     }
 }

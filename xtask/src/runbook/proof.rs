@@ -20,13 +20,13 @@ use postgres::{Client, CopyInWriter, GenericClient};
 use crate::Context;
 use crate::database::catalog::Column;
 use crate::database::connect::{Canceller, ConnectProblem, Connection};
-use crate::database::conninfo::ConnInfo;
 use crate::database::{SESSION_OPTIONS, Server, connect, own_session};
 use crate::dev::server;
 use crate::error::{Failure, Result};
 use crate::migration::effects::{ObjectName, split_names};
 use crate::migration::quote::{quote_identifier, quote_if_needed};
 use crate::tools::{self, pg_dump};
+use pg_connect::ConnInfo;
 
 /// The settings that decide how a value is written as text, and read again. pg_dump has the same, or
 /// the first three of a value that reads the same.

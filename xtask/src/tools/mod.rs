@@ -14,9 +14,9 @@ use private_server::platform::PlatformCommand;
 use private_server::{Installation, Platform, Version, installation};
 use xshell::{Shell, cmd};
 
-use crate::database::conninfo::{ConnInfo, quoted, removed_variables};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
+use pg_connect::{ConnInfo, quoted, removed_variables};
 
 /// A pg_dump that can read the server.
 pub(crate) struct PgDump {

@@ -14,10 +14,10 @@ use sha2::{Digest, Sha256};
 use xshell::{Shell, cmd};
 
 use crate::database::SESSION_OPTIONS;
-use crate::database::conninfo::ConnInfo;
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::interrupt;
+use pg_connect::ConnInfo;
 
 /// The last line of a whole plain-text dump, apart from blank lines and `\unrestrict`.
 const TRAILER: &str = "-- PostgreSQL database dump complete";

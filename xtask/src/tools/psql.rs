@@ -17,9 +17,9 @@ use anyhow::Context as _;
 use xshell::{Shell, cmd};
 
 use super::sql_error::{self, ServerMessage};
-use crate::database::conninfo::ConnInfo;
 use crate::error::Result;
 use crate::interrupt;
+use pg_connect::ConnInfo;
 
 /// How often the caller looks at the server while a chunk runs.
 const LOOK_EVERY: Duration = Duration::from_millis(20);

@@ -366,3 +366,31 @@ fn nobody_waits_for_the_comparison_with_a_named_schema() {
     compared.ends().succeeds();
     assert!(slowest.as_secs_f64() < 0.5, "{slowest:?}");
 }
+
+/// An applied file must not be edited, so a baseline may be named in the workspace's settings.
+#[test]
+fn a_baseline_may_be_named_in_the_settings() {
+    let project = Project::empty();
+    for (version, table) in [(1, "a"), (2, "b"), (3, "c")] {
+        project.write(
+            &format!("migrations/{version}_{table}.up.sql"),
+            format!("CREATE TABLE {table} (id int);\n"),
+        );
+        project.write(
+            &format!("migrations/{version}_{table}.down.sql"),
+            format!("DROP TABLE {table};\n"),
+        );
+    }
+    project.sql("CREATE TABLE a (id int); CREATE TABLE b (id int)");
+    project.xtask(&["db-baseline"]).exits(2);
+    project.write(
+        "Cargo.toml",
+        "[workspace.metadata.xtask-db]\nbaseline = 2\n",
+    );
+    project.xtask(&["db-baseline"]).succeeds();
+    let recorded = "SELECT string_agg(version::text, ',' ORDER BY version) FROM _sqlx_migrations";
+    assert_eq!(project.value(recorded), "1,2");
+    project.xtask(&["db-migrate"]).succeeds();
+    project.xtask(&["db-rollback", "--all", "--yes"]).succeeds();
+    assert_eq!(project.value(recorded), "1,2");
+}

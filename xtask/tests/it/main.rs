@@ -5,6 +5,7 @@
     reason = "tests say what they measured and what they skipped"
 )]
 
+mod adopting;
 mod backup;
 mod bad_input;
 mod baseline;

@@ -457,6 +457,9 @@ fn an_ordinary_user_needs_no_more_than_root() {
             .canonicalize()
             .expect("is there")
     );
+    // git does not see what holds a password.
+    let ignored = std::fs::read_to_string(workspace.path(".postgres/.gitignore"));
+    assert_eq!(ignored.expect("is there"), "*\n");
     let owner = std::fs::metadata(workspace.path(".env"))
         .expect("there is a .env")
         .uid();

@@ -59,6 +59,15 @@ impl Folder {
         }
     }
 
+    /// The same, where everything up to this version is a baseline, as if each file said so.
+    pub(crate) fn with_baseline(mut self, version: Option<i64>) -> Folder {
+        for migration in &mut self.migrations {
+            migration.up.directives.baseline |=
+                version.is_some_and(|last| migration.version <= last);
+        }
+        self
+    }
+
     pub(crate) fn get(&self, version: i64) -> Option<&Migration> {
         let index = self
             .migrations

@@ -4,97 +4,23 @@
 //! The order of defaults is libpq's: the string, the service file, the `PG…` variables, then what
 //! is built in; at last the password file. Nothing here connects (see `connect`).
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use postgres::config::ChannelBinding;
+use tokio_postgres::config::ChannelBinding;
 
-use super::connstring::{self, Origin, Settings};
-use super::passfile::PasswordFile;
-use super::servicefile;
-use super::tls::TlsSettings;
-use crate::error::{Failure, Result};
-
-/// The process's environment, or a test's.
-pub(crate) type Env = BTreeMap<String, String>;
-
-/// Where servers put their socket: Debian and the RPMs (twice the same folder), a source build.
-const SOCKET_FOLDERS: [&str; 3] = ["/var/run/postgresql", "/run/postgresql", "/tmp"];
-
-const DEFAULT_PORT: u16 = 5432;
-
-/// A password, which shows itself to no one.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Password(String);
-
-impl Password {
-    pub(crate) fn new(text: impl Into<String>) -> Self {
-        Password(text.into())
-    }
-
-    /// The text itself, for a server or for a child's environment; never for an argument or a message.
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl fmt::Display for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// One server to try: a host name, an address or the folder of a socket, and a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Host {
-    /// Empty where only `hostaddr` was given.
-    pub(crate) name: String,
-    /// From `hostaddr`, or what the name resolved to once connected.
-    pub(crate) address: Option<IpAddr>,
-    pub(crate) port: u16,
-}
-
-impl Host {
-    /// Whether this is a Unix socket: libpq takes `/…` as its folder, `@…` as an abstract one.
-    pub(crate) fn is_socket(&self) -> bool {
-        self.address.is_none() && self.name.starts_with(['/', '@'])
-    }
-
-    /// The name as given, else the address.
-    pub(crate) fn shown(&self) -> String {
-        match self.address {
-            Some(address) if self.name.is_empty() => address.to_string(),
-            _ => self.name.clone(),
-        }
-    }
-
-    /// What the password file calls this host: `localhost` for a socket in a default folder.
-    fn passfile_name(&self) -> String {
-        match SOCKET_FOLDERS.contains(&self.name.as_str()) {
-            true => "localhost".to_owned(),
-            false => self.shown(),
-        }
-    }
-}
-
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.shown();
-        match shown.contains(':') {
-            true => write!(f, "[{shown}]:{}", self.port),
-            false => write!(f, "{shown}:{}", self.port),
-        }
-    }
-}
+use crate::connstring;
+use crate::environment::Env;
+use crate::error::{Error, Result};
+use crate::host::{Host, SOCKET_FOLDERS, take_hosts};
+use crate::keywords;
+use crate::passfile::PasswordFile;
+use crate::password::Password;
+use crate::service;
+use crate::settings::{Origin, Settings};
+use crate::tcp::{self, TcpSettings};
+use crate::tls::TlsSettings;
+use crate::unsupported::refuse_unsupported;
 
 /// Which of several servers will do (`target_session_attrs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,23 +33,9 @@ pub(crate) enum Target {
     PreferStandby,
 }
 
-/// How the kernel watches over an idle connection. `None` is the system's default.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TcpSettings {
-    pub(crate) keepalives: bool,
-    pub(crate) idle: Option<Duration>,
-    pub(crate) interval: Option<Duration>,
-    pub(crate) count: Option<u32>,
-    pub(crate) user_timeout: Option<Duration>,
-}
-
-/// Where nobody says how long to wait for a server, libpq waits for ever: a command in a pipeline
-/// must not.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// Everything needed to reach a database, complete: no later reader looks at the environment.
 #[derive(Clone, Debug)]
-pub(crate) struct ConnInfo {
+pub struct ConnInfo {
     hosts: Vec<Host>,
     user: String,
     dbname: String,
@@ -131,10 +43,11 @@ pub(crate) struct ConnInfo {
     passfile: PasswordFile,
     pub(crate) target: Target,
     /// For one attempt at one address, from the first packet until the login is done. `None` is for
-    /// ever, as `connect_timeout=0` asks for.
-    pub(crate) connect_timeout: Option<Duration>,
+    /// ever: libpq's default, and what `connect_timeout=0` asks for.
+    pub connect_timeout: Option<Duration>,
     pub(crate) channel_binding: ChannelBinding,
-    pub(crate) tcp: TcpSettings,
+    /// How the kernel watches over the connection.
+    pub tcp: TcpSettings,
     pub(crate) tls: TlsSettings,
     /// Everything else, passed on to the tools as it was given.
     settings: Settings,
@@ -142,23 +55,26 @@ pub(crate) struct ConnInfo {
 }
 
 impl ConnInfo {
-    /// Resolves a connection string. `os_user` is the default user, as libpq asks the system for it.
+    /// Resolves a connection string. `os_user` is the default user, as libpq asks the system for it
+    /// ([`os_user`](crate::os_user)).
     ///
-    /// Fails with a usage error on a string, service file or variable that makes no sense, and on
-    /// a setting whose promise the native client could not keep.
-    pub(crate) fn resolve(given: &str, env: &Env, os_user: Option<&str>) -> Result<ConnInfo> {
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a string, service file or variable that
+    /// makes no sense, and for a setting whose promise this crate could not keep.
+    pub fn resolve(given: &str, env: &Env, os_user: Option<&str>) -> Result<ConnInfo> {
         let mut settings = connstring::parse(given)?;
-        servicefile::fill(&mut settings, env)?;
+        service::fill(&mut settings, env)?;
         settings.fill_from(env);
         settings.take("service");
         settings.take("servicefile");
         refuse_unsupported(&settings)?;
+        settings.choice("gssencmode", &[("disable", ()), ("prefer", ())], ())?;
 
         let hosts = take_hosts(&mut settings, &SOCKET_FOLDERS)?;
         let user = match settings.take("user") {
             Some((user, _)) => user,
             None => os_user.map(str::to_owned).ok_or_else(|| {
-                Failure::usage("the connection string names no user, and the system knows none")
+                Error::invalid("the connection string names no user, and the system knows none")
                     .hint("add `user=…`, or set `PGUSER`")
             })?,
         };
@@ -183,12 +99,9 @@ impl ConnInfo {
             password,
             passfile,
             target: target(&settings)?,
-            connect_timeout: match settings.get("connect_timeout") {
-                Some(_) => seconds(&settings, "connect_timeout")?,
-                None => Some(CONNECT_TIMEOUT),
-            },
+            connect_timeout: tcp::seconds(&settings, "connect_timeout")?,
             channel_binding: channel_binding(&settings)?,
-            tcp: tcp_settings(&settings)?,
+            tcp: TcpSettings::resolve(&settings)?,
             tls: TlsSettings::resolve(&mut settings, env)?,
             settings,
             warnings: warning.into_iter().collect(),
@@ -196,25 +109,39 @@ impl ConnInfo {
     }
 
     /// The servers to try, in their order; at least one.
-    pub(crate) fn hosts(&self) -> &[Host] {
+    pub fn hosts(&self) -> &[Host] {
         &self.hosts
     }
 
-    pub(crate) fn user(&self) -> &str {
+    /// As whom.
+    pub fn user(&self) -> &str {
         &self.user
     }
 
-    pub(crate) fn dbname(&self) -> &str {
+    /// The database.
+    pub fn dbname(&self) -> &str {
         &self.dbname
     }
 
     /// The server settings that the user asked for, in the form of `options`.
-    pub(crate) fn options(&self) -> &str {
+    pub fn options(&self) -> &str {
         self.settings.get("options").unwrap_or_default()
     }
 
+    /// The value of any other keyword, where one was given: `sslmode`, `application_name`.
+    pub fn setting(&self, keyword: &str) -> Option<&str> {
+        self.settings.get(keyword)
+    }
+
+    /// The name of the session, as libpq has it: `application_name`, be it empty, else
+    /// `fallback_application_name`.
+    pub fn application_name(&self) -> Option<&str> {
+        let name = self.settings.raw("application_name");
+        name.or(self.setting("fallback_application_name"))
+    }
+
     /// What a person should hear once, such as a password file that was ignored.
-    pub(crate) fn warnings(&self) -> &[String] {
+    pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
@@ -222,20 +149,23 @@ impl ConnInfo {
     ///
     /// In a password file it depends on the host and the database, so that a pinned [`ConnInfo`]
     /// or one for another database may have another.
-    pub(crate) fn password(&self) -> Option<(&Password, Origin)> {
+    pub fn password(&self) -> Option<(Password, Origin)> {
         if let Some((password, origin)) = &self.password {
-            return Some((password, origin.clone()));
+            return Some((password.clone(), origin.clone()));
         }
         let host = &self.hosts[0];
-        let (password, line) =
-            self.passfile
-                .find(&host.passfile_name(), host.port, &self.dbname, &self.user)?;
+        let (password, line) = self.passfile.find(
+            &host.passfile_name(),
+            &host.written_port,
+            &self.dbname,
+            &self.user,
+        )?;
         let file = self.passfile.path.display().to_string();
         Some((password, Origin::PasswordFile(file, line)))
     }
 
     /// The same server, another database.
-    pub(crate) fn with_dbname(&self, dbname: &str) -> ConnInfo {
+    pub fn with_dbname(&self, dbname: &str) -> ConnInfo {
         ConnInfo {
             dbname: dbname.to_owned(),
             ..self.clone()
@@ -243,7 +173,7 @@ impl ConnInfo {
     }
 
     /// The same database on this host only.
-    pub(crate) fn pinned_to(&self, host: Host) -> ConnInfo {
+    pub fn pinned_to(&self, host: Host) -> ConnInfo {
         ConnInfo {
             hosts: vec![host],
             ..self.clone()
@@ -251,7 +181,7 @@ impl ConnInfo {
     }
 
     /// For people: `` `myapp_dev` on `127.0.0.1:5432` as `admin` ``.
-    pub(crate) fn summary(&self) -> String {
+    pub fn summary(&self) -> String {
         let hosts: Vec<_> = self.hosts.iter().map(|host| format!("`{host}`")).collect();
         format!(
             "`{}` on {} as `{}`",
@@ -263,7 +193,7 @@ impl ConnInfo {
 
     /// The connection string for `psql` and `pg_dump`, as one argument: everything that was
     /// resolved here but the password, which goes by [`ConnInfo::tool_env`].
-    pub(crate) fn psql_conninfo(&self) -> String {
+    pub fn psql_conninfo(&self) -> String {
         let list = |part: &dyn Fn(&Host) -> String| {
             self.hosts.iter().map(part).collect::<Vec<_>>().join(",")
         };
@@ -286,7 +216,7 @@ impl ConnInfo {
     }
 
     /// What to add to the environment of `psql` and `pg_dump`, after [`removed_variables`].
-    pub(crate) fn tool_env(&self) -> Vec<(String, String)> {
+    pub fn tool_env(&self) -> Vec<(String, String)> {
         self.password()
             .map(|(password, _)| ("PGPASSWORD".to_owned(), password.expose().to_owned()))
             .into_iter()
@@ -298,167 +228,13 @@ impl ConnInfo {
 /// [`ConnInfo::psql_conninfo`] already.
 ///
 /// `PGTZ`, `PGDATESTYLE` and `PGGEQO` stay: they have no keyword, and only libpq reads them.
-pub(crate) fn removed_variables() -> impl Iterator<Item = &'static str> {
-    connstring::variables()
+pub fn removed_variables() -> impl Iterator<Item = &'static str> {
+    keywords::variables()
 }
 
 /// A value in single quotes, by the rules of `keyword=value` strings.
-pub(crate) fn quoted(value: &str) -> String {
+pub fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
-}
-
-/// What `psql` could do but the native client could not, so that the two would differ; or what
-/// could be handed to `psql` only where every local user can read it. Each with the values that are harmless.
-const UNSUPPORTED: &[(&str, &[&str], &str)] = &[
-    (
-        "sslpassword",
-        &[],
-        "encrypted client keys are not supported; decrypt yours with \
-         `openssl pkey -in client.key -out plain.key` and `chmod 600 plain.key`",
-    ),
-    ("scram_client_key", &[], "give the password instead"),
-    ("scram_server_key", &[], "give the password instead"),
-    (
-        "oauth_issuer",
-        &[],
-        "give a password or a client certificate instead",
-    ),
-    (
-        "oauth_client_id",
-        &[],
-        "give a password or a client certificate instead",
-    ),
-    (
-        "oauth_client_secret",
-        &[],
-        "give a password or a client certificate instead",
-    ),
-    (
-        "oauth_scope",
-        &[],
-        "give a password or a client certificate instead",
-    ),
-    (
-        "require_auth",
-        &[],
-        "to insist on a server that knows the password, use `channel_binding=require`",
-    ),
-    (
-        "requirepeer",
-        &[],
-        "use TCP and `sslmode=verify-full` to know the server",
-    ),
-    (
-        "sslcrldir",
-        &[],
-        "put the revocation lists into one file for `sslcrl`",
-    ),
-    (
-        "sslcertmode",
-        &["allow", "disable"],
-        "use `sslcertmode=allow`",
-    ),
-    (
-        "gssencmode",
-        &["disable", "prefer"],
-        "use `gssencmode=disable` and TLS",
-    ),
-    (
-        "replication",
-        &["false", "off", "no", "0"],
-        "connect to a database",
-    ),
-];
-
-fn refuse_unsupported(settings: &Settings) -> Result {
-    for (keyword, harmless, hint) in UNSUPPORTED {
-        let refused = settings
-            .get(keyword)
-            .filter(|value| !harmless.contains(value));
-        if let (Some(_), Some(origin)) = (refused, settings.origin(keyword)) {
-            return Err(
-                Failure::usage(format!("`{keyword}` in {origin} is not supported"))
-                    .hint(*hint)
-                    .into(),
-            );
-        }
-    }
-    Ok(())
-}
-
-/// Pairs up the lists of hosts, addresses and ports as libpq's `connectOptions2` does.
-fn take_hosts(settings: &mut Settings, socket_folders: &[&str]) -> Result<Vec<Host>> {
-    let list = |keyword| -> Vec<String> {
-        let value = settings.get(keyword).unwrap_or_default();
-        value
-            .split(',')
-            .map(|part| part.trim().to_owned())
-            .collect()
-    };
-    let (names, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
-    let count = names.len().max(addresses.len());
-    for (keyword, length) in [
-        ("host", names.len()),
-        ("hostaddr", addresses.len()),
-        ("port", ports.len()),
-    ] {
-        let missing = settings.get(keyword).is_none();
-        if !(missing || length == count || (keyword == "port" && length == 1)) {
-            return Err(settings
-                .invalid(keyword)
-                .cause(format!("{length} values do not match {count} hosts"))
-                .into());
-        }
-    }
-
-    let mut hosts = Vec::new();
-    for index in 0..count {
-        let port = match ports.get(index).unwrap_or(&ports[0]).as_str() {
-            "" => DEFAULT_PORT,
-            text => match text.parse() {
-                Ok(port) if port > 0 => port,
-                _ => {
-                    return Err(settings
-                        .invalid("port")
-                        .cause(format!("`{text}` is not a number from 1 to 65535"))
-                        .into());
-                }
-            },
-        };
-        let address = match addresses.get(index).map_or("", String::as_str) {
-            "" => None,
-            text => Some(text.parse().map_err(|_| {
-                settings
-                    .invalid("hostaddr")
-                    .cause(format!("`{text}` is not an IP address"))
-                    .hint("put a host name into `host`")
-            })?),
-        };
-        let name = match names.get(index).map_or("", String::as_str) {
-            "" if address.is_none() => default_host(socket_folders, port),
-            name => name.to_owned(),
-        };
-        hosts.push(Host {
-            name,
-            address,
-            port,
-        });
-    }
-    for keyword in ["host", "hostaddr", "port"] {
-        settings.take(keyword);
-    }
-    Ok(hosts)
-}
-
-/// The first folder that has a socket for the port, else `localhost`.
-///
-/// A libpq knows only the folder that it was built with; the tools get this one by name.
-fn default_host(socket_folders: &[&str], port: u16) -> String {
-    let socket = format!(".s.PGSQL.{port}");
-    let folder = socket_folders
-        .iter()
-        .find(|folder| Path::new(folder).join(&socket).exists());
-    folder.unwrap_or(&"localhost").to_string()
 }
 
 fn passfile_path(settings: &Settings, env: &Env) -> Option<PathBuf> {
@@ -489,28 +265,6 @@ fn channel_binding(settings: &Settings) -> Result<ChannelBinding> {
     settings.choice("channel_binding", &values, ChannelBinding::Prefer)
 }
 
-fn tcp_settings(settings: &Settings) -> Result<TcpSettings> {
-    let count = settings.number("keepalives_count")?;
-    let user_timeout = settings.number("tcp_user_timeout")?.and_then(positive);
-    Ok(TcpSettings {
-        keepalives: settings.number("keepalives")? != Some(0),
-        idle: seconds(settings, "keepalives_idle")?,
-        interval: seconds(settings, "keepalives_interval")?,
-        count: count.and_then(positive),
-        user_timeout: user_timeout.map(|ms| Duration::from_millis(ms.into())),
-    })
-}
-
-/// A number of seconds, where zero and less mean the default.
-fn seconds(settings: &Settings, keyword: &str) -> Result<Option<Duration>> {
-    let number = settings.number(keyword)?.and_then(positive);
-    Ok(number.map(|seconds| Duration::from_secs(seconds.into())))
-}
-
-fn positive(number: i32) -> Option<u32> {
-    u32::try_from(number).ok().filter(|number| *number > 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -530,7 +284,7 @@ mod tests {
 
     fn refusal(given: &str, pairs: Pairs<'_>) -> String {
         let error = ConnInfo::resolve(given, &env(pairs), Some("me")).expect_err(given);
-        format!("{:?}", error.downcast_ref::<Failure>().unwrap())
+        format!("{error:?}")
     }
 
     #[test]
@@ -569,16 +323,6 @@ mod tests {
         for (given, pairs, expected) in table {
             assert_eq!(resolve(given, pairs).summary(), *expected, "{given}");
         }
-    }
-
-    #[test]
-    fn the_default_host_is_where_a_socket_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().to_str().unwrap();
-        assert_eq!(default_host(&["/nonexistent", path], 5432), "localhost");
-        std::fs::write(folder.path().join(".s.PGSQL.5432"), "").unwrap();
-        assert_eq!(default_host(&["/nonexistent", path], 5432), path);
-        assert_eq!(default_host(&["/nonexistent", path], 5433), "localhost");
     }
 
     #[test]

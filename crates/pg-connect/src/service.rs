@@ -2,13 +2,14 @@
 //!
 //! The format and the places are those of the manual, *The Connection Service File*.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::connstring::{Origin, Settings, known_keyword};
-use crate::error::{Failure, Result};
+use crate::environment::Env;
+use crate::error::{Error, Result};
+use crate::keywords::known_keyword;
+use crate::settings::{Origin, Settings};
 
 /// Where packages look for the system's `pg_service.conf` when `PGSYSCONFDIR` does not say:
 /// Debian's libpq, the PostgreSQL project's RPMs, and a build from source.
@@ -21,10 +22,11 @@ const SYSTEM_FOLDERS: [&str; 3] = [
 /// Fills in what the service that is asked for sets, where the connection string does not.
 ///
 /// Fails if the service is not defined, or its section has an error.
-pub(crate) fn fill(settings: &mut Settings, env: &BTreeMap<String, String>) -> Result {
+pub(crate) fn fill(settings: &mut Settings, env: &Env) -> Result {
+    // An empty name is one, too: libpq looks for `[]`.
     let asked = |keyword, variable| {
-        let given = settings.get(keyword).map(str::to_owned);
-        given.or_else(|| env.get(variable).filter(|value| !value.is_empty()).cloned())
+        let given = settings.raw(keyword).map(str::to_owned);
+        given.or_else(|| env.get(variable).cloned())
     };
     let Some(service) = asked("service", "PGSERVICE") else {
         return Ok(());
@@ -42,12 +44,11 @@ pub(crate) fn fill(settings: &mut Settings, env: &BTreeMap<String, String>) -> R
                 continue;
             }
             Err(error) => {
-                return Err(Failure::usage(format!(
+                return Err(Error::invalid(format!(
                     "cannot read the service file `{}`",
                     path.display()
                 ))
-                .cause(error.to_string())
-                .into());
+                .cause(error.to_string()));
             }
         };
         if read_section(&text, &service, &path, settings)? {
@@ -55,18 +56,16 @@ pub(crate) fn fill(settings: &mut Settings, env: &BTreeMap<String, String>) -> R
         }
         looked_in.push(format!("`{}` has no `[{service}]`", path.display()));
     }
-    let mut failure = Failure::usage(format!("the service `{service}` is not defined"));
+    let mut failure = Error::invalid(format!("the service `{service}` is not defined"));
     if looked_in.is_empty() {
         failure = failure.cause("there is no service file");
     }
     failure.causes.extend(looked_in);
-    Err(failure
-        .hint("define it in `~/.pg_service.conf`, or name another file in `PGSERVICEFILE`")
-        .into())
+    Err(failure.hint("define it in `~/.pg_service.conf`, or name another file in `PGSERVICEFILE`"))
 }
 
 /// The files to look in, in libpq's order.
-fn places(own_file: Option<&Path>, env: &BTreeMap<String, String>) -> Vec<PathBuf> {
+fn places(own_file: Option<&Path>, env: &Env) -> Vec<PathBuf> {
     let user = match own_file {
         Some(path) => Some(path.to_owned()),
         None => env
@@ -79,7 +78,7 @@ fn places(own_file: Option<&Path>, env: &BTreeMap<String, String>) -> Vec<PathBu
     };
     let system = system
         .iter()
-        .map(|folder| Path::new(folder).join("pg_service.conf"));
+        .map(|folder| PathBuf::from(format!("{folder}/pg_service.conf")));
     user.into_iter().chain(system).collect()
 }
 
@@ -95,25 +94,26 @@ fn read_section(text: &str, service: &str, path: &Path, settings: &mut Settings)
             if found {
                 break;
             }
-            found = rest.strip_suffix(']') == Some(service);
+            // libpq does not look at what follows the bracket.
+            let rest = rest.strip_prefix(service);
+            found = rest.is_some_and(|rest| rest.starts_with(']'));
             continue;
         }
         if !found {
             continue;
         }
         let place = || format!("`{}`, line {}", path.display(), index + 1);
-        let mistake = |what: &str| Failure::usage(format!("{}: {what}", place()));
+        let mistake = |what: &str| Error::invalid(format!("{}: {what}", place()));
         let Some((name, value)) = line.split_once('=') else {
             return Err(match line.starts_with("ldap") {
                 true => mistake("a service that is looked up by LDAP is not supported"),
                 false => mistake("`=` is missing"),
-            }
-            .into());
+            });
         };
         let keyword = known_keyword(name, false)
-            .map_err(|error| error.context(mistake("unknown keyword")))?;
+            .map_err(|error| error.within(format!("{}: unknown keyword", place())))?;
         if keyword.starts_with("service") {
-            return Err(mistake("a service cannot name another service").into());
+            return Err(mistake("a service cannot name another service"));
         }
         let origin = Origin::Service(service.to_owned(), path.display().to_string());
         settings.set_default(keyword, value, origin);
@@ -124,7 +124,7 @@ fn read_section(text: &str, service: &str, path: &Path, settings: &mut Settings)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::database::connstring::parse;
+    use crate::connstring::parse;
 
     const FILE: &str = "\
 # services
@@ -147,7 +147,7 @@ broken
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("services");
         fs::write(&path, file).unwrap();
-        let env = BTreeMap::from([
+        let env = Env::from([
             ("PGSERVICEFILE".to_owned(), path.display().to_string()),
             ("PGSYSCONFDIR".to_owned(), "/nonexistent".to_owned()),
         ]);

@@ -2,24 +2,23 @@
 //!
 //! The format and its rules are those of the manual, *The Password File*.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::conninfo::Password;
+use crate::password::Password;
 
-/// The lines of a password file, in their order: the first that matches counts.
-#[derive(Clone, Debug, Default)]
+/// A password file. `Debug` shows its path only.
+#[derive(Clone, Default)]
 pub(crate) struct PasswordFile {
     pub(crate) path: PathBuf,
-    lines: Vec<Line>,
+    text: String,
 }
 
-/// `host:port:dbname:user:password`; a `None` is the `*` that matches anything.
-#[derive(Clone, Debug)]
-struct Line {
-    number: usize,
-    fields: [Option<String>; 4],
-    password: Password,
+impl fmt::Debug for PasswordFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.fmt(f)
+    }
 }
 
 impl PasswordFile {
@@ -28,7 +27,7 @@ impl PasswordFile {
     pub(crate) fn read(path: &Path) -> (PasswordFile, Option<String>) {
         let mut file = PasswordFile {
             path: path.to_owned(),
-            lines: Vec::new(),
+            text: String::new(),
         };
         let shown = path.display();
         let Ok(metadata) = fs::metadata(path) else {
@@ -47,7 +46,7 @@ impl PasswordFile {
         }
         match fs::read(path) {
             Ok(bytes) => {
-                file.lines = parse(&String::from_utf8_lossy(&bytes));
+                file.text = String::from_utf8_lossy(&bytes).into_owned();
                 (file, None)
             }
             Err(error) => {
@@ -61,19 +60,35 @@ impl PasswordFile {
     pub(crate) fn find(
         &self,
         host: &str,
-        port: u16,
+        port: &str,
         dbname: &str,
         user: &str,
-    ) -> Option<(&Password, usize)> {
-        let port = port.to_string();
-        let wanted = [host, &port, dbname, user];
-        let matches = |line: &&Line| {
-            let mut fields = line.fields.iter().zip(wanted);
-            fields.all(|(field, wanted)| field.as_ref().is_none_or(|field| field == wanted))
-        };
-        let line = self.lines.iter().find(matches)?;
-        Some((&line.password, line.number))
+    ) -> Option<(Password, usize)> {
+        let wanted = [host, port, dbname, user];
+        let mut lines = (1..).zip(self.text.split('\n'));
+        lines.find_map(|(number, line)| {
+            let line = line.trim_end_matches('\r');
+            if line.starts_with('#') {
+                return None;
+            }
+            let password = wanted.into_iter().try_fold(line, after_field)?;
+            Some((Password::new(unescape(password)), number))
+        })
     }
+}
+
+/// What follows a field that matches: `*:`, or the wanted text and `:`, as libpq compares them
+/// (`pwdfMatchesString`). A `:` within the text needs no backslash for that: `::1:5432:…` is a line for
+/// `::1`.
+fn after_field<'a>(line: &'a str, wanted: &str) -> Option<&'a str> {
+    if let Some(rest) = line.strip_prefix("*:") {
+        return Some(rest);
+    }
+    let mut rest = line;
+    for c in wanted.chars() {
+        rest = rest.strip_prefix('\\').unwrap_or(rest).strip_prefix(c)?;
+    }
+    rest.strip_prefix(':')
 }
 
 /// Whether group or world have any access, which libpq takes as a reason not to trust the file.
@@ -89,51 +104,14 @@ fn is_open_to_others(_: &fs::Metadata) -> bool {
     false
 }
 
-/// Parses the lines; comments and lines with too few fields are left out, as libpq does.
-fn parse(text: &str) -> Vec<Line> {
-    let numbered = text.lines().enumerate();
-    numbered
-        .filter(|(_, line)| !line.starts_with('#'))
-        .filter_map(|(index, line)| parse_line(index + 1, line))
-        .collect()
-}
-
-fn parse_line(number: usize, line: &str) -> Option<Line> {
-    let mut rest = line;
-    let mut fields = [const { None }; 4];
-    for field in &mut fields {
-        let raw;
-        (raw, rest) = split_field(rest)?;
-        *field = (raw != "*").then(|| unescape(raw));
-    }
-    Some(Line {
-        number,
-        fields,
-        password: Password::new(unescape(rest)),
-    })
-}
-
-/// Splits at the first `:` that no backslash precedes.
-fn split_field(text: &str) -> Option<(&str, &str)> {
-    let mut escaped = false;
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            b':' if !escaped => return Some((&text[..at], &text[at + 1..])),
-            b'\\' => escaped = !escaped,
-            _ => escaped = false,
-        }
-    }
-    None
-}
-
+/// The password: up to a `:`, if there is one, without its backslashes.
 fn unescape(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        plain.push(if c == '\\' {
-            chars.next().unwrap_or(c)
-        } else {
-            c
+    while let Some(c) = chars.next().filter(|c| *c != ':') {
+        plain.push(match c {
+            '\\' => chars.next().unwrap_or(c),
+            c => c,
         });
     }
     plain
@@ -148,16 +126,16 @@ mod tests {
 db1:5432:app:admin:first
 db1:*:*:admin:any of db1
 localhost:5432:we\\:ird\\\\:*:a\\:b\\\\c:d
-::1:5432:app:admin:not this, its colons are not escaped
-\\:\\:1:5432:app:admin:ip6
+::1:5432:app:admin:its colons need no backslash:and what follows another is not read
+\\:\\:1:5432:app:other:ip6
 short:line
 *:*:*:guest:
 ";
 
-    fn find(host: &str, port: u16, dbname: &str, user: &str) -> Option<String> {
+    fn find(host: &str, port: &str, dbname: &str, user: &str) -> Option<String> {
         let file = PasswordFile {
             path: PathBuf::new(),
-            lines: parse(FILE),
+            text: FILE.to_owned(),
         };
         let (password, line) = file.find(host, port, dbname, user)?;
         Some(format!("{line}: {}", password.expose()))
@@ -166,13 +144,17 @@ short:line
     #[test]
     fn the_first_line_that_matches_counts() {
         let table = [
-            (("db1", 5432, "app", "admin"), Some("2: first")),
-            (("db1", 5432, "other", "admin"), Some("3: any of db1")),
-            (("db1", 1, "app", "admin"), Some("3: any of db1")),
-            (("db1", 5432, "app", "other"), None),
-            (("localhost", 5432, "we:ird\\", "x"), Some("4: a:b\\c:d")),
-            (("::1", 5432, "app", "admin"), Some("6: ip6")),
-            (("anywhere", 9, "x", "guest"), Some("8: ")),
+            (("db1", "5432", "app", "admin"), Some("2: first")),
+            (("db1", "5432", "other", "admin"), Some("3: any of db1")),
+            (("db1", "1", "app", "admin"), Some("3: any of db1")),
+            (("db1", "5432", "app", "other"), None),
+            (("localhost", "5432", "we:ird\\", "x"), Some("4: a:b\\c")),
+            (
+                ("::1", "5432", "app", "admin"),
+                Some("5: its colons need no backslash"),
+            ),
+            (("::1", "5432", "app", "other"), Some("6: ip6")),
+            (("anywhere", "9", "x", "guest"), Some("8: ")),
         ];
         for ((host, port, dbname, user), expected) in table {
             assert_eq!(
@@ -193,12 +175,12 @@ short:line
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         let (file, warning) = PasswordFile::read(&path);
-        assert!(file.find("h", 1, "d", "u").is_none());
+        assert!(file.find("h", "1", "d", "u").is_none());
         assert!(warning.unwrap().contains("chmod 600"));
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let (file, warning) = PasswordFile::read(&path);
-        assert_eq!(file.find("h", 1, "d", "u").unwrap().0.expose(), "s3cret");
+        assert_eq!(file.find("h", "1", "d", "u").unwrap().0.expose(), "s3cret");
         assert_eq!(warning, None);
         assert!(!format!("{file:?}").contains("s3cret"));
 
