@@ -51,7 +51,7 @@ fn free_bytes(folder: &Path) -> Result<u64> {
 ///
 /// # Errors
 /// If there is less room than the tables take.
-pub(crate) fn room(folder: &Path, tables: &[Relation]) -> Result<(u64, u64)> {
+fn room(folder: &Path, tables: &[Relation]) -> Result<(u64, u64)> {
     let needed = tables.iter().map(|table| table.bytes).sum();
     let free = free_bytes(folder)?;
     if free >= needed {

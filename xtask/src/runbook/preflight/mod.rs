@@ -11,7 +11,6 @@ mod sessions;
 mod tables;
 mod tools;
 
-pub(crate) use disk::room;
 pub(crate) use scripts::{HISTORY_MOVED, moves_history};
 pub(super) use tables::names_no_table;
 pub(crate) use tables::{can_be_backed_up, missing_table};
@@ -69,7 +68,7 @@ pub(crate) enum When {
     Down,
     /// As `Up` or `Down`, beside those, where only the plan is printed.
     DryRun,
-    /// A run knows which tables it will back up.
+    /// The tables that will be backed up are known: all those of a run, and each as its turn comes.
     Backup,
     /// A restore has connected.
     Restore,
@@ -263,7 +262,7 @@ pub(crate) fn examine(ctx: &Context) -> Vec<(&'static str, Result<Found>)> {
     let folder = ctx.folder().ok();
     let planned = match (&mut db, &folder) {
         (Some(db), Some(folder)) => Some(Planned::pending(db, folder)),
-        // Either has been found by then.
+        // Which of them is missing, and why, is the finding of another check.
         _ => None,
     };
     let (planned, mut no_plan) = planned.map_or((None, None), split);
