@@ -123,6 +123,7 @@ mod tests {
     #[test]
     fn every_check_of_the_preflight_is_in_the_doctors_json() {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join("1_one.sql"), "SELECT 1;\n").expect("writes a file");
         let machine = context(Locations::default());
         let installation = machine.tools().server().expect("PostgreSQL is installed");
         let server = ThrowawayServer::start(installation, &[]).expect("a server starts");
