@@ -13,7 +13,8 @@ use crate::migration::source::{Folder, Migration};
 use crate::options::BackupOptions;
 use crate::runbook::apply::Runner;
 use crate::runbook::guard::Guard;
-use crate::runbook::{preflight, verify};
+use crate::runbook::preflight::{self, Planned, When};
+use crate::runbook::verify;
 use crate::ui;
 
 /// Arguments of `db-baseline`.
@@ -33,8 +34,7 @@ pub(crate) fn run(ctx: &Context, flags: &Baseline) -> Result {
     let folder = ctx.folder()?;
     let chosen = chosen(&folder, flags.version)?;
     let mut db = ctx.connect()?;
-    preflight::server(&db)?;
-    preflight::history_rights(&mut db)?;
+    preflight::before(When::Baseline, ctx, &mut db, &Planned::default())?;
     if !flags.dry_run {
         lock::acquire(&mut db, flags.locks.options(), &ctx.ui)?;
     }

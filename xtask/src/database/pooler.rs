@@ -1,6 +1,7 @@
 //! Behind a transaction-pooling proxy a session lock means nothing: the next statement may run in
 //! another session of the server. Such a proxy is found out by what it does, not by its name.
 
+use postgres::Client;
 use postgres::types::Type;
 
 use super::Database;
@@ -9,6 +10,25 @@ use crate::migration::history::lock_id;
 
 /// The way around a proxy.
 pub(crate) const DIRECTLY: &str = "connect to the server itself, or through a session-pooling port: cargo xtask db-migrate --database-url postgres://SERVER:5432/DATABASE";
+
+/// Whether a proxy is between this and the server, as far as two connections in turn show it: they have
+/// one session, or this one has another than at the beginning. Takes no lock.
+///
+/// # Errors
+/// If the server cannot be asked.
+pub(crate) fn is_between(db: &mut Database, other: &mut Client) -> Result<bool> {
+    let pid = |client: &mut Client| -> Result<i32> {
+        let row = client.query_typed_one("SELECT pg_catalog.pg_backend_pid()", &[])?;
+        Ok(row.get(0))
+    };
+    for _ in 0..3 {
+        let (others, ours) = (pid(other)?, pid(&mut db.client)?);
+        if ours != db.server.backend_pid || ours == others {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
 
 /// Checks that this connection is one session of the server: the same process serves it as at the
 /// beginning, and that process holds the advisory lock that was just taken.
@@ -48,8 +68,12 @@ pub(crate) fn failure(db: &mut Database) -> Failure {
             _ => {}
         }
     }
+    refusal().state("nothing was changed")
+}
+
+/// What is wrong with a proxy.
+pub(crate) fn refusal() -> Failure {
     Failure::failed("a transaction-pooling proxy is between this and the server")
         .cause("the statements of one connection do not reach one session, so a session lock protects nothing")
-        .state("nothing was changed")
         .hint(DIRECTLY)
 }

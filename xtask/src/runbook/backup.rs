@@ -22,8 +22,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
+use super::preflight::{self, Planned, When};
 use super::proof::{self, Content, Loader, Scratch};
-use super::{failures, lock_wait, preflight};
+use super::{failures, lock_wait};
 use crate::Context;
 use crate::database::activity;
 use crate::database::catalog::{self, Identity, Relation, WalPosition};
@@ -199,7 +200,11 @@ fn take_into_folder(
     let folder = &ctx.config.backups;
     make_folder(folder, &ctx.ui)?;
     clean(folder, &ctx.ui)?;
-    preflight::room(folder, std::slice::from_ref(table))?;
+    let planned = Planned {
+        backups: vec![table.clone()],
+        ..Planned::default()
+    };
+    preflight::before(When::Backup, ctx, db, &planned)?;
     let proof = flags.of(table.bytes);
     if proof != flags.proof {
         ctx.ui.info(

@@ -10,16 +10,15 @@ use super::apply::{Effort, Runner, announce, start_psql};
 use super::backup::Taken;
 use super::guard::{self, Guard};
 use super::losses::{self, Forecast};
-use super::preflight;
+use super::preflight::{self, Planned, When};
 use super::steps::{self, Action, Step};
 use super::verify::{self, Checked};
-use super::{failures, indexes, report};
+use super::{failures, report};
 use crate::Context;
 use crate::database::catalog::{self, Relation};
 use crate::database::{Database, history, lock};
 use crate::error::{Failure, Kind, Result};
 use crate::interrupt;
-use crate::migration::affected_tables::AffectedTables;
 use crate::migration::history::Applied;
 use crate::migration::plan::{self, RollbackScope};
 use crate::migration::script::Script;
@@ -89,7 +88,7 @@ pub(crate) fn migrate(
     let started = Instant::now();
     let db = &mut db;
     report::check(options.reports)?;
-    preflight::server(db)?;
+    preflight::before(When::Run, ctx, db, &Planned::default())?;
     db.wait_for_locks(options.locks.lock_deadline)?;
     // Looked at before the history is read: a run that ends in between has written it by then.
     let at_work = !options.dry_run && lock::at_work(db)?;
@@ -110,32 +109,13 @@ pub(crate) fn migrate(
         true => None,
         false => Some(start_psql(ctx, db).map_err(unchanged)?),
     };
-    let scripts: Vec<_> = pending.iter().map(|migration| &migration.up).collect();
-    let mut affected =
-        AffectedTables::from_scripts(scripts.iter().copied(), db.server.schema.as_deref());
-    if options.backup.no_backup {
-        affected.backup.clear();
-    }
-    preflight::history_rights(db)?;
-    preflight::not_adopted(db, &affected, !applied.is_empty())?;
-    preflight::tables(db, &affected)?;
-    preflight::history_stays(pending.iter().map(|migration| &migration.up))?;
-    indexes::foresee(db, pending.iter().map(|migration| &migration.up))?;
-    ctx.ui.status(
-        "Preflight",
-        format_args!(
-            "{} pending, {}",
-            ui::plural(pending.len() as u64, "migration"),
-            preflight::summary(&affected)
-        ),
-    );
-    for line in preflight::in_the_way(db, options.locks.show_queries)? {
-        ctx.ui.info("Notice", line);
-    }
+    let scripts = pending.iter().map(|migration| &migration.up).collect();
+    let mut planned = planned(db, scripts, &applied, options);
+    preflight::before_change(When::Up, ctx, db, &planned, "pending", options.dry_run)?;
 
     let guard = Guard::new(options.backup);
-    let forecast = show_losses(ctx, db, &scripts, Direction::Up, options)?;
-    let backups = tables_to_back_up(ctx, db, options, &affected, forecast)?;
+    let forecast = show_losses(ctx, db, &planned.scripts, Direction::Up, options)?;
+    let backups = tables_to_back_up(ctx, db, options, &mut planned, forecast)?;
     let steps = steps::of_run(Direction::Up, backups, &pending, pending.clone())?;
     let Some(psql) = psql else {
         print_plan(ctx, db, &steps);
@@ -167,7 +147,7 @@ pub(crate) fn rollback(
     let started = Instant::now();
     let db = &mut db;
     report::check(options.reports)?;
-    preflight::server(db)?;
+    preflight::before(When::Run, ctx, db, &Planned::default())?;
     db.wait_for_locks(options.locks.lock_deadline)?;
     let at_work = !options.dry_run && lock::at_work(db)?;
     let mut applied = history::read(db)?;
@@ -192,30 +172,15 @@ pub(crate) fn rollback(
         return nothing_done(ctx, db, Direction::Down, started, options);
     }
 
-    let scripts: Vec<_> = undone
+    let scripts = undone
         .iter()
         .map(|migration| migration.script(Direction::Down))
         .collect::<Result<_>>()?;
-    let mut affected =
-        AffectedTables::from_scripts(scripts.iter().copied(), db.server.schema.as_deref());
-    if options.backup.no_backup {
-        affected.backup.clear();
-    }
-    preflight::history_rights(db)?;
-    preflight::tables(db, &affected)?;
-    preflight::history_stays(scripts.iter().copied())?;
-    indexes::foresee(db, scripts.iter().copied())?;
-    ctx.ui.status(
-        "Preflight",
-        format_args!(
-            "{} to undo, {}",
-            ui::plural(undone.len() as u64, "migration"),
-            preflight::summary(&affected)
-        ),
-    );
+    let mut planned = planned(db, scripts, &applied, options);
+    preflight::before_change(When::Down, ctx, db, &planned, "to undo", options.dry_run)?;
     let guard = Guard::new(options.backup);
-    let forecast = show_losses(ctx, db, &scripts, Direction::Down, options)?;
-    let backups = tables_to_back_up(ctx, db, options, &affected, forecast)?;
+    let forecast = show_losses(ctx, db, &planned.scripts, Direction::Down, options)?;
+    let backups = tables_to_back_up(ctx, db, options, &mut planned, forecast)?;
     let remaining = remaining(folder, &applied, &undone);
     let steps = steps::of_run(Direction::Down, backups, &undone, remaining)?;
     if options.dry_run {
@@ -245,6 +210,23 @@ pub(crate) fn rollback(
     let outcome = run_steps(ctx, runner, Direction::Down, steps, options, started)?;
     report::finish_rollback(ctx, db, &outcome, options.reports)?;
     Ok(outcome)
+}
+
+/// What the preflight looks at.
+fn planned<'f>(
+    db: &Database,
+    scripts: Vec<&'f Script>,
+    applied: &[Applied],
+    options: &Options<'_>,
+) -> Planned<'f> {
+    let mut planned = Planned::of(db, scripts);
+    planned.has_history = !applied.is_empty();
+    planned.no_backup = options.backup.no_backup;
+    planned.show_queries = options.locks.show_queries;
+    if planned.no_backup {
+        planned.affected.backup.clear();
+    }
+    planned
 }
 
 /// Backs up, runs each migration, verifies. The first error ends it, with where things stand.
@@ -372,12 +354,13 @@ fn tables_to_back_up(
     ctx: &Context,
     db: &mut Database,
     options: &Options<'_>,
-    affected: &AffectedTables,
+    planned: &mut Planned<'_>,
     forecast: Forecast,
 ) -> Result<Vec<Relation>> {
     if options.backup.no_backup {
         return Ok(Vec::new());
     }
+    let affected = &planned.affected;
     let mut names: Vec<String> = affected.backup.iter().map(ToString::to_string).collect();
     for table in catalog::existing(db, &affected.backup_if_exists)? {
         names.push(table.qualified());
@@ -385,11 +368,11 @@ fn tables_to_back_up(
     // The rows of a partitioned table are its partitions': the guard finds which.
     let tables = forecast.tables.iter().filter(|table| table.kind == 'r');
     names.extend(tables.map(Relation::qualified));
-    let tables = guard::in_order_of_references(db, &names)?;
-    if !tables.is_empty() {
-        preflight::room(&ctx.config.backups, &tables)?;
+    planned.backups = guard::in_order_of_references(db, &names)?;
+    if !planned.backups.is_empty() {
+        preflight::before(When::Backup, ctx, db, planned)?;
     }
-    Ok(tables)
+    Ok(std::mem::take(&mut planned.backups))
 }
 
 /// The applied migrations that a rollback leaves, whose checks must hold after it.
@@ -416,11 +399,6 @@ fn show_losses(
     options: &Options<'_>,
 ) -> Result<Forecast> {
     let no_backup = options.backup.no_backup;
-    if !no_backup {
-        for script in scripts {
-            preflight::readable(script)?;
-        }
-    }
     let forecast = losses::forecast(db, scripts.iter().copied(), direction)?;
     let verb = if no_backup { "Will lose" } else { "Will drop" };
     for line in &forecast.lines {

@@ -397,6 +397,11 @@ fn outside_a_transaction_what_cannot_be_read_must_say_what_it_destroys() {
         .exits(2)
         .says("`migrations/2_x.up.sql` may destroy what is in no backup")
         .says("-- xtask: lossless");
+    project
+        .xtask(&["db-doctor"])
+        .exits(3)
+        .says("error: not ready: losses")
+        .says("-- xtask: lossless");
     assert_eq!(project.value("SELECT to_regclass('_sqlx_migrations')"), "");
     for (directive, expected) in [("backup users", 1), ("lossless", 0)] {
         let text = refused.replace('\n', &format!("\n-- xtask: {directive}\n"));

@@ -316,6 +316,22 @@ fn behind_a_transaction_pooling_proxy_it_refuses_and_says_what_to_do() {
             .exits(1)
             .says("prox")
             .says("connect to the server itself");
+        // What only looks says so too, without the lock.
+        let doctor = project
+            .xtask(&["--database-url", &url, "db-doctor"])
+            .exits(3)
+            .says("connect to the server itself");
+        let check = if ignore.is_empty() {
+            "connection"
+        } else {
+            "pooler"
+        };
+        let line = format!("FAIL  {check}");
+        assert!(doctor.stdout.contains(&line), "{}", doctor.stdout);
+        project
+            .xtask(&["--database-url", &url, "db-migrate", "--dry-run"])
+            .exits(1)
+            .says("connect to the server itself");
         assert_eq!(before, project.dump());
         assert_eq!(project.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"), "0");
         assert!(!project.path("backups").exists(), "a backup was begun");
@@ -334,6 +350,12 @@ fn behind_a_session_pooling_proxy_it_works() {
         return;
     };
     let url = bouncer.url(&project);
+    let doctor = project.xtask(&["--database-url", &url, "db-doctor"]);
+    let doctor = doctor.succeeds().stdout;
+    assert!(doctor.contains("ok  pooler"), "{doctor}");
+    project
+        .xtask(&["--database-url", &url, "db-migrate", "--dry-run"])
+        .succeeds();
     let (mut holder, _) = blocker(&project, "SET statement_timeout = 0");
     holder.batch_execute(SNAPSHOT).expect("the SQL runs");
     std::thread::scope(|scope| {

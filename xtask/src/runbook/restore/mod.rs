@@ -27,7 +27,7 @@ use self::file::{find, same_database, stage};
 use self::merge::{Written, merge};
 use self::plan::Plan;
 use super::backup::{self, Manifest};
-use super::preflight;
+use super::preflight::{self, Planned, When};
 use crate::Context;
 use crate::database::{Database, SESSION_OPTIONS, connect, lock, own_session, pooler};
 use crate::error::{Failure, Result, shell_word};
@@ -124,7 +124,7 @@ pub(crate) fn run(ctx: &Context, request: &Request) -> Result<Vec<Merged>> {
     let found = found.collect::<Result<Vec<_>>>()?;
     one_for_each_table(request, &found)?;
     let mut db = ctx.connect()?;
-    preflight::server(&db)?;
+    preflight::before(When::Restore, ctx, &mut db, &Planned::default())?;
     db.wait_for_locks(request.locks.lock_deadline)?;
     let mut tables = Vec::new();
     for (_, manifest) in &found {

@@ -1,0 +1,110 @@
+//! The history: whether it can be kept, and agrees with the files and the database.
+
+use super::{Check, Found, Look, Planned, When};
+use crate::database::{self, Database, catalog};
+use crate::error::{Failure, Result};
+use crate::ui;
+
+/// This role can keep the history.
+pub(super) const RIGHTS: Check = Check {
+    name: "history",
+    before: &[When::Up, When::Down, When::Baseline],
+    look: Look::Server(|_, db| {
+        may_keep_history(db)?;
+        let table = database::history::table(db);
+        Ok(Found::ok(format!("`{table}` can be written")))
+    }),
+};
+
+/// A run reads both as it plans: where they disagree there is no plan.
+pub(super) const FILES: Check = Check {
+    name: "files and history",
+    before: &[],
+    look: Look::Run(|_, _, planned| {
+        let pending = ui::count(planned.scripts.len() as u64);
+        Ok(Found::ok(format!("they agree; {pending} pending")))
+    }),
+};
+
+/// The tables that a run is going to create are not there. If they are, the database is one that
+/// existed before this tool.
+pub(super) const NEW_TABLES: Check = Check {
+    name: "new tables",
+    before: &[When::Up],
+    look: Look::Run(|_, db, planned| {
+        are_new(db, planned)?;
+        Ok(Found::ok("what pending migrations create is not there yet"))
+    }),
+};
+
+/// # Errors
+/// If this role may not create or write the history table.
+fn may_keep_history(db: &mut Database) -> Result {
+    let table = database::history::table(db);
+    let user = db.server.user.clone();
+    let migrate_as_owner = format!(
+        "cargo xtask db-migrate --database-url {}",
+        db.server.address("OWNER")
+    );
+    let refused = |what: &str, hint: &str| {
+        Failure::failed(format!("role `{user}` may not {what}"))
+            .sqlstate("42501")
+            .hint(hint)
+    };
+    if db.server.history_schema.is_some() {
+        let failure = refused(
+            &format!("write the history table `{table}`"),
+            &format!("connect as its owner: {migrate_as_owner}"),
+        );
+        return if catalog::may_write(db, &table)? {
+            Ok(())
+        } else {
+            Err(failure.into())
+        };
+    }
+    let Some(schema) = db.server.schema.clone() else {
+        return Err(Failure::failed("no schema of the search path exists")
+            .sqlstate("3F000")
+            .cause("the history table, and every unqualified table, would have no place")
+            .hint("cargo xtask db-psql -- -c 'SHOW search_path'")
+            .into());
+    };
+    let failure = refused(
+        &format!("create the history table in schema `{schema}`"),
+        &format!("connect as the database's owner: {migrate_as_owner}"),
+    );
+    if catalog::may_create_in(db, &schema)? {
+        Ok(())
+    } else {
+        Err(failure.into())
+    }
+}
+
+/// # Errors
+/// For the first table that a run is going to create and that is there.
+fn are_new(db: &mut Database, planned: &Planned<'_>) -> Result {
+    let created = &planned.affected.created;
+    if created.is_empty() {
+        return Ok(());
+    }
+    for relation in catalog::existing(db, created)? {
+        if !relation.temporary {
+            let failure = Failure::failed(format!("`{}` exists already", relation.qualified()))
+                .sqlstate("42P07");
+            return Err(if planned.has_history {
+                failure
+                    .cause("a pending migration would create it")
+                    .hint("cargo xtask db-status")
+            } else {
+                failure
+                    .cause(format!(
+                        "`{}` has tables and no migration history: it existed before this tool",
+                        db.server.name
+                    ))
+                    .hint("compare the baseline with it and record it: cargo xtask db-baseline")
+            }
+            .into());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! The indexes that migrations make, and those that an interrupted build has left.
+
+use super::{Check, Found, Look, When};
+use crate::database::catalog;
+use crate::error::{Failure, psql_command};
+use crate::migration::source::Migration;
+use crate::runbook::indexes;
+
+/// Before a run only what it makes is compared; the doctor compares what applied migrations have made too.
+pub(super) const DEFINITIONS: Check = Check {
+    name: "definitions",
+    before: &[When::Up, When::Down],
+    look: Look::Run(|_, db, planned| {
+        let Some(folder) = planned.folder else {
+            indexes::foresee(db, planned.scripts.iter().copied())?;
+            return Ok(Found::ok(AS_BUILT));
+        };
+        let is_applied = |migration: &Migration| {
+            let mut scripts = planned.scripts.iter();
+            scripts.all(|pending| !std::ptr::eq(*pending, &migration.up))
+        };
+        match indexes::findings(db, &folder.migrations, is_applied) {
+            Err(error) => Ok(Found::unknown(&error)),
+            Ok(found) => match found.differing.into_iter().next() {
+                Some(failure) => Err(failure.into()),
+                None => Ok(Found::ok(AS_BUILT)),
+            },
+        }
+    }),
+};
+
+const AS_BUILT: &str = "every index is the one that its migration builds";
+
+pub(super) const VALID: Check = Check {
+    name: "indexes",
+    // A run builds anew those that it makes, and the others are not its own.
+    before: &[],
+    look: Look::Server(|_, db| {
+        let invalid = match catalog::invalid_indexes(db) {
+            Ok(invalid) => invalid,
+            Err(error) => return Ok(Found::unknown(&error)),
+        };
+        let Some(first) = invalid.first() else {
+            return Ok(Found::ok("every index is valid"));
+        };
+        let names: Vec<&str> = invalid.iter().map(|index| index.name.as_str()).collect();
+        Err(Failure::finding(format!("INVALID: {}", names.join(", ")))
+            .hint(format!(
+                "if a pending migration builds it: cargo xtask db-migrate; else: {}",
+                psql_command(&format!("REINDEX INDEX CONCURRENTLY {}", first.name))
+            ))
+            .into())
+    }),
+};
