@@ -69,6 +69,16 @@ impl Hint {
         }
     }
 
+    /// What it is about, before what it says.
+    pub(crate) fn about(mut self, what: &str) -> Hint {
+        self.text = match &*self.text {
+            "" => what.to_owned(),
+            text => format!("{what}: {text}"),
+        }
+        .into();
+        self
+    }
+
     /// As it is shown.
     pub(crate) fn shown(&self, invocation: &Invocation) -> String {
         let command = match &self.command {
@@ -96,7 +106,7 @@ impl From<String> for Hint {
 }
 
 /// How this program was called.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Invocation {
     /// `cargo xtask`.
     pub(crate) program: String,

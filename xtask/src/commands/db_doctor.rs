@@ -29,25 +29,31 @@ struct Finding {
     status: Status,
     detail: String,
     hint: Option<String>,
+    #[serde(skip)]
+    remedies: Vec<Hint>,
 }
 
 impl Finding {
-    fn of(name: &'static str, found: Result<Found>) -> Finding {
-        let (status, detail, hint) = match found {
-            Ok(Found::Ok(detail)) => (Status::Ok, detail, None),
-            Ok(Found::Warning(warning)) => (Status::Warn, warning.detail, warning.remedy),
+    fn of(ctx: &Context, name: &'static str, found: Result<Found>) -> Finding {
+        let (status, detail, remedies) = match found {
+            Ok(Found::Ok(detail)) => (Status::Ok, detail, Vec::new()),
+            Ok(Found::Warning(warning)) => {
+                let remedies = Vec::from_iter(warning.remedy);
+                (Status::Warn, warning.detail, remedies)
+            }
             Err(error) => {
                 let failure = failures::from_error(&error);
-                let hints = failure.hints.join("; or: ");
-                let hint = (!hints.is_empty()).then_some(hints);
-                (Status::Fail, failure.one_line(), hint)
+                (Status::Fail, failure.one_line(), failure.hints)
             }
         };
+        let shown = remedies.iter().map(|hint| hint.shown(&ctx.ui.invocation));
+        let shown: Vec<String> = shown.collect();
         Finding {
             name,
             status,
             detail,
-            hint,
+            hint: (!shown.is_empty()).then(|| shown.join("; or: ")),
+            remedies,
         }
     }
 }
@@ -56,7 +62,7 @@ impl Report {
     fn of(ctx: &Context) -> Report {
         let checks: Vec<Finding> = preflight::examine(ctx)
             .into_iter()
-            .map(|(name, found)| Finding::of(name, found))
+            .map(|(name, found)| Finding::of(ctx, name, found))
             .collect();
         let ok = checks.iter().all(|check| check.status != Status::Fail);
         Report { checks, ok }
@@ -76,9 +82,7 @@ pub(crate) fn run(ctx: &Context, _: &Output) -> Result {
         .filter(|check| check.status == Status::Fail);
     let names: Vec<&str> = failing.clone().map(|check| check.name).collect();
     let mut failure = Failure::finding(format!("not ready: {}", names.join(", ")));
-    for hint in failing.filter_map(|check| check.hint.clone()) {
-        failure = failure.hint(hint);
-    }
+    failure.hints = failing.flat_map(|check| check.remedies.clone()).collect();
     Err(failure.into())
 }
 
@@ -101,8 +105,8 @@ fn print(ctx: &Context, report: &Report) {
         .collect();
     ctx.ui.data(ui::table(&["", "Check", "Found"], &rows));
     for check in &report.checks {
-        if let (Status::Warn, Some(hint)) = (check.status, &check.hint) {
-            ctx.ui.hint(format_args!("{}: {hint}", check.name));
+        for remedy in check.remedies.iter().filter(|_| check.status == Status::Warn) {
+            ctx.ui.hint(remedy.clone().about(check.name));
         }
     }
 }

@@ -40,7 +40,7 @@ impl From<Error> for Failure {
             },
             message: error.message,
             causes: error.causes,
-            hints: error.hints,
+            hints: error.hints.into_iter().map(Hint::say).collect(),
             sqlstate: error.sqlstate,
             ..Failure::default()
         }

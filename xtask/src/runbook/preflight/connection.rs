@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::{Check, Found, Look, When};
 use crate::database::{OLDEST_SERVER, Server};
+use crate::hint::Hint;
 use crate::error::{Failure, Result};
 
 /// Clocks that differ by more make dates in names and reports misleading.
@@ -57,14 +58,14 @@ fn fit(server: &Server) -> Result {
             server.server_version
         ))
         .cause(format!("this works with PostgreSQL {OLDEST_SERVER} and newer"))
-        .hint("upgrade the server, or name another one: cargo xtask db-doctor --database-url postgres://HOST/DATABASE")
+        .hint(Hint::to("upgrade the server, or name another one", "db-doctor --database-url postgres://HOST/DATABASE"))
         .into());
     }
     if server.in_recovery {
         return Err(Failure::failed(format!("`{}:{}` is a standby: it accepts reads only", server.host, server.port))
             .sqlstate("25006")
             .cause("migrations run on the primary and reach standbys by replication")
-            .hint("cargo xtask db-migrate --database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'")
+            .hint(Hint::again_with("", "--database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'"))
             .into());
     }
     if server.read_only {
@@ -75,8 +76,12 @@ fn fit(server: &Server) -> Result {
                 server.user
             ))
             .state("nothing was changed")
-            .hint("see who has set it: cargo xtask db-psql -- -c '\\drds'; where the fence may be lifted, by whoever put it up: cargo xtask db-psql -- -c 'SET default_transaction_read_only = off' -c 'ALTER DATABASE … RESET default_transaction_read_only'")
-            .hint("of several hosts take the one that may be written to: cargo xtask db-migrate --database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'")
+            .hint(Hint::psql("see who has set it", "\\drds"))
+            .hint(Hint::to(
+                "where the fence may be lifted, by whoever put it up",
+                "db-psql -- -c 'SET default_transaction_read_only = off' -c 'ALTER DATABASE … RESET default_transaction_read_only'",
+            ))
+            .hint(Hint::again_with("of several hosts take the one that may be written to", "--database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'"))
             .into());
     }
     Ok(())
@@ -123,7 +128,7 @@ mod tests {
                 assert_eq!(failure.message, format!("PostgreSQL {version} is too old"));
                 assert!(failure.causes[0].contains("PostgreSQL 14"), "{failure:?}");
                 assert!(
-                    failure.hints[0].contains("cargo xtask db-doctor"),
+                    failure.hints[0].shown(&Invocation::default()).contains("db-doctor"),
                     "{failure:?}"
                 );
             }

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use super::{Check, Found, Look, When};
 use crate::database::catalog::Relation;
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::ui;
 
 /// A plain-text dump may be larger than its table: below this many times its size, say so.
@@ -25,7 +26,7 @@ pub(super) const DISK: Check = Check {
         Ok(match free < needed * AMPLE {
             true => Found::warning(
                 detail,
-                "a dump may be larger than its table: cargo xtask db-migrate --backups DIR",
+                Hint::again_with("a dump may be larger than its table", "--backups DIR"),
             ),
             false => Found::ok(detail),
         })
@@ -65,6 +66,6 @@ fn room(folder: &Path, tables: &[Relation]) -> Result<(u64, u64)> {
             ui::bytes(needed)
         ))
         .state("nothing was changed")
-        .hint("choose a folder with more room: cargo xtask db-migrate --backups DIR")
+        .hint(Hint::again_with("choose a folder with more room", "--backups DIR"))
         .into())
 }

@@ -3,6 +3,7 @@
 use super::{Check, Found, Look, Planned, When};
 use crate::database::{self, Database, catalog};
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::ui;
 
 /// This role can keep the history.
@@ -42,11 +43,11 @@ pub(super) const NEW_TABLES: Check = Check {
 fn may_keep_history(db: &mut Database) -> Result {
     let table = database::history::table(db);
     let user = db.server.user.clone();
-    let migrate_as_owner = format!(
-        "cargo xtask db-migrate --database-url {}",
-        db.server.address("OWNER")
-    );
-    let refused = |what: &str, hint: &str| {
+    let as_owner = |purpose: &'static str| {
+        let owner = db.server.address("OWNER");
+        Hint::again_with(purpose, format!("--database-url {owner}"))
+    };
+    let refused = |what: &str, hint: Hint| {
         Failure::failed(format!("role `{user}` may not {what}"))
             .sqlstate("42501")
             .hint(hint)
@@ -54,7 +55,7 @@ fn may_keep_history(db: &mut Database) -> Result {
     if db.server.history_schema.is_some() {
         let failure = refused(
             &format!("write the history table `{table}`"),
-            &format!("connect as its owner: {migrate_as_owner}"),
+            as_owner("connect as its owner"),
         );
         return if catalog::may_write(db, &table)? {
             Ok(())
@@ -66,7 +67,7 @@ fn may_keep_history(db: &mut Database) -> Result {
         return Err(Failure::failed("no schema of the search path exists")
             .sqlstate("3F000")
             .cause("the history table, and every unqualified table, would have no place")
-            .hint("cargo xtask db-psql -- -c 'SHOW search_path'")
+            .hint(Hint::run("db-psql -- -c 'SHOW search_path'"))
             .into());
     };
     let failure = refused(
@@ -94,14 +95,14 @@ fn are_new(db: &mut Database, planned: &Planned<'_>) -> Result {
             return Err(if planned.has_history {
                 failure
                     .cause("a pending migration would create it")
-                    .hint("cargo xtask db-status")
+                    .hint(Hint::run("db-status"))
             } else {
                 failure
                     .cause(format!(
                         "`{}` has tables and no migration history: it existed before this tool",
                         db.server.name
                     ))
-                    .hint("compare the baseline with it and record it: cargo xtask db-baseline")
+                    .hint(Hint::to("compare the baseline with it and record it", "db-baseline"))
             }
             .into());
         }

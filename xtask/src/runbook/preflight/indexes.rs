@@ -2,7 +2,8 @@
 
 use super::{Check, Found, Look, When};
 use crate::database::catalog;
-use crate::error::{Failure, psql_command};
+use crate::error::Failure;
+use crate::hint::Hint;
 use crate::migration::source::Migration;
 use crate::runbook::indexes;
 
@@ -45,9 +46,10 @@ pub(super) const VALID: Check = Check {
         };
         let names: Vec<&str> = invalid.iter().map(|index| index.name.as_str()).collect();
         Err(Failure::finding(format!("INVALID: {}", names.join(", ")))
-            .hint(format!(
-                "if a pending migration builds it: cargo xtask db-migrate; else: {}",
-                psql_command(&format!("REINDEX INDEX CONCURRENTLY {}", first.name))
+            .hint(Hint::to("if a pending migration builds it", "db-migrate"))
+            .hint(Hint::psql(
+                "else",
+                &format!("REINDEX INDEX CONCURRENTLY {}", first.name),
             ))
             .into())
     }),

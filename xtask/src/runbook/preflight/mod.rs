@@ -99,7 +99,7 @@ pub(crate) enum Found {
 /// What does not stop a run, and is worth knowing before it.
 pub(crate) struct Warning {
     pub(crate) detail: String,
-    pub(crate) remedy: Option<String>,
+    pub(crate) remedy: Option<Hint>,
     /// How a run says it, where the detail is not enough.
     notices: Vec<Notice>,
 }
@@ -115,7 +115,7 @@ impl Found {
         Found::Ok(detail.into())
     }
 
-    fn warning(detail: impl Into<String>, remedy: impl Into<String>) -> Found {
+    fn warning(detail: impl Into<String>, remedy: impl Into<Hint>) -> Found {
         Found::Warning(Warning {
             detail: detail.into(),
             remedy: Some(remedy.into()),

@@ -3,6 +3,7 @@
 use super::{Check, Found, Look, When};
 use crate::database::history;
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::migration::script::Script;
 use crate::runbook::losses;
 use crate::ui;
@@ -68,10 +69,8 @@ fn history_stays(scripts: &[&Script]) -> Result {
             Failure::usage(format!("cannot run `{}`", script.path.display()))
                 .cause(HISTORY_MOVED)
                 .state("no migration has run; nothing was changed")
-                .hint(format!(
-                    "take that out of {}, then: cargo xtask db-migrate",
-                    script.path.display()
-                ))
+                .hint(Hint::again(format!("take that out of {}, then",
+                    script.path.display())))
                 .into(),
         ),
         None => Ok(()),
@@ -97,7 +96,7 @@ fn readable(script: &Script) -> Result {
             losses::place(script, statement)
         ))
         .state("nothing was changed")
-        .hint(format!("let {path} run in a transaction, where the server is asked what it destroys: remove its first line; then: cargo xtask db-migrate --dry-run"))
-        .hint("or say in its head what to back up, `-- xtask: backup TABLE`, or that it destroys nothing, `-- xtask: lossless`; then: cargo xtask db-migrate --dry-run")
+        .hint(Hint::again_with(format!("let {path} run in a transaction, where the server is asked what it destroys: remove its first line; then"), "--dry-run"))
+        .hint(Hint::again_with("or say in its head what to back up, `-- xtask: backup TABLE`, or that it destroys nothing, `-- xtask: lossless`; then", "--dry-run"))
         .into())
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Check, Found, Look, Notice, Warning, When};
 use crate::database::activity;
+use crate::hint::Hint;
 use crate::ui;
 
 /// A transaction older than this is worth naming before a migration.
@@ -27,9 +28,9 @@ pub(super) const TRANSACTIONS: Check = Check {
         });
         Ok(Found::Warning(Warning {
             detail: format!("{count} open for long, the oldest: {oldest}"),
-            remedy: Some(format!(
-                "db-migrate waits for it; or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend({})'",
-                oldest.pid
+            remedy: Some(Hint::psql(
+                "db-migrate waits for it; or end it",
+                &format!("SELECT pg_terminate_backend({})", oldest.pid),
             )),
             notices: notices.collect(),
         }))

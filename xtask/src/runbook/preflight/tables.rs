@@ -7,7 +7,8 @@ use anyhow::Context as _;
 use super::{Check, Found, Look, When};
 use crate::database::Database;
 use crate::database::catalog::{self, Relation};
-use crate::error::{Failure, Result, psql_command};
+use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::migration::affected_tables::AffectedTables;
 use crate::migration::effects::ObjectName;
 use crate::migration::quote::quote_if_needed;
@@ -40,7 +41,7 @@ fn look(db: &mut Database, affected: &AffectedTables) -> Result {
             return Err(Failure::failed(format!("`{}` is a partitioned table", relation.qualified()))
                 .sqlstate("0A000")
                 .cause("PostgreSQL cannot create an index on a partitioned table concurrently")
-                .hint("create it on each partition concurrently, then ON ONLY the parent, and attach them; then: cargo xtask db-migrate --dry-run")
+                .hint(Hint::again_with("create it on each partition concurrently, then ON ONLY the parent, and attach them; then", "--dry-run"))
                 .into());
         }
     }
@@ -54,7 +55,7 @@ fn look(db: &mut Database, affected: &AffectedTables) -> Result {
             None => {
                 let elsewhere = catalog::schemas_with(db, &name.name)?;
                 return Err(missing_table(db, name, &elsewhere)
-                    .hint("if an earlier pending migration makes it, apply that first: cargo xtask db-migrate --to VERSION")
+                    .hint(Hint::again_with("if an earlier pending migration makes it, apply that first", "--to VERSION"))
                     .into());
             }
         }
@@ -80,10 +81,8 @@ fn with_heirs(db: &mut Database, backed_up: &[u32]) -> Result {
         .sqlstate("0A000")
         .cause(format!("their rows change with it: {}", names.join(", ")))
         .state("nothing was changed")
-        .hint(format!(
-            "add to the head of the file: `-- xtask: backup {}`; then: cargo xtask db-migrate --dry-run",
-            names.join(", ")
-        ))
+        .hint(Hint::again_with(format!("add to the head of the file: `-- xtask: backup {}`; then",
+            names.join(", ")), "--dry-run"))
         .into())
 }
 
@@ -100,10 +99,8 @@ fn alterable(db: &mut Database, name: &ObjectName) -> Result<Relation> {
         ))
         .sqlstate("42501")
         .cause(format!("it belongs to `{}`", relation.owner))
-        .hint(format!(
-            "connect as its owner: cargo xtask db-migrate --database-url {}",
-            db.server.address(&relation.owner)
-        ))
+        .hint(Hint::again_with("connect as its owner", format!("--database-url {}",
+            db.server.address(&relation.owner))))
         .into());
     }
     Ok(relation)
@@ -122,10 +119,8 @@ fn must_be_table(relation: &Relation) -> Result {
     ))
     .sqlstate("42809")
     .cause("it can be neither altered as a table nor backed up")
-    .hint(format!(
-        "see what is behind it: {}, name a table in the migration, then: cargo xtask db-migrate",
-        psql_command(&format!("\\d+ {}", relation.qualified()))
-    ))
+    .hint(Hint::psql("see what is behind it", &format!("\\d+ {}", relation.qualified())))
+    .hint(Hint::again("name a table in the migration, then"))
     .into())
 }
 
@@ -138,11 +133,12 @@ pub(crate) fn can_be_backed_up(db: &mut Database, relation: &Relation) -> Result
         return Err(Failure::failed(format!("`{table}` is a partitioned table"))
             .sqlstate("0A000")
             .cause("its rows are in its partitions: a backup of it alone would hold none")
-            .hint(format!(
-                "list them: {}, and name each: in the migration, `-- xtask: backup PARTITION`, or cargo xtask db-backup PARTITION",
-                psql_command(&format!("\\d+ {table}"))
+            .hint(Hint::psql("list them", &format!("\\d+ {table}")))
+            .hint(Hint::to(
+                "name each: in the migration, `-- xtask: backup PARTITION`, or",
+                "db-backup PARTITION",
             ))
-            .hint("or go without a backup of ours: cargo xtask db-migrate --no-backup")
+            .hint(Hint::again_with("or go without a backup of ours", "--no-backup"))
             .into());
     }
     if !relation.readable {
@@ -161,12 +157,10 @@ fn not_readable(db: &mut Database, relation: &Relation) -> Result<Failure> {
         .sqlstate("42501")
         .cause("a backup reads every row, and its sequences")
         .cause(format!("it belongs to `{}`", relation.owner))
-        .hint(format!(
-            "let it, as a superuser: cargo xtask db-psql --database-url {} -- -c 'GRANT SELECT ON {} TO {}'",
+        .hint(Hint::to("let it, as a superuser", format!("db-psql --database-url {} -- -c 'GRANT SELECT ON {} TO {}'",
             db.server.address("postgres"),
             read.join(", "),
-            quote_if_needed(user)
-        )))
+            quote_if_needed(user)))))
 }
 
 /// A directive of this script names no table at the moment when it runs.
@@ -195,11 +189,9 @@ pub(crate) fn missing_table(db: &Database, name: &ObjectName, elsewhere: &[Strin
     match elsewhere.first() {
         Some(other) => failure
             .cause(format!("there is one in: {}", elsewhere.join(", ")))
-            .hint(format!(
-                "if that is the one, set the search path: cargo xtask db-migrate --database-url '{}?options=-csearch_path%3D{other}'",
-                db.server.address(&db.server.user)
-            )),
-        None => failure.hint("is this the right database? cargo xtask db-doctor"),
+            .hint(Hint::again_with("if that is the one, set the search path", format!("--database-url '{}?options=-csearch_path%3D{other}'",
+                db.server.address(&db.server.user)))),
+        None => failure.hint(Hint::to("is this the right database?", "db-doctor")),
     }
 }
 
