@@ -12,7 +12,6 @@ pub(crate) mod indexes;
 mod lock_wait;
 mod losses;
 pub(crate) mod preflight;
-mod proof;
 pub(crate) mod report;
 pub(crate) mod restore;
 mod run;

@@ -12,9 +12,9 @@ use crate::Context;
 use crate::database::Database;
 use crate::error::{Failure, Result};
 use crate::interrupt;
-use crate::runbook::backup::{self, Manifest, State};
+use crate::runbook::backup::{self, Loader, Manifest, State};
 use crate::runbook::failures;
-use crate::runbook::proof::{self, Loader};
+
 use crate::tools::pg_dump;
 use crate::ui;
 
@@ -176,7 +176,7 @@ fn load(
     client.batch_execute(&format!(
         "BEGIN; CREATE TABLE {} ({})",
         plan.staging,
-        proof::definition(&plan.staged, |column| &column.type_name)
+        backup::definition(&plan.staged, |column| &column.type_name)
     ))?;
     let progress = ctx.ui.progress("Reading");
     let mut loader = Loader::begin(client, &plan.staging, &plan.staged)?;

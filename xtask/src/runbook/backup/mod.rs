@@ -1,0 +1,115 @@
+//! A backup: pg_dump of one table in an exported snapshot, proven by restoring it, with a manifest
+//! beside it. Merging its rows into the table again is in `restore`.
+
+mod dump;
+mod folder;
+mod listing;
+mod manifest;
+mod proof;
+mod prune;
+mod scratch;
+mod take;
+
+pub(crate) use folder::{clean, open, sha256};
+pub(crate) use listing::{Found, State, list, strays};
+pub(crate) use manifest::Manifest;
+pub(crate) use prune::{delete, prunable};
+pub(crate) use scratch::{Loader, definition};
+pub(crate) use take::take;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::preflight;
+use crate::database::Database;
+use crate::database::catalog::{self, Relation};
+use crate::error::{Failure, Result, shell_word};
+use crate::migration::effects::ObjectName;
+use crate::options::Proof;
+use crate::tools::pg_dump;
+use crate::ui;
+
+/// What is backed up where neither the command line nor a pending migration names a table.
+pub(crate) const DEFAULT_TABLE: &str = "users";
+
+/// A backup as the command contract shows it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Taken {
+    pub(crate) file: PathBuf,
+    /// Qualified name.
+    pub(crate) table: String,
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
+    pub(crate) sha256: String,
+    pub(crate) proof: Proof,
+    /// How long it took to take and prove it.
+    #[serde(skip)]
+    pub(crate) took: Duration,
+}
+
+impl Taken {
+    /// What it holds, where it is and how it was proven, for people.
+    pub(crate) fn summary(&self) -> String {
+        format!(
+            "{}: {}, {} in {} ({})",
+            self.table,
+            ui::plural(self.rows, "row"),
+            ui::bytes(self.bytes),
+            self.file.display(),
+            self.proven()
+        )
+    }
+
+    /// How it was proven, for people.
+    pub(crate) fn proven(&self) -> &'static str {
+        match self.proof {
+            Proof::Restore => "restored and compared",
+            Proof::Rows => "row count compared",
+            Proof::None => "not proven",
+        }
+    }
+}
+
+/// The command as a person would type it.
+pub(crate) fn command(table: &str, file: &str) -> String {
+    let arguments = pg_dump::arguments(table);
+    let words: Vec<String> = arguments.iter().map(shell_word).collect();
+    let words = words.join(" ");
+    format!(
+        "pg_dump \"$DATABASE_URL\" {words} --file={}",
+        shell_word(file)
+    )
+}
+
+/// The tables of these names, each once: `users` and `public.users` are one.
+///
+/// # Errors
+/// As [`table`], for the first that is none.
+pub(crate) fn tables(db: &mut Database, names: &[String]) -> Result<Vec<Relation>> {
+    let mut tables: Vec<Relation> = Vec::new();
+    for name in names {
+        let table = table(db, name)?;
+        if tables.iter().all(|other| other.oid != table.oid) {
+            tables.push(table);
+        }
+    }
+    Ok(tables)
+}
+
+/// Finds a table that can be backed up.
+///
+/// # Errors
+/// If it does not exist, is no table, or may not be read.
+pub(crate) fn table(db: &mut Database, name: &str) -> Result<Relation> {
+    let parsed = ObjectName::parse(name).ok_or_else(|| {
+        Failure::usage(format!("not a table's name: `{name}`")).hint("cargo xtask db-backup users")
+    })?;
+    let Some(relation) = catalog::find(db, &parsed)? else {
+        let elsewhere = catalog::schemas_with(db, &parsed.name)?;
+        return Err(preflight::missing_table(db, &parsed, &elsewhere).into());
+    };
+    preflight::can_be_backed_up(db, &relation)?;
+    Ok(relation)
+}
