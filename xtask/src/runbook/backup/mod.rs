@@ -8,7 +8,9 @@ mod manifest;
 mod proof;
 mod prune;
 mod scratch;
+mod snapshot;
 mod take;
+mod writer;
 
 pub(crate) use folder::{clean, open, sha256};
 pub(crate) use listing::{Found, State, list, strays};

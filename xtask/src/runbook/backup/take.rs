@@ -2,25 +2,24 @@
 
 use std::fs::File;
 use std::io::Seek as _;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use postgres::error::SqlState;
 
 use super::Taken;
-use super::dump::{Snapshot, dump};
+use super::dump::{Dumped, check_interrupt, dump};
 use super::folder::{clean, file_safe, in_the_folder, keep, make_folder, partial_file};
-use super::manifest::Manifest;
+use super::manifest::{Manifest, ManifestColumn, ManifestSequence};
 use super::proof;
 use crate::Context;
-use crate::database::Database;
 use crate::database::activity;
 use crate::database::catalog::Relation;
+use crate::database::{Database, Server};
 use crate::error::{Failure, Result};
-use crate::interrupt;
 use crate::options::{Proof, ProofOptions};
 use crate::runbook::{lock_wait, preflight};
+use crate::tools::PgDump;
 use crate::ui;
 
 /// How long a try to lock the table waits before it is looked who is in the way.
@@ -35,16 +34,16 @@ pub(crate) fn take(
     ctx: &Context,
     db: &mut Database,
     table: &Relation,
-    flags: ProofOptions,
+    options: ProofOptions,
 ) -> Result<Taken> {
-    take_into_folder(ctx, db, table, flags).map_err(in_the_folder)
+    take_into_folder(ctx, db, table, options).map_err(in_the_folder)
 }
 
 fn take_into_folder(
     ctx: &Context,
     db: &mut Database,
     table: &Relation,
-    flags: ProofOptions,
+    options: ProofOptions,
 ) -> Result<Taken> {
     let started = Instant::now();
     let qualified = table.qualified();
@@ -57,22 +56,19 @@ fn take_into_folder(
     make_folder(folder, &ctx.ui)?;
     clean(folder, &ctx.ui)?;
     preflight::room(folder, std::slice::from_ref(table))?;
-    let proof = flags.of(table.bytes);
-    if proof != flags.proof {
-        ctx.ui.info(
-            "Notice",
-            format_args!(
-                "{qualified} is {}, above the limit of {}: proving its row count only (--proof-limit)",
-                ui::bytes(table.bytes),
-                ui::bytes(flags.proof_limit),
-            ),
-        );
-    }
+    let job = Job {
+        ctx,
+        table,
+        qualified: qualified.clone(),
+        pg_dump,
+        proof: proof_within_limit(ctx, table, options),
+    };
+
     let mut partial = partial_file(folder, &format!(".{}_backup_", file_safe(&table.name)))?;
-    let out = partial.as_file_mut();
-    let snapshot =
-        dump_locked(ctx, db, table, &pg_dump.program, proof, out).with_context(attempted)?;
-    if let Some(rows) = snapshot.missed_rows {
+    let dumped = job
+        .dump_locked(db, partial.as_file_mut())
+        .with_context(attempted)?;
+    if let Some(rows) = dumped.missed_rows() {
         ctx.ui.warn(format_args!(
             "`{qualified}` holds no row, and held some {} by the server's statistics: if that is news, look before anything relies on this backup",
             ui::count(rows)
@@ -82,134 +78,194 @@ fn take_into_folder(
         .as_file()
         .sync_all()
         .with_context(|| format!("cannot flush the backup in `{}`", folder.display()))?;
-
-    let Snapshot { dump, .. } = &snapshot;
-    let mut manifest = Manifest {
-        file: String::new(),
-        table: qualified.clone(),
-        table_oid: Some(table.oid),
-        rows: dump.rows,
-        bytes: dump.bytes,
-        sha256: dump.sha256.clone(),
-        proof,
-        content_hash: snapshot.content_hash,
-        columns: snapshot.columns,
-        primary_key: Some(snapshot.primary_key),
-        sequences: snapshot.sequences,
-        created_at: snapshot.at,
-        wal_lsn: snapshot.wal.lsn,
-        timeline: snapshot.wal.timeline,
-        database: db.server.name.clone(),
-        database_oid: snapshot.identity.oid,
-        system_identifier: snapshot.identity.system_identifier,
-        host: db.server.host.clone(),
-        port: db.server.port,
-        server_version: db.server.server_version.clone(),
-        pg_dump_version: pg_dump.version.to_string(),
-        command: ctx.application_name.clone(),
-        run_started_at: db.server.clock,
-    };
+    let mut manifest = job.manifest(&db.server, dumped);
     let file = keep(partial, folder, &mut manifest)?;
     Ok(Taken {
         file: ctx.config.shown(&file),
-        table: qualified,
+        table: manifest.table,
         rows: manifest.rows,
         bytes: manifest.bytes,
         sha256: manifest.sha256,
-        proof,
+        proof: manifest.proof,
         took: started.elapsed(),
     })
 }
 
-/// Locks the table, then looks at it. TRUNCATE and what rewrites a table are not MVCC-safe (PostgreSQL
-/// manual, "Caveats"): a snapshot from before such a transaction's commit sees an empty table.
-///
-/// pg_dump asks for the same lock by itself, after us. An ALTER of somebody else that stands in line
-/// between the two waits for us, pg_dump for it, and we for pg_dump: a circle that the server does not
-/// see, with every login behind that ALTER. So as long as pg_dump has not begun to write, for which it
-/// has its lock, we make way for whoever waits for ours, and begin anew after them.
-fn dump_locked(
-    ctx: &Context,
-    db: &mut Database,
-    table: &Relation,
-    program: &Path,
-    proof: Proof,
-    out: &mut File,
-) -> Result<Snapshot> {
-    let deadline = Instant::now() + db.lock_wait;
-    loop {
-        let outcome = begin_locked(ctx, db, table, deadline)
-            .and_then(|()| dump(ctx, db, table, program, proof, out));
-        // Where this fails the session has ended, and its lock with it.
-        let _ = db.client.batch_execute("ROLLBACK");
-        if let Some(snapshot) = outcome? {
-            return Ok(snapshot);
-        }
+/// A table that is too large to be restored for proof has its rows counted.
+fn proof_within_limit(ctx: &Context, table: &Relation, options: ProofOptions) -> Proof {
+    let proof = options.of(table.bytes);
+    if proof != options.proof {
         ctx.ui.info(
-            "Waiting",
+            "Notice",
             format_args!(
-                "made way for a session that waits to change {}",
-                table.qualified()
+                "{} is {}, above the limit of {}: proving its row count only (--proof-limit)",
+                table.qualified(),
+                ui::bytes(table.bytes),
+                ui::bytes(options.proof_limit),
             ),
         );
-        out.set_len(0)?;
-        out.rewind()?;
     }
+    proof
 }
 
-/// Begins the transaction of a dump: the lock first. `LOCK TABLE` takes no snapshot; the first query
-/// after it does.
-///
-/// Whoever reads stands in line behind those who want the table for themselves alone, and nobody
-/// behind a reader; so this waits in line, for a moment at a time, and looks who is in the way.
-fn begin_locked(ctx: &Context, db: &mut Database, table: &Relation, deadline: Instant) -> Result {
-    let qualified = table.qualified();
-    let mut named: Vec<activity::Session> = Vec::new();
-    let progress = ctx.ui.progress("Waiting");
-    loop {
-        if interrupt::requested() {
-            return Err(Failure::interrupted("stopped during the backup").into());
+/// What is backed up, with which program, and how it is proven.
+pub(super) struct Job<'a> {
+    pub(super) ctx: &'a Context,
+    pub(super) table: &'a Relation,
+    /// The table's qualified name.
+    pub(super) qualified: String,
+    pub(super) pg_dump: PgDump,
+    pub(super) proof: Proof,
+}
+
+impl Job<'_> {
+    /// Locks the table, then looks at it. TRUNCATE and what rewrites a table are not MVCC-safe (PostgreSQL
+    /// manual, "Caveats"): a snapshot from before such a transaction's commit sees an empty table.
+    ///
+    /// pg_dump asks for the same lock by itself, after us. An ALTER of somebody else that stands in line
+    /// between the two waits for us, pg_dump for it, and we for pg_dump: a circle that the server does not
+    /// see, with every login behind that ALTER. So as long as pg_dump has not begun to write, for which it
+    /// has its lock, we make way for whoever waits for ours, and begin anew after them.
+    fn dump_locked(&self, db: &mut Database, out: &mut File) -> Result<Dumped> {
+        let deadline = Instant::now() + db.lock_wait;
+        loop {
+            let outcome = self
+                .begin_locked(db, deadline)
+                .and_then(|()| dump(self, db, out));
+            // Where this fails the session has ended, and its lock with it.
+            let _ = db.client.batch_execute("ROLLBACK");
+            if let Some(dumped) = outcome? {
+                return Ok(dumped);
+            }
+            self.ctx.ui.info(
+                "Waiting",
+                format_args!(
+                    "made way for a session that waits to change {}",
+                    self.qualified
+                ),
+            );
+            out.set_len(0)?;
+            out.rewind()?;
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let error = match db.client.batch_execute(&format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}
+    }
+
+    /// Begins the transaction of a dump: the lock first. `LOCK TABLE` takes no snapshot; the first query
+    /// after it does.
+    ///
+    /// Whoever reads stands in line behind those who want the table for themselves alone, and nobody
+    /// behind a reader; so this waits in line, for a moment at a time, and looks who is in the way.
+    fn begin_locked(&self, db: &mut Database, deadline: Instant) -> Result {
+        let (ctx, qualified) = (self.ctx, &self.qualified);
+        let mut named: Vec<activity::Session> = Vec::new();
+        let progress = ctx.ui.progress("Waiting");
+        loop {
+            check_interrupt()?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let error = match db.client.batch_execute(&format!(
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}
              SET LOCAL lock_timeout = {};
              LOCK TABLE ONLY {qualified} IN ACCESS SHARE MODE;
              SET LOCAL lock_timeout = {}",
-            proof::set_text_settings(),
-            left.min(LOCK_TRY).as_millis().max(1),
-            db.lock_wait.as_millis(),
-        )) {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        // Where this fails, the error says why.
-        let _ = db.client.batch_execute("ROLLBACK");
-        if error.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) {
-            return Err(error).context("cannot lock the table for reading");
-        }
-        let in_the_way = activity::exclusive_holders(&mut db.client, table.oid)?;
-        if left.is_zero() {
-            let failure = Failure::busy(format!(
-                "cannot lock `{qualified}` for reading within {}",
-                ui::time(db.lock_wait)
-            ))
-            .sqlstate("55P03");
-            let again = format!("cargo {}", ctx.application_name);
-            return Err(lock_wait::name(failure, &in_the_way, &again).into());
-        }
-        for session in in_the_way {
-            if !named.iter().any(|known| known.is_same(&session)) {
-                ctx.ui.info(
-                    "Waiting",
-                    format_args!("{qualified} is locked by {session}"),
-                );
-                named.push(session);
+                proof::set_text_settings(),
+                left.min(LOCK_TRY).as_millis().max(1),
+                db.lock_wait.as_millis(),
+            )) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            // Where this fails, the error says why.
+            let _ = db.client.batch_execute("ROLLBACK");
+            if error.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) {
+                return Err(error).context("cannot lock the table for reading");
             }
+            let in_the_way = activity::exclusive_holders(&mut db.client, self.table.oid)?;
+            if left.is_zero() {
+                let failure = Failure::busy(format!(
+                    "cannot lock `{qualified}` for reading within {}",
+                    ui::time(db.lock_wait)
+                ))
+                .sqlstate("55P03");
+                let again = format!("cargo {}", ctx.application_name);
+                return Err(lock_wait::name(failure, &in_the_way, &again).into());
+            }
+            for session in in_the_way {
+                if !named.iter().any(|known| known.is_same(&session)) {
+                    ctx.ui.info(
+                        "Waiting",
+                        format_args!("{qualified} is locked by {session}"),
+                    );
+                    named.push(session);
+                }
+            }
+            progress.update(format_args!(
+                "for the lock on {qualified}; {} left",
+                ui::time(left)
+            ));
         }
-        progress.update(format_args!(
-            "for the lock on {qualified}; {} left",
-            ui::time(left)
-        ));
+    }
+
+    /// The name belongs to another table by the time of the lock.
+    pub(super) fn was_replaced(&self) -> Failure {
+        Failure::failed(format!("`{}` is another table now", self.qualified))
+            .cause("it was replaced while the backup waited for it")
+            .hint(format!(
+                "look at it, then: cargo {}",
+                self.ctx.application_name
+            ))
+    }
+
+    /// All of it but the file's name.
+    fn manifest(&self, server: &Server, dumped: Dumped) -> Manifest {
+        let Dumped {
+            snapshot,
+            dump,
+            held,
+            restored,
+        } = dumped;
+        let values = |place: usize| held.as_ref().map(|held| held.values[place]);
+        Manifest {
+            file: String::new(),
+            table: self.qualified.clone(),
+            table_oid: Some(self.table.oid),
+            rows: dump.rows,
+            bytes: dump.bytes,
+            sha256: dump.sha256,
+            proof: self.proof,
+            content_hash: restored.map(|content| content.hash),
+            columns: snapshot
+                .columns
+                .into_iter()
+                .enumerate()
+                .map(|(place, column)| ManifestColumn {
+                    name: column.name,
+                    type_name: column.type_name,
+                    number: Some(column.number),
+                    values: values(place),
+                })
+                .collect(),
+            primary_key: Some(snapshot.primary_key),
+            sequences: snapshot
+                .sequences
+                .into_iter()
+                .filter_map(|sequence| {
+                    Some(ManifestSequence {
+                        last_value: sequence.last_value?,
+                        column: sequence.column,
+                    })
+                })
+                .collect(),
+            created_at: snapshot.at,
+            wal_lsn: snapshot.wal.lsn,
+            timeline: snapshot.wal.timeline,
+            database: server.name.clone(),
+            database_oid: snapshot.identity.oid,
+            system_identifier: snapshot.identity.system_identifier,
+            host: server.host.clone(),
+            port: server.port,
+            server_version: server.server_version.clone(),
+            pg_dump_version: self.pg_dump.version.to_string(),
+            command: self.ctx.application_name.clone(),
+            run_started_at: server.clock,
+        }
     }
 }

@@ -14,7 +14,6 @@ use crate::error::{Failure, Result};
 use crate::interrupt;
 use crate::runbook::backup::{self, Loader, Manifest, State};
 use crate::runbook::failures;
-
 use crate::tools::pg_dump;
 use crate::ui;
 
