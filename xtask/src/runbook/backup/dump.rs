@@ -148,7 +148,8 @@ impl Dump<'_> {
         });
         check_interrupt()?;
         match written {
-            Err(_) if so_far.gave_up() => Ok(None),
+            // Nothing was counted then, even where pg_dump succeeded before it noticed.
+            _ if so_far.gave_up() => Ok(None),
             Ok(dump) => Ok(Some((dump, counted.transpose()?))),
             Err(error) => {
                 counted.transpose()?;
