@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::apply::{Effort, Runner, announce, start_psql};
-use super::backup::Taken;
-use super::guard::{self, Guard};
+use super::backup::{self, Taken};
+use super::guard::Guard;
 use super::losses::{self, Forecast};
 use super::preflight;
 use super::steps::{self, Action, Step};
@@ -385,7 +385,7 @@ fn tables_to_back_up(
     // The rows of a partitioned table are its partitions': the guard finds which.
     let tables = forecast.tables.iter().filter(|table| table.kind == 'r');
     names.extend(tables.map(Relation::qualified));
-    let tables = guard::in_order_of_references(db, &names)?;
+    let tables = backup::in_order_of_references(db, &names)?;
     if !tables.is_empty() {
         preflight::room(&ctx.config.backups, &tables)?;
     }

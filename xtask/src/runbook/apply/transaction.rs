@@ -15,7 +15,7 @@ use crate::interrupt;
 use crate::migration::script::Script;
 use crate::migration::source::{Direction, Migration};
 use crate::runbook::checks::{self, Checks};
-use crate::runbook::guard::{self, Changes};
+use crate::runbook::guard::{self, Changes, Verdict};
 use crate::runbook::lock_wait::{Waiter, locked_by};
 use crate::runbook::verify;
 use crate::runbook::{excerpt, failures, indexes};
@@ -156,7 +156,7 @@ impl Runner<'_> {
             Some(changes) => {
                 // Our own psql may hold what this reads: nobody waits for that for long.
                 self.db.client.batch_execute(&self.short_wait())?;
-                let verdict = self.guard.judge(self.db, changes, script, direction);
+                let verdict = Verdict::of(self.db, changes, script, direction);
                 self.db.wait_for_locks_again()?;
                 Some(verdict?)
             }

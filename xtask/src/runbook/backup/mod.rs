@@ -115,3 +115,27 @@ pub(crate) fn table(db: &mut Database, name: &str) -> Result<Relation> {
     preflight::can_be_backed_up(db, &relation)?;
     Ok(relation)
 }
+
+/// The tables of these names, each once; what a foreign key refers to comes first, as it must when they
+/// are restored.
+///
+/// # Errors
+/// If one is no table, or may not be read.
+pub(crate) fn in_order_of_references(db: &mut Database, names: &[String]) -> Result<Vec<Relation>> {
+    let mut waiting = Vec::new();
+    for table in tables(db, names)? {
+        let referenced = catalog::referenced_tables(db, table.oid)?;
+        waiting.push((table, referenced));
+    }
+    let mut ordered: Vec<Relation> = Vec::new();
+    while !waiting.is_empty() {
+        let is_waiting = |oid: &u32| waiting.iter().any(|(table, _)| table.oid == *oid);
+        // In a circle any may be the first.
+        let next = waiting
+            .iter()
+            .position(|(_, referenced)| !referenced.iter().any(is_waiting))
+            .unwrap_or(0);
+        ordered.push(waiting.remove(next).0);
+    }
+    Ok(ordered)
+}

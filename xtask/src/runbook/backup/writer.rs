@@ -15,6 +15,7 @@ use crate::ui::{self, Progress};
 
 /// After how many bytes the disk is asked to write them.
 const FLUSH_EVERY: u64 = 16 << 20;
+
 /// pg_dump and whoever loads its rows, in a thread of their own.
 pub(super) struct Writer<'scope>(ScopedJoinHandle<'scope, Result<pg_dump::Dump>>);
 

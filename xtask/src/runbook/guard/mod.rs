@@ -1,0 +1,274 @@
+//! The commit guard: what a migration destroys is in a proven backup of this run, or it is not committed.
+//!
+//! Before a transaction commits, its own session is asked what it has done to tables that were there
+//! before, and only the catalog and the server's counters answer: renames, cascades, DO blocks and
+//! typing errors in a file fool neither. Of interest are the tables that the transaction has locked
+//! to change them. How they were before it is what every other session still sees.
+
+mod question;
+mod verdict;
+
+pub(super) use question::{BASELINE, Changes, NO_BASELINE, QUESTION};
+pub(super) use verdict::{Destroyed, Verdict};
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Context as _;
+use postgres::types::Type;
+use verdict::{What, columns};
+
+use super::backup::{self, Taken};
+use crate::Context;
+use crate::database::Database;
+use crate::database::catalog::Relation;
+use crate::database::history;
+use crate::error::{Failure, Result};
+use crate::migration::quote::quote_identifier;
+use crate::migration::script::Script;
+use crate::options::BackupOptions;
+
+/// What a run keeps of what it destroys.
+pub(crate) struct Guard {
+    flags: BackupOptions,
+    /// Columns, by their numbers, of the tables that this run has backed up as they are now.
+    kept: BTreeMap<u32, BTreeSet<i16>>,
+    /// What was looked at and held nothing: a table's rows, or the values of a column.
+    empty: BTreeSet<(u32, Option<i16>)>,
+    /// What a person has agreed to lose by the migration at hand, in the words that were shown.
+    given_up: BTreeSet<String>,
+    /// The backups that were taken, in their order.
+    pub(crate) backups: Vec<Taken>,
+    /// Whether event triggers may do anything at any DDL, so that no statement is harmless.
+    event_triggers: bool,
+    /// Whether triggers, rules or policies may change what is written into the history.
+    history_is_changed: bool,
+}
+
+impl Guard {
+    pub(crate) fn new(flags: BackupOptions) -> Guard {
+        Guard {
+            flags,
+            kept: BTreeMap::new(),
+            empty: BTreeSet::new(),
+            given_up: BTreeSet::new(),
+            backups: Vec::new(),
+            event_triggers: false,
+            history_is_changed: true,
+        }
+    }
+
+    /// Learns of code that runs beside harmless statements: event triggers, and what is on the history.
+    ///
+    /// # Errors
+    /// If the server cannot be asked.
+    pub(crate) fn look(&mut self, db: &mut Database) -> Result {
+        let table = history::table(db);
+        let row = db.client.query_typed_one(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'),
+                    (SELECT relhastriggers OR relhasrules OR relrowsecurity FROM pg_catalog.pg_class
+                     WHERE oid = pg_catalog.to_regclass($1::text))",
+            &[(&table, Type::TEXT)],
+        )?;
+        self.event_triggers = row.get(0);
+        self.history_is_changed = row.get::<_, Option<bool>>(1).unwrap_or(true);
+        Ok(())
+    }
+
+    /// Whether it has to be counted what a script's row in the history comes to: not where nothing can
+    /// be in its way.
+    pub(super) fn must_count(&self, script: &Script) -> bool {
+        self.history_is_changed || self.must_ask(script)
+    }
+
+    /// Whether a script's transaction has to be asked: not where every statement is known to destroy
+    /// nothing.
+    pub(super) fn must_ask(&self, script: &Script) -> bool {
+        self.event_triggers || !script.destroys_nothing()
+    }
+
+    /// Whether a table is in a backup of this run as it is now.
+    pub(super) fn has_kept(&self, table: &Relation) -> bool {
+        self.kept.contains_key(&table.oid)
+    }
+
+    /// Somebody was waited for, who may have filled what held nothing.
+    pub(super) fn waited(&mut self) {
+        self.empty.clear();
+    }
+
+    /// Backs up a table and proves the backup.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub(crate) fn back_up(
+        &mut self,
+        ctx: &Context,
+        db: &mut Database,
+        table: &Relation,
+    ) -> Result<&Taken> {
+        // Numbers of columns are for good; a column that is added meanwhile is not in the backup.
+        let columns = columns(db, &[table.oid])?.remove(&table.oid);
+        let backup = backup::take(ctx, db, table, self.flags.proof)?;
+        let numbers = columns.into_iter().flat_map(|table| table.columns);
+        self.kept
+            .insert(table.oid, numbers.map(|column| column.number).collect());
+        self.backups.push(backup);
+        Ok(&self.backups[self.backups.len() - 1])
+    }
+
+    /// What of it is in no backup of this run, and was not found to hold nothing.
+    pub(super) fn unkept<'d>(&self, destroyed: &'d [Destroyed]) -> Vec<&'d Destroyed> {
+        destroyed
+            .iter()
+            .filter(|destroyed| !self.covers(destroyed))
+            .collect()
+    }
+
+    fn covers(&self, destroyed: &Destroyed) -> bool {
+        let Destroyed {
+            table,
+            columns,
+            what,
+            ..
+        } = destroyed;
+        if self.given_up.contains(&destroyed.to_string()) {
+            return true;
+        }
+        let kept = self.kept.get(table);
+        let rows_changed = matches!(what, What::Deleted(_) | What::Updated(_) | What::Uncounted);
+        let empty = |column: &i16| {
+            !rows_changed
+                && (self.empty.contains(&(*table, None))
+                    || self.empty.contains(&(*table, Some(*column))))
+        };
+        match what {
+            What::LargeObjects(_) => false,
+            // A table without a column has rows all the same.
+            _ if columns.is_empty() => kept.is_some() || self.empty.contains(&(*table, None)),
+            _ => columns
+                .iter()
+                .all(|column| kept.is_some_and(|kept| kept.contains(column)) || empty(column)),
+        }
+    }
+
+    /// A person has agreed to lose it.
+    pub(super) fn give_up(&mut self, unkept: &[&Destroyed]) {
+        let shown = unkept.iter().map(ToString::to_string);
+        self.given_up.extend(shown);
+    }
+
+    pub(super) fn no_backup(&self) -> bool {
+        self.flags.no_backup
+    }
+
+    /// After the transaction was rolled back: what of it holds anything. The rest is noted, and need not be
+    /// kept.
+    ///
+    /// # Errors
+    /// If a table cannot be looked at.
+    pub(super) fn holding<'d>(
+        &mut self,
+        db: &mut Database,
+        unkept: Vec<&'d Destroyed>,
+    ) -> Result<Vec<&'d Destroyed>> {
+        let mut holding = Vec::new();
+        for destroyed in unkept {
+            if !self.holds_nothing(db, destroyed)? {
+                holding.push(destroyed);
+            }
+        }
+        Ok(holding)
+    }
+
+    /// Backs up the tables that hold what a transaction destroys.
+    ///
+    /// # Errors
+    /// If one cannot be backed up: then its values cannot be kept.
+    pub(super) fn keep(
+        &mut self,
+        ctx: &Context,
+        db: &mut Database,
+        unkept: &[&Destroyed],
+    ) -> Result<Vec<Taken>> {
+        let first = self.backups.len();
+        let mut names = Vec::new();
+        for destroyed in unkept {
+            if matches!(destroyed.what, What::LargeObjects(_)) {
+                return Err(
+                    Failure::failed("large objects cannot be backed up by this tool")
+                        .cause(destroyed.to_string())
+                        .into(),
+                );
+            }
+            if !names.contains(&destroyed.name) {
+                names.push(destroyed.name.clone());
+            }
+        }
+        for table in backup::in_order_of_references(db, &names)? {
+            self.back_up(ctx, db, &table)?;
+        }
+        Ok(self.backups[first..].to_vec())
+    }
+
+    /// Whether there is nothing to keep; notes it if so.
+    fn holds_nothing(&mut self, db: &mut Database, destroyed: &Destroyed) -> Result<bool> {
+        let (column, number) = match &destroyed.what {
+            What::Table | What::File => (None, None),
+            What::Column(name) => (Some(name.as_str()), destroyed.columns.first().copied()),
+            _ => return Ok(false),
+        };
+        let nothing = !holds_any(db, &destroyed.name, column)?;
+        if nothing {
+            self.empty.insert((destroyed.table, number));
+        }
+        Ok(nothing)
+    }
+
+    /// The transaction was committed: what it has written is no longer what a backup holds, and it may
+    /// have put something on the history.
+    ///
+    /// # Errors
+    /// If the server cannot be asked.
+    pub(super) fn committed(&mut self, db: &mut Database, verdict: &Verdict) -> Result {
+        self.given_up.clear();
+        for table in &verdict.written {
+            self.forget(|of| of == *table);
+        }
+        // What is on the history, or an event trigger, may be new.
+        self.look(db)
+    }
+
+    /// A script ran outside a transaction, where nobody can be asked what it has done.
+    ///
+    /// # Errors
+    /// If the server cannot be asked.
+    pub(super) fn ran_unasked(&mut self, db: &mut Database) -> Result {
+        self.forget(|_| true);
+        self.look(db)
+    }
+
+    fn forget(&mut self, of: impl Fn(u32) -> bool) {
+        self.kept.retain(|table, _| !of(*table));
+        self.empty.retain(|(table, _)| !of(*table));
+    }
+}
+
+/// Whether a table has a row, or a row with a value in this column.
+///
+/// # Errors
+/// If it cannot be read.
+pub(super) fn holds_any(db: &mut Database, table: &str, column: Option<&str>) -> Result<bool> {
+    let with = column.map_or(String::new(), |column| {
+        // Not `IS NOT NULL`, which is false for a composite value with a NULL in it.
+        let column = quote_identifier(column);
+        format!(" WHERE pg_catalog.num_nulls({column}) OPERATOR(pg_catalog.=) 0")
+    });
+    let mut look = || -> Result<bool> {
+        let mut transaction = db.client.build_transaction().read_only(true).start()?;
+        // An error where a policy hides rows: not none.
+        transaction.batch_execute("SET LOCAL row_security = off")?;
+        let exists = format!("SELECT EXISTS (SELECT FROM ONLY {table}{with})");
+        Ok(transaction.query_typed_one(&exists, &[])?.get(0))
+    };
+    look().with_context(|| format!("cannot look whether `{table}` holds anything"))
+}
