@@ -9,11 +9,12 @@ use jiff::tz::TimeZone;
 use serde_json::json;
 
 use super::backup::{self, Found};
-use super::run::Outcome;
+use super::outcome::Outcome;
+use super::plan::Plan;
 use crate::Context;
 use crate::database::Database;
 use crate::error::{Failure, Result, shell_word};
-use crate::migration::source::Migration;
+use crate::migration::source::Direction;
 use crate::options::Reports;
 use crate::ui;
 
@@ -59,20 +60,49 @@ pub(crate) fn check(reports: &Reports) -> Result {
     )
 }
 
-/// After a migration: summary, next steps, report, notification.
+/// After a run: summary, next steps, report, notification.
 ///
 /// # Errors
-/// If the report cannot be written (the migration stays applied). A failing notification warns.
+/// If the report cannot be written (the run stays done). A failing notification warns.
 pub(crate) fn finish(
     ctx: &Context,
-    applied: &[&Migration],
     db: &Database,
+    plan: &Plan<'_>,
     outcome: &Outcome,
     reports: &Reports,
 ) -> Result {
-    let mut next: Vec<String> = applied
+    let (title, next) = match plan.direction {
+        Direction::Up => (
+            format!("Migrated {}", db.server),
+            after_migration(ctx, db, plan, outcome)?,
+        ),
+        Direction::Down => (
+            format!("Rolled back {}", db.server),
+            vec![way_forward(outcome)],
+        ),
+    };
+    print_summary(ctx, outcome, &next);
+    if let Some(url) = &reports.notify
+        && let Err(error) = notify(url, &title, outcome)
+    {
+        ctx.ui.warn(format_args!(
+            "the notification was not delivered: {error:#}"
+        ));
+    }
+    write(ctx, &title, outcome, &next, reports)
+}
+
+/// What is left for a person to do: what the migrations say, and which backups may go.
+fn after_migration(
+    ctx: &Context,
+    db: &Database,
+    plan: &Plan<'_>,
+    outcome: &Outcome,
+) -> Result<Vec<String>> {
+    let mut next: Vec<String> = plan
+        .changes
         .iter()
-        .flat_map(|migration| migration.up.directives.next.iter().cloned())
+        .flat_map(|change| change.script.directives.next.iter().cloned())
         .collect();
     if !outcome.backups.is_empty() {
         next.push(format!(
@@ -89,30 +119,19 @@ pub(crate) fn finish(
             ui::plural(due.len() as u64, "old backup")
         ));
     }
-    let title = format!("Migrated {}", db.server);
-    tell(ctx, &title, outcome, &next, reports)
+    Ok(next)
 }
 
-/// After a rollback: summary, the way forward again, report, notification.
-///
-/// # Errors
-/// As [`finish`].
-pub(crate) fn finish_rollback(
-    ctx: &Context,
-    db: &Database,
-    outcome: &Outcome,
-    reports: &Reports,
-) -> Result {
+/// After a rollback: how to apply it again, with the values that it had.
+fn way_forward(outcome: &Outcome) -> String {
     let restores = restores(outcome);
-    let next = [match restores.is_empty() {
+    match restores.is_empty() {
         true => "to apply it again: cargo xtask db-migrate".to_owned(),
         false => format!(
             "to apply it again, with every value that it had:\n        cargo xtask db-migrate{}",
             restores.concat()
         ),
-    }];
-    let title = format!("Rolled back {}", db.server);
-    tell(ctx, &title, outcome, &next, reports)
+    }
 }
 
 /// The commands that merge the backups of a rollback back: one, since tables may refer to each other;
@@ -134,27 +153,13 @@ fn restores(outcome: &Outcome) -> Vec<String> {
     commands.iter().map(command).collect()
 }
 
-fn tell(
-    ctx: &Context,
-    title: &str,
-    outcome: &Outcome,
-    next: &[String],
-    reports: &Reports,
-) -> Result {
+fn print_summary(ctx: &Context, outcome: &Outcome, next: &[String]) {
     ctx.ui.data(format_args!("\n{}", summary(outcome)));
     if !next.is_empty() {
         let items: Vec<String> = next.iter().map(|item| format!("  [ ] {item}")).collect();
         ctx.ui
             .data(format_args!("\nNext steps:\n{}", items.join("\n")));
     }
-    if let Some(url) = &reports.notify
-        && let Err(error) = notify(url, title, outcome)
-    {
-        ctx.ui.warn(format_args!(
-            "the notification was not delivered: {error:#}"
-        ));
-    }
-    write(ctx, title, outcome, next, reports)
 }
 
 /// Where there was nothing to do: the report says so, in place of an earlier run's. Nobody is notified.

@@ -191,7 +191,7 @@ impl Manifest {
 }
 
 /// Where a server is reached. This machine has several names.
-fn place(host: &str, port: u16) -> (&str, u16) {
+pub(super) fn place(host: &str, port: u16) -> (&str, u16) {
     let is_loopback = host
         .parse()
         .is_ok_and(|address: IpAddr| address.is_loopback());
@@ -202,7 +202,7 @@ fn place(host: &str, port: u16) -> (&str, u16) {
 }
 
 /// `16/B374D848` as a number; none where it is not written so.
-fn lsn(text: &str) -> Option<u64> {
+pub(super) fn lsn(text: &str) -> Option<u64> {
     let (high, low) = text.split_once('/')?;
     let half = |digits| u32::from_str_radix(digits, 16).ok().map(u64::from);
     Some(half(high)? << 32 | half(low)?)

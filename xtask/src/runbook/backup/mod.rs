@@ -10,6 +10,8 @@ mod prune;
 mod scratch;
 mod snapshot;
 mod take;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub(crate) use folder::{clean, open, sha256};

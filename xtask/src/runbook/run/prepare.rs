@@ -1,0 +1,167 @@
+//! Looks around and makes the plan: the preflight, what will be lost, what to back up. Nothing of it writes.
+
+use super::Options;
+use super::select::Selection;
+use crate::Context;
+use crate::database::Database;
+use crate::database::catalog::{self, Relation};
+use crate::error::{Failure, Result};
+use crate::migration::affected_tables::AffectedTables;
+use crate::migration::script::Script;
+use crate::migration::source::{Direction, Folder, Migration};
+use crate::runbook::losses::{self, Forecast};
+use crate::runbook::plan::{Change, Plan};
+use crate::runbook::{backup, indexes, preflight};
+use crate::ui;
+
+/// Looks for everything that can be known to stand in the way, counts what will be lost, and says what to
+/// back up for it.
+pub(super) fn make_plan<'f>(
+    ctx: &Context,
+    folder: &'f Folder,
+    db: &mut Database,
+    selection: &Selection<'f>,
+    direction: Direction,
+    options: &Options<'_>,
+) -> Result<Plan<'f>> {
+    let changes: Vec<Change<'f>> = selection
+        .migrations
+        .iter()
+        .map(|migration| Change::of(migration, direction))
+        .collect::<Result<_>>()?;
+    let scripts: Vec<&Script> = changes.iter().map(|change| change.script).collect();
+    let affected = check_preconditions(ctx, db, selection, &scripts, direction, options)?;
+    let forecast = show_losses(ctx, db, &scripts, direction, options)?;
+    Ok(Plan {
+        direction,
+        backups: tables_to_back_up(ctx, db, options, &affected, forecast)?,
+        changes,
+        verify: match direction {
+            Direction::Up => selection.migrations.clone(),
+            Direction::Down => remaining(folder, selection),
+        },
+    })
+}
+
+fn check_preconditions(
+    ctx: &Context,
+    db: &mut Database,
+    selection: &Selection<'_>,
+    scripts: &[&Script],
+    direction: Direction,
+    options: &Options<'_>,
+) -> Result<AffectedTables> {
+    let mut affected =
+        AffectedTables::from_scripts(scripts.iter().copied(), db.server.schema.as_deref());
+    if options.backup.no_backup {
+        affected.backup.clear();
+    }
+    preflight::history_rights(db)?;
+    if direction == Direction::Up {
+        preflight::not_adopted(db, &affected, !selection.applied.is_empty())?;
+    }
+    preflight::tables(db, &affected)?;
+    preflight::history_stays(scripts.iter().copied())?;
+    indexes::foresee(db, scripts.iter().copied())?;
+    let what = match direction {
+        Direction::Up => "pending",
+        Direction::Down => "to undo",
+    };
+    ctx.ui.status(
+        "Preflight",
+        format_args!(
+            "{} {what}, {}",
+            ui::plural(scripts.len() as u64, "migration"),
+            preflight::summary(&affected)
+        ),
+    );
+    if direction == Direction::Up {
+        for line in preflight::in_the_way(db, options.locks.show_queries)? {
+            ctx.ui.info("Notice", line);
+        }
+    }
+    Ok(affected)
+}
+
+/// Says what will be destroyed, and how many values that is. Where nothing of it is to be kept, a
+/// person has to agree.
+fn show_losses(
+    ctx: &Context,
+    db: &mut Database,
+    scripts: &[&Script],
+    direction: Direction,
+    options: &Options<'_>,
+) -> Result<Forecast> {
+    let no_backup = options.backup.no_backup;
+    if !no_backup {
+        for script in scripts {
+            preflight::readable(script)?;
+        }
+    }
+    let forecast = losses::forecast(db, scripts.iter().copied(), direction)?;
+    let verb = if no_backup { "Will lose" } else { "Will drop" };
+    for line in &forecast.lines {
+        ctx.ui.info(verb, line);
+    }
+    // A rollback asks anyway.
+    if !no_backup || forecast.tables.is_empty() || options.dry_run || direction == Direction::Down {
+        return Ok(forecast);
+    }
+    let names: Vec<String> = forecast.tables.iter().map(Relation::qualified).collect();
+    let question = format!(
+        "Destroy that in {}, and keep no backup of {}?",
+        db.server,
+        names.join(", ")
+    );
+    if !ctx
+        .ui
+        .confirm(&question, "cargo xtask db-migrate --no-backup --yes")?
+    {
+        return Err(Failure::failed("not migrated")
+            .cause("the answer was no")
+            .state("nothing was changed")
+            .hint("with a backup: cargo xtask db-migrate")
+            .into());
+    }
+    Ok(forecast)
+}
+
+/// Which tables a run backs up before it changes anything: those that the directives name, and those
+/// that hold what the scripts say they destroy.
+///
+/// # Errors
+/// If one cannot be backed up, or there is no room for them.
+fn tables_to_back_up(
+    ctx: &Context,
+    db: &mut Database,
+    options: &Options<'_>,
+    affected: &AffectedTables,
+    forecast: Forecast,
+) -> Result<Vec<Relation>> {
+    if options.backup.no_backup {
+        return Ok(Vec::new());
+    }
+    let mut names: Vec<String> = affected.backup.iter().map(ToString::to_string).collect();
+    for table in catalog::existing(db, &affected.backup_if_exists)? {
+        names.push(table.qualified());
+    }
+    // The rows of a partitioned table are its partitions': the guard finds which.
+    let tables = forecast.tables.iter().filter(|table| table.kind == 'r');
+    names.extend(tables.map(Relation::qualified));
+    let tables = backup::in_order_of_references(db, &names)?;
+    if !tables.is_empty() {
+        preflight::room(&ctx.config.backups, &tables)?;
+    }
+    Ok(tables)
+}
+
+/// The applied migrations that a rollback leaves, whose checks must hold after it.
+fn remaining<'f>(folder: &'f Folder, undone: &Selection<'_>) -> Vec<&'f Migration> {
+    let is_applied = |version| undone.applied.iter().any(|row| row.version == version);
+    let is_undone = |version| undone.migrations.iter().any(|gone| gone.version == version);
+    folder
+        .migrations
+        .iter()
+        .filter(|migration| is_applied(migration.version) && !is_undone(migration.version))
+        .collect()
+}

@@ -1,0 +1,107 @@
+//! Which migrations a run is about: settled before it waits for another run, and looked at again after.
+
+use super::{Options, command};
+use crate::Context;
+use crate::database::{Database, history, lock};
+use crate::error::Result;
+use crate::migration::history::Applied;
+use crate::migration::plan::{self, RollbackScope};
+use crate::migration::source::{Direction, Folder, Migration};
+use crate::ui;
+
+/// Which migrations a run is about.
+pub(super) enum Goal<'a> {
+    Up {
+        to: Option<i64>,
+        allow_out_of_order: bool,
+    },
+    Down(&'a RollbackScope),
+}
+
+impl Goal<'_> {
+    pub(super) fn direction(&self) -> Direction {
+        match self {
+            Goal::Up { .. } => Direction::Up,
+            Goal::Down(_) => Direction::Down,
+        }
+    }
+
+    fn select<'f>(&self, folder: &'f Folder, applied: Vec<Applied>) -> Result<Selection<'f>> {
+        let migrations = match *self {
+            Goal::Up {
+                to,
+                allow_out_of_order,
+            } => plan::up(folder, &applied, to, allow_out_of_order)?,
+            Goal::Down(scope) => plan::down(folder, &applied, scope)?,
+        };
+        Ok(Selection {
+            applied,
+            migrations,
+        })
+    }
+}
+
+/// The migrations that are to run, in their order, by this history.
+pub(super) struct Selection<'f> {
+    pub(super) applied: Vec<Applied>,
+    pub(super) migrations: Vec<&'f Migration>,
+}
+
+/// What is to run. Where something is, or another run is at work, it is selected again under the lock.
+pub(super) fn select_and_lock<'f>(
+    ctx: &Context,
+    folder: &'f Folder,
+    db: &mut Database,
+    goal: &Goal<'_>,
+    options: &Options<'_>,
+) -> Result<Selection<'f>> {
+    // Looked at before the history is read: a run that ends in between has written it by then.
+    let at_work = !options.dry_run && lock::at_work(db)?;
+    let applied = match goal {
+        Goal::Up { .. } => history::read_known(db)?,
+        Goal::Down(_) => history::read(db)?,
+    };
+    let selection = goal.select(folder, applied)?;
+    if let Goal::Down(_) = goal {
+        for migration in &selection.migrations {
+            ctx.ui.info("To undo", &migration.stem);
+        }
+    }
+    if !at_work && (options.dry_run || selection.migrations.is_empty()) {
+        return Ok(selection);
+    }
+    lock::acquire(db, options.locks, &ctx.ui, command(goal.direction()))?;
+    // Another run may have been at it while this one waited.
+    let locked = goal.select(folder, history::read(db)?)?;
+    if let Goal::Down(scope) = goal {
+        // What this command means was settled above.
+        plan::check_unchanged(
+            scope,
+            &selection.migrations,
+            &selection.applied,
+            &locked.migrations,
+            &locked.applied,
+        )?;
+    }
+    Ok(locked)
+}
+
+pub(super) fn say_nothing_to_do(ctx: &Context, selection: &Selection<'_>, direction: Direction) {
+    let applied = &selection.applied;
+    match direction {
+        Direction::Up => ctx.ui.status(
+            "Finished",
+            format_args!(
+                "nothing is pending: {} in the history",
+                ui::plural(applied.len() as u64, "migration")
+            ),
+        ),
+        Direction::Down => {
+            ctx.ui.status("Finished", "nothing to roll back");
+            if let Some(row) = plan::newest_not_run(applied) {
+                let version = row.version;
+                ctx.ui.hint(format_args!("`{version}` was recorded without being run, so it stays; to undo it, name it: cargo xtask db-rollback --only {version}"));
+            }
+        }
+    }
+}
