@@ -1,4 +1,4 @@
-//! What a run did, as the command contract and the summary have it.
+//! What a run did, for `--json` and the summary.
 
 use std::time::{Duration, Instant};
 

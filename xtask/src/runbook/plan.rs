@@ -31,7 +31,7 @@ struct Step {
     why: String,
     /// As a person would type it.
     command: String,
-    /// How one can see that it worked.
+    /// How to see that it worked.
     verification: String,
 }
 

@@ -1,5 +1,5 @@
-//! What a run says when it is done: the summary table, what is left for a person, the Markdown
-//! report and the notification.
+//! What a run prints when it is done: the summary table and the next steps; the Markdown report and the
+//! notification.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ impl Line {
     }
 }
 
-/// That a report can be written, asked before anything changes.
+/// Checks that the report can be written, before anything changes.
 ///
 /// # Errors
 /// If its folder is not there, or the file is a folder.
@@ -63,7 +63,7 @@ pub(crate) fn check(reports: &Reports) -> Result {
 /// After a run: summary, next steps, report, notification.
 ///
 /// # Errors
-/// If the report cannot be written (the run stays done). A failing notification warns.
+/// If the report cannot be written; the run itself is done. A notification that fails only warns.
 pub(crate) fn finish(
     ctx: &Context,
     db: &Database,
@@ -134,8 +134,8 @@ fn way_forward(outcome: &Outcome) -> String {
     }
 }
 
-/// The commands that merge the backups of a rollback back: one, since tables may refer to each other;
-/// one after the other where a table was backed up twice.
+/// The commands that restore the backups of a rollback: one command, because tables may refer to each other;
+/// but one after the other if a table was backed up twice.
 fn restores(outcome: &Outcome) -> Vec<String> {
     let files: Vec<String> = outcome
         .backups
@@ -162,10 +162,7 @@ fn print_summary(ctx: &Context, outcome: &Outcome, next: &[String]) {
     }
 }
 
-/// Where there was nothing to do: the report says so, in place of an earlier run's. Nobody is notified.
-///
-/// # Errors
-/// If the report cannot be written.
+/// If there was nothing to do, the report says so, and replaces that of an earlier run. No notification.
 pub(crate) fn nothing_done(
     ctx: &Context,
     db: &Database,
@@ -249,7 +246,7 @@ fn markdown(title: &str, outcome: &Outcome, next: &[String]) -> String {
 /// Posts the summary in the shape that Slack's incoming webhooks take.
 fn notify(url: &str, title: &str, outcome: &Outcome) -> Result {
     let text = format!("{title}\n```\n{}\n```", summary(outcome));
-    // Both rustls users of this program have the same provider.
+    // The connections to PostgreSQL use the same provider.
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     let tls = ureq::tls::TlsConfig::builder()
         .unversioned_rustls_crypto_provider(provider)
@@ -260,7 +257,7 @@ fn notify(url: &str, title: &str, outcome: &Outcome) -> Result {
         .build()
         .into();
     let body = json!({ "text": text }).to_string();
-    // The address is a secret of its own (whoever has it can post): errors do not repeat it.
+    // Everybody who knows the URL can post to it, so errors do not repeat it.
     agent
         .post(url)
         .header("content-type", "application/json")

@@ -23,7 +23,7 @@ use crate::options::Proof;
 use crate::tools::pg_dump;
 use crate::ui::{self, Progress};
 
-/// How often this thread looks how far the others are.
+/// How often progress is checked while another thread works.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// A finished dump that has passed its comparison.
 pub(super) struct Dumped {
@@ -43,11 +43,11 @@ impl Dumped {
     }
 }
 
-/// Dumps the table that the session of `db` has locked, and compares; none where it had to make way for a
-/// session that waits for that lock.
+/// Dumps the table that the session of `db` has locked, and compares. Returns `None` if another session
+/// waits for that lock, which then goes first.
 ///
 /// # Errors
-/// If pg_dump or the scratch fails, the comparison does, or somebody interrupts it.
+/// If pg_dump, the scratch table or the comparison fails, or on an interrupt.
 pub(super) fn dump(job: &Job<'_>, db: &mut Database, out: &mut File) -> Result<Option<Dumped>> {
     let mut session = SnapshotSession::new(job, &mut db.client);
     let dump = Dump {
@@ -88,7 +88,7 @@ struct Dump<'a> {
     target: &'a ConnInfo,
     server: &'a Server,
     lock_wait: Duration,
-    /// Of pg_dump's session.
+    /// Settings of pg_dump's session.
     options: String,
     snapshot: Snapshot,
 }
@@ -104,8 +104,8 @@ impl Dump<'_> {
         }
     }
 
-    /// Has pg_dump write to the file and into the scratch, and counts the table meanwhile where that is
-    /// the proof; none where it made way for somebody.
+    /// Lets pg_dump write to the file and into the scratch table, and counts the table meanwhile if that is
+    /// the proof. Returns `None` if another session waits for our lock.
     fn write(
         &self,
         session: &mut SnapshotSession<'_>,
@@ -127,7 +127,7 @@ impl Dump<'_> {
         let (written, counted) = std::thread::scope(|scope| {
             let writer = Writer::start(scope, &request, copies, &so_far);
             let shown = Shown::new(&self.job.qualified, &so_far, progress);
-            // As long as pg_dump may not have its own lock, whoever waits for ours goes first.
+            // Until pg_dump has its own lock, a session that waits for ours goes first.
             while writer.is_at_work() && !so_far.has_begun() {
                 shown.look();
                 if session.is_waited_for() {
@@ -148,7 +148,7 @@ impl Dump<'_> {
         });
         check_interrupt()?;
         match written {
-            // Nothing was counted then, even where pg_dump succeeded before it noticed.
+            // Even if pg_dump succeeded before it was stopped: the rows were not counted.
             _ if so_far.gave_up() => Ok(None),
             Ok(dump) => Ok(Some((dump, counted.transpose()?))),
             Err(error) => {
@@ -172,7 +172,7 @@ impl Dump<'_> {
         }
     }
 
-    /// Why pg_dump failed: what the server says to the same request comes first, as it has an SQLSTATE.
+    /// Why pg_dump failed. The server's own error comes first, because it has an SQLSTATE.
     fn server_error(
         &self,
         session: &mut SnapshotSession<'_>,
@@ -186,7 +186,7 @@ impl Dump<'_> {
         }
     }
 
-    /// The content of the table and that of the scratch, read at the same time.
+    /// Reads the content of the table and of the scratch table at the same time.
     fn read_both(
         &self,
         session: &mut SnapshotSession<'_>,
@@ -220,7 +220,7 @@ impl Dump<'_> {
     }
 }
 
-/// An error if somebody wants the backup to stop.
+/// An error after Ctrl-C or SIGTERM.
 pub(super) fn check_interrupt() -> Result {
     match interrupt::requested() {
         true => Err(Failure::interrupted("stopped during the backup").into()),

@@ -23,7 +23,7 @@ use crate::ui::Ui;
 /// Ends the name of a file that is still being written. Its writer holds a lock on it.
 const PARTIAL: &str = ".partial";
 
-/// Makes the folder, for its owner alone and for no version control: backups hold password hashes.
+/// Creates the folder, readable by its owner only and ignored by git: backups hold password hashes.
 pub(super) fn make_folder(folder: &Path, ui: &Ui) -> Result {
     let context = || format!("cannot make the backup folder `{}`", folder.display());
     if folder.is_file() {
@@ -39,7 +39,7 @@ pub(super) fn make_folder(folder: &Path, ui: &Ui) -> Result {
             .mode(0o700)
             .create(folder)
             .with_context(context)?;
-        // The umask may have taken more than it should.
+        // The umask may have removed the owner's own permissions.
         std::fs::set_permissions(folder, Permissions::from_mode(0o700)).with_context(context)?;
         std::fs::write(folder.join(".gitignore"), "*\n").with_context(context)?;
     }
@@ -89,8 +89,8 @@ pub(super) fn make_folder(folder: &Path, ui: &Ui) -> Result {
     Ok(())
 }
 
-/// A file to be written, for its owner alone, gone again unless it is kept. The lock on it ends with
-/// this process, however that ends.
+/// A new file, readable by its owner only, which is deleted unless it is kept. It is locked until this
+/// process ends, in whatever way.
 pub(super) fn partial_file(folder: &Path, prefix: &str) -> Result<NamedTempFile> {
     let make = || -> Result<NamedTempFile> {
         loop {
@@ -101,7 +101,7 @@ pub(super) fn partial_file(folder: &Path, prefix: &str) -> Result<NamedTempFile>
             file.as_file()
                 .set_permissions(Permissions::from_mode(0o600))?;
             file.as_file().lock()?;
-            // Before it was locked, another run may have taken it for a leftover.
+            // Before it was locked, another run may have deleted it as a leftover.
             if file.as_file().metadata()?.nlink() > 0 {
                 return Ok(file);
             }
@@ -110,10 +110,7 @@ pub(super) fn partial_file(folder: &Path, prefix: &str) -> Result<NamedTempFile>
     make().with_context(|| format!("cannot write into the backup folder `{}`", folder.display()))
 }
 
-/// Removes what killed runs have left half written: partial files that nobody has a lock on.
-///
-/// # Errors
-/// If one cannot be removed.
+/// Removes partial files of killed runs: those that no process has locked.
 pub(crate) fn clean(folder: &Path, ui: &Ui) -> Result {
     for path in files(folder)? {
         if !path.to_string_lossy().ends_with(PARTIAL) {
@@ -133,7 +130,7 @@ pub(crate) fn clean(folder: &Path, ui: &Ui) -> Result {
 }
 
 /// Gives the file its name, `<table>_backup_<YYYYmmdd_HHMMSS>.sql` in UTC: the first free second. The
-/// manifest takes its place first, so a backup that is there has one.
+/// manifest is put in place first, so every backup has one.
 pub(super) fn keep(
     mut partial: NamedTempFile,
     folder: &Path,
@@ -157,7 +154,7 @@ pub(super) fn keep(
         serde_json::to_writer_pretty(&mut beside, manifest)?;
         writeln!(beside)?;
         beside.as_file().sync_all().with_context(naming)?;
-        // Its lock says that the file is on its way, until that has its name too.
+        // While the manifest is locked, others know that the backup is about to get its name.
         let _locked = match beside.persist_noclobber(Manifest::path(&file)) {
             Ok(locked) => locked,
             Err(error) if error.error.kind() == ErrorKind::AlreadyExists => continue,
@@ -180,7 +177,7 @@ pub(super) fn keep(
     }
 }
 
-/// A table may be named with a slash or a newline; a file may not, or should not. Nor may it be hidden.
+/// A table's name as a file name: without slashes and control characters, and not hidden.
 pub(super) fn file_safe(table: &str) -> String {
     let name = table.replace(|c: char| c == '/' || c.is_control(), "_");
     match name.strip_prefix('.') {
@@ -189,7 +186,7 @@ pub(super) fn file_safe(table: &str) -> String {
     }
 }
 
-/// Opens a file of the folder, never through a symbolic link.
+/// Opens a file, but not through a symbolic link.
 pub(crate) fn open(path: &Path) -> std::io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -198,9 +195,6 @@ pub(crate) fn open(path: &Path) -> std::io::Result<File> {
 }
 
 /// The SHA-256 of a file, in hex.
-///
-/// # Errors
-/// If it cannot be read.
 pub(crate) fn sha256(file: &Path) -> Result<String> {
     let mut hash = Sha256::new();
     let mut opened =
@@ -230,7 +224,7 @@ pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     entries.map(|entry| Ok(entry?.path())).collect()
 }
 
-/// An error of the disk that the backups are on says where else they could be.
+/// Adds to an error of the disk how to choose another folder.
 pub(super) fn in_the_folder(error: anyhow::Error) -> anyhow::Error {
     let io = error
         .chain()

@@ -1,4 +1,4 @@
-//! The backups in a folder, and whether each is as its manifest says.
+//! Lists the backups in a folder, and compares each with its manifest.
 
 use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
@@ -15,14 +15,14 @@ use crate::error::Result;
 use crate::runbook::failures;
 use crate::ui::Ui;
 
-/// A backup that is listed, and whether it looks as its manifest says.
+/// A backup in a folder, and whether it matches its manifest.
 pub(crate) struct Found {
     pub(crate) file: PathBuf,
     pub(crate) manifest: Manifest,
     pub(crate) state: State,
 }
 
-/// A backup against its manifest.
+/// How a backup compares with its manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
@@ -30,9 +30,9 @@ pub(crate) enum State {
     Good,
     /// Shorter than it was.
     Cut,
-    /// Other bytes than were written.
+    /// Not the bytes that were written.
     Changed,
-    /// The manifest is there and the file is not.
+    /// The manifest exists, the file does not.
     Missing,
     /// Something else has the file's name, or has made another file of it: a link, `FILE.gz`.
     Replaced,
@@ -60,8 +60,8 @@ impl State {
 }
 
 impl Found {
-    /// A backup as it lies in its folder, by its size; none where there is no manifest, or where
-    /// somebody is about to give the file its name, or to delete it.
+    /// Reads a backup's manifest and compares the size. Returns `None` if there is no manifest, or if another
+    /// process is about to give the file its name, or to delete it.
     fn at(file: PathBuf) -> Result<Option<Found>> {
         let Some(manifest) = Manifest::of(&file)? else {
             return Ok(None);
@@ -71,7 +71,7 @@ impl Found {
             if lock_manifest(&file)?.is_none() {
                 return Ok(None);
             }
-            // It may have got its name since.
+            // It may have been given its name since.
             state = state_of(&file, &manifest)?;
         }
         Ok(Some(Found {
@@ -82,15 +82,12 @@ impl Found {
     }
 
     /// Reads the whole file and compares its checksum.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     pub(crate) fn check(&mut self) -> Result<State> {
         if self.state == State::Good {
             self.state = match sha256(&self.file) {
                 Ok(sha256) if sha256 == self.manifest.sha256 => State::Good,
                 Ok(_) => State::Changed,
-                // Gone, or made a link, since it was listed.
+                // Since it was listed it was deleted, or replaced by a link.
                 Err(error) => match state_of(&self.file, &self.manifest)? {
                     State::Good => return Err(error),
                     state => state,
@@ -100,15 +97,12 @@ impl Found {
         Ok(self.state)
     }
 
-    /// Whether somebody has given it another name.
+    /// Whether the file has another name than the manifest says.
     pub(crate) fn was_renamed(&self) -> bool {
         self.file.file_name() != Some(OsStr::new(&self.manifest.file))
     }
 
     /// Whether it was pruned since it was listed.
-    ///
-    /// # Errors
-    /// If its manifest cannot be read.
     pub(crate) fn was_deleted(&self) -> Result<bool> {
         Ok(self.state == State::Missing && lock_manifest(&self.file)?.is_none())
     }
@@ -137,7 +131,7 @@ pub(super) fn state_of(file: &Path, manifest: &Manifest) -> Result<State> {
     }
 }
 
-/// Locks a manifest that nobody else has locked; none where somebody has, or it is gone.
+/// Locks a manifest. Returns `None` if another process has locked it, or it no longer exists.
 pub(super) fn lock_manifest(file: &Path) -> Result<Option<File>> {
     let path = Manifest::path(file);
     let locking = || format!("cannot lock `{}`", path.display());
@@ -155,10 +149,10 @@ pub(super) fn lock_manifest(file: &Path) -> Result<Option<File>> {
     Ok(is_there.then_some(manifest))
 }
 
-/// The backups in a folder, newest first. A manifest that cannot be understood is warned of.
+/// The backups in a folder, newest first. Warns of a manifest that cannot be parsed.
 ///
 /// # Errors
-/// If the folder is there and cannot be read.
+/// If the folder exists and cannot be read.
 pub(crate) fn list(folder: &Path, ui: &Ui) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for path in files(folder)? {
@@ -174,11 +168,8 @@ pub(crate) fn list(folder: &Path, ui: &Ui) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// Files that are named as backups and have no manifest that can be read: nothing tells what they
-/// should hold.
-///
-/// # Errors
-/// If the folder cannot be read.
+/// Files that are named like backups and have no readable manifest, so that it is not known what they
+/// should contain.
 pub(crate) fn strays(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut strays = files(folder)?;
     strays.retain(|path| {
@@ -187,7 +178,7 @@ pub(crate) fn strays(folder: &Path) -> Result<Vec<PathBuf>> {
             && !name.starts_with('.')
             && name.ends_with(".sql")
             && !matches!(Manifest::of(path), Ok(Some(_)))
-            // Of one that is pruned meanwhile the file goes first.
+            // If it is being pruned, the file is deleted before its manifest.
             && std::fs::symlink_metadata(path).is_ok()
     });
     strays.sort();

@@ -14,15 +14,15 @@ use crate::database::catalog;
 use crate::error::{Failure, Result};
 use crate::options::Proof;
 
-/// What stands beside a backup, as `<file>.json`. It is there before the backup has its name.
+/// What is known of a backup, written beside it as `<file>.json` before the backup has its name.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Manifest {
     /// The backup's file name, without its folder.
     pub(crate) file: String,
     /// Qualified name.
     pub(crate) table: String,
-    /// A table that was dropped and made again has another; not in manifests of before this was
-    /// written down, as is `timeline`, and of a column `number` and `values`.
+    /// Changes when a table is dropped and created again. Older manifests lack this, `timeline`, and a
+    /// column's `number` and `values`.
     #[serde(default)]
     pub(crate) table_oid: Option<u32>,
     pub(crate) rows: u64,
@@ -36,10 +36,10 @@ pub(crate) struct Manifest {
     pub(crate) content_hash: Option<String>,
     /// The columns that the file holds, in its order.
     pub(crate) columns: Vec<ManifestColumn>,
-    /// The primary key's columns: how rows were told apart. Manifests of earlier versions lack it.
+    /// The primary key's columns. Older manifests lack it.
     #[serde(default)]
     pub(crate) primary_key: Option<Vec<String>>,
-    /// How far the sequences were that belong to columns.
+    /// The positions of the sequences that columns own.
     pub(crate) sequences: Vec<ManifestSequence>,
     /// The server's clock at the snapshot.
     pub(crate) created_at: Timestamp,
@@ -93,10 +93,7 @@ impl Manifest {
         path.into()
     }
 
-    /// Reads the manifest of a backup; none where there is none.
-    ///
-    /// # Errors
-    /// If it cannot be read or understood.
+    /// Reads the manifest of a backup, if there is one.
     pub(crate) fn of(file: &Path) -> Result<Option<Manifest>> {
         let path = Manifest::path(file);
         let opened = match open(&path) {
@@ -118,13 +115,10 @@ impl Manifest {
         })
     }
 
-    /// Why a database may not be the one that this was taken from; none where nothing speaks for that.
+    /// Why this backup may have been taken from another database, if anything says so.
     ///
-    /// A copy of a server's files has its identity. It is told apart by where it is reached, by its
-    /// timeline, and by a WAL that is not as far as it was when this was taken.
-    ///
-    /// # Errors
-    /// If the server cannot be asked.
+    /// A copy of a server's files has the same identity. What differs is its address, its timeline, or a
+    /// WAL position before that of the backup.
     pub(crate) fn doubts(&self, db: &mut Database) -> Result<Option<Failure>> {
         let here = catalog::identity(&mut db.client)?;
         let wal = catalog::wal_position(&mut db.client)?;
@@ -165,8 +159,8 @@ impl Manifest {
         ))
     }
 
-    /// Whether this one, which is newer, has everything that an older one may have: of the same table
-    /// of the same server as many rows, and of each column as many values.
+    /// Whether this newer backup has everything that an older one may have: the same table on the same
+    /// server, at least as many rows, and in each column at least as many values.
     pub(super) fn covers(&self, older: &Manifest) -> bool {
         let has = |column: &ManifestColumn| {
             self.columns.iter().any(|mine| {
@@ -190,7 +184,7 @@ impl Manifest {
     }
 }
 
-/// Where a server is reached. This machine has several names.
+/// A server's address, with one name for this machine.
 pub(super) fn place(host: &str, port: u16) -> (&str, u16) {
     let is_loopback = host
         .parse()
@@ -201,7 +195,7 @@ pub(super) fn place(host: &str, port: u16) -> (&str, u16) {
     }
 }
 
-/// `16/B374D848` as a number; none where it is not written so.
+/// `16/B374D848` as a number.
 pub(super) fn lsn(text: &str) -> Option<u64> {
     let (high, low) = text.split_once('/')?;
     let half = |digits| u32::from_str_radix(digits, 16).ok().map(u64::from);

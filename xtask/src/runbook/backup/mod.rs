@@ -35,10 +35,10 @@ use crate::options::Proof;
 use crate::tools::pg_dump;
 use crate::ui;
 
-/// What is backed up where neither the command line nor a pending migration names a table.
+/// The table that is backed up if neither the command line nor a pending migration names one.
 pub(crate) const DEFAULT_TABLE: &str = "users";
 
-/// A backup as the command contract shows it.
+/// A finished backup, as the command contract shows it.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Taken {
     pub(crate) file: PathBuf,
@@ -90,7 +90,7 @@ pub(crate) fn command(table: &str, file: &str) -> String {
 /// The tables of these names, each once: `users` and `public.users` are one.
 ///
 /// # Errors
-/// As [`table`], for the first that is none.
+/// As [`table`], for the first that cannot be backed up.
 pub(crate) fn tables(db: &mut Database, names: &[String]) -> Result<Vec<Relation>> {
     let mut tables: Vec<Relation> = Vec::new();
     for name in names {
@@ -118,8 +118,8 @@ pub(crate) fn table(db: &mut Database, name: &str) -> Result<Relation> {
     Ok(relation)
 }
 
-/// The tables of these names, each once; what a foreign key refers to comes first, as it must when they
-/// are restored.
+/// The tables of these names, each once. A table that a foreign key refers to comes before the one that
+/// refers to it, because they are restored in this order.
 ///
 /// # Errors
 /// If one is no table, or may not be read.
@@ -132,7 +132,7 @@ pub(crate) fn in_order_of_references(db: &mut Database, names: &[String]) -> Res
     let mut ordered: Vec<Relation> = Vec::new();
     while !waiting.is_empty() {
         let is_waiting = |oid: &u32| waiting.iter().any(|(table, _)| table.oid == *oid);
-        // In a circle any may be the first.
+        // If they refer to each other in a circle, any may be first.
         let next = waiting
             .iter()
             .position(|(_, referenced)| !referenced.iter().any(is_waiting))

@@ -23,20 +23,21 @@ const TEXT_SETTINGS: [(&str, &str); 10] = [
     ("extra_float_digits", "3"),
     ("bytea_output", "hex"),
     ("TimeZone", "UTC"),
-    // Off, `{NULL}` is an array of a word; and a document is not all that may be in a column.
+    // If it were off, `{NULL}` would be an array with the word NULL. And a column may hold XML that is no
+    // whole document.
     ("array_nulls", "on"),
     ("xmloption", "content"),
     ("search_path", "pg_catalog"),
-    // An error, not fewer rows, where a policy hides some.
+    // If a policy hides rows, this makes an error of it.
     ("row_security", "off"),
-    // A second of compiling saves none here.
+    // Compiling a query would take longer than it saves.
     ("jit", "off"),
 ];
 
-/// The encoding of a database that says nothing of its bytes: none is made of them, or asked of them.
+/// The encoding of a database that does not check its text: the bytes are copied as they are.
 const ANY_BYTES: &str = "SQL_ASCII";
 
-/// The encoding of a dump from a server that stores text in this one.
+/// The encoding of a dump, by the server's own.
 pub(super) fn dump_encoding(of_server: &str) -> &'static str {
     match of_server {
         ANY_BYTES => ANY_BYTES,
@@ -71,9 +72,6 @@ pub(super) fn text_options() -> String {
 }
 
 /// A session in which values are written as [`content`] needs them.
-///
-/// # Errors
-/// If the server says no.
 pub(super) fn connect(ctx: &Context, target: &ConnInfo) -> Result<Connection> {
     let options = format!("{SESSION_OPTIONS}{}", text_options());
     let mut connection = connect::connect(target, &ctx.application_name, &options).map_err(|error| {
@@ -100,14 +98,11 @@ pub(super) fn connect(ctx: &Context, target: &ConnInfo) -> Result<Connection> {
 
 /// Counts and hashes a table's rows under [`set_text_settings`].
 ///
-/// A row's hash is that of its columns' texts, each seeded with the hash of the columns before it, so
-/// that values cannot pass from one column to the next unseen; NULL counts as a word of its own. The
-/// sum of a multiset of 64-bit hashes depends on no order. That rows which differ come to the same sum
-/// by chance has odds of 1 in 2^64; the hash (lookup3) is not made against malice. It costs about
-/// 0.4 s per million rows, less than half of hashing `row::text`.
-///
-/// # Errors
-/// If the rows cannot be read.
+/// A row's hash is made of its columns' texts, each seeded with the hash of the columns before it, so that
+/// a value that moves from one column to the next is noticed. NULL is hashed as `\N`. The sum of the hashes
+/// does not depend on the order of the rows. Different rows have the same sum by chance once in 2^64; the
+/// hash (lookup3) does not protect against intent. It takes about 0.4 s per million rows, less than half of
+/// hashing `row::text`.
 pub(crate) fn content(
     client: &mut impl GenericClient,
     table: &str,
@@ -115,8 +110,8 @@ pub(crate) fn content(
 ) -> Result<Content> {
     let hash = columns.iter().fold("0".to_owned(), |seed, column| {
         let name = quote_identifier(&column.name);
-        // A type of one's own may have a cast to text that is not its output: `format` uses that. And
-        // of a row with a NULL in it, `IS NOT NULL` says false.
+        // A user-defined type may have a cast to text that differs from its output function, which `format`
+        // calls. And `IS NOT NULL` is false for a composite value with a NULL in it.
         let text = match column.portable {
             true => format!("{name}::text"),
             false => format!(
@@ -134,9 +129,6 @@ pub(crate) fn content(
 }
 
 /// Counts a table's rows and values.
-///
-/// # Errors
-/// If the rows cannot be read.
 pub(crate) fn count(
     client: &mut impl GenericClient,
     table: &str,
@@ -151,7 +143,7 @@ fn tally(
     columns: &[Column],
     hash: &str,
 ) -> Result<Content> {
-    // Each count costs time: those of columns without NULLs are that of the rows.
+    // Each count takes time. A column that is NOT NULL has as many values as there are rows.
     let counts: Vec<String> = columns
         .iter()
         .filter(|column| !column.not_null)

@@ -1,4 +1,4 @@
-//! Which old backups may be deleted: those of which a newer one has everything.
+//! Which old backups may be deleted: those whose content is in a newer one.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -11,20 +11,17 @@ use super::manifest::Manifest;
 use crate::error::Result;
 use crate::options::Proof;
 
-/// Old backups, sorted by whether they may go.
+/// Old backups, by whether they may be deleted.
 pub(crate) struct Prunable {
     pub(crate) delete: Vec<Found>,
     /// Old ones that stay.
     pub(crate) keep: Vec<Found>,
 }
 
-/// Sorts the old backups into those that may go and those that stay. One may go if a newer one, which
-/// stays, is proven and unharmed and has everything that it may have ([`Manifest::covers`]); and if it
-/// lies there as it was written. `check` says whether one is unharmed: [`Found::check`], or what is
-/// known of it already.
-///
-/// # Errors
-/// If a file cannot be read.
+/// Says which of the old backups may be deleted and which stay. One may be deleted if a newer one that stays
+/// is proven, intact, and has everything that the old one may have ([`Manifest::covers`]); and only if the
+/// old one is still as it was written. `check` says whether a backup is intact: [`Found::check`], or what
+/// is already known.
 pub(crate) fn prunable(
     found: Vec<Found>,
     older_than: Duration,
@@ -57,11 +54,8 @@ pub(crate) fn prunable(
     Ok(prunable)
 }
 
-/// Deletes a backup if it still lies there as it was found: the file first, so that no file without a
-/// manifest is left, and under a lock on the manifest, so that nobody takes it for missing.
-///
-/// # Errors
-/// If it cannot be deleted.
+/// Deletes a backup if it is still as it was listed. The file is deleted first, so that no file without a
+/// manifest is left; and under a lock on the manifest, so that no other command reports it as missing.
 pub(crate) fn delete(backup: &Found) -> Result<bool> {
     let Some(_locked) = lock_manifest(&backup.file)? else {
         return Ok(false);

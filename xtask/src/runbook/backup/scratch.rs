@@ -1,13 +1,13 @@
-//! The scratch table that a dump is restored into for proof, and loading rows into a table through COPY.
+//! The scratch table into which a dump is restored for proof, and loading rows into a table with COPY.
 //!
-//! Nothing of it takes a lock that anybody waits for, and nobody's code runs: columns of types that are
-//! not PostgreSQL's own are text in the scratch, since reading such a value may run what its type's
-//! owner has written (a domain's CHECK), as whoever takes the backup.
+//! It takes no lock that another session waits for, and runs no user's code: columns of types that are not
+//! PostgreSQL's own are text in the scratch table, because reading such a value may run code of the type's
+//! owner (a domain's CHECK) with the rights of the role that takes the backup.
 //!
-//! The scratch is a database of its own on the private server where one runs beside the target; else a
-//! temporary table, which is never written to the WAL, and ends with its session, however that ends.
-//! Only where the role may not make one is it a database on the target's server: `DROP DATABASE`
-//! forces an immediate checkpoint (PostgreSQL's `dbcommands.c`), which is no friend of a busy noon.
+//! If a private server runs beside the target, the scratch table is in a database of its own there.
+//! Otherwise it is a temporary table, which is not written to the WAL and disappears with its session.
+//! Only if the role may not create one is it in a database on the target's server, because `DROP DATABASE`
+//! forces an immediate checkpoint (PostgreSQL's `dbcommands.c`), which slows a busy server.
 
 use std::io::Write as _;
 
@@ -28,13 +28,13 @@ use crate::migration::quote::quote_identifier;
 use crate::runbook::failures;
 use crate::tools::{self, pg_dump};
 
-/// Scratch databases: this, the process id of the server session that owns it, a nonce.
+/// How the name of a scratch database begins; the pid of the server session that owns it and a nonce follow.
 const SCRATCH_DATABASE: &str = "xtask_scratch_";
 
-/// A table to load a dump into, in a transaction that never commits; gone when this is dropped.
+/// A table to load a dump into, in a transaction that never commits. Dropping this removes it.
 pub(crate) struct Scratch {
     client: Client,
-    /// Ends what it is asked from another thread.
+    /// Cancels its query from another thread.
     pub(crate) canceller: Canceller,
     table: &'static str,
     /// Where it is, for people.
@@ -51,7 +51,7 @@ struct ScratchDatabase {
 
 impl Drop for ScratchDatabase {
     fn drop(&mut self) {
-        // What cannot be dropped now is found by its name the next time.
+        // If this fails, the next backup finds the database by its name and drops it.
         let _ = self.owner.batch_execute(&format!(
             "DROP DATABASE IF EXISTS {} WITH (FORCE)",
             self.name
@@ -60,10 +60,10 @@ impl Drop for ScratchDatabase {
 }
 
 impl Scratch {
-    /// Makes a scratch with these columns in the first place that has room for one.
+    /// Makes a scratch table with these columns in the first place that allows it.
     ///
     /// # Errors
-    /// If there is none; says of each why.
+    /// If no place does, with the reason of each.
     pub(crate) fn make(
         ctx: &Context,
         target: &ConnInfo,
@@ -92,7 +92,7 @@ impl Scratch {
         let place = "in a temporary table";
         match Scratch::temporary(ctx, target, columns, place) {
             Ok(scratch) => return Ok(scratch),
-            // No right to anything would make room for another session.
+            // The other places need a connection too.
             Err(error) if is_out_of_connections(&error) => return Err(error),
             Err(error) => tell(place, &error),
         }
@@ -135,7 +135,7 @@ impl Scratch {
         })
     }
 
-    /// A scratch database.
+    /// In a database of its own.
     fn database(
         ctx: &Context,
         target: &ConnInfo,
@@ -154,7 +154,7 @@ impl Scratch {
         if let Some(source) = source
             && source.major() != major as u32
         {
-            // It may write a value otherwise, or hash it so.
+            // It may write or hash a value differently.
             anyhow::bail!("it is PostgreSQL {major}");
         }
         drop_leftovers(&mut owner)?;
@@ -181,17 +181,11 @@ impl Scratch {
     }
 
     /// Begins to load rows.
-    ///
-    /// # Errors
-    /// If the server says no.
     pub(crate) fn loader(&mut self, columns: &[Column]) -> Result<Loader<'_>> {
         Loader::begin(&mut self.client, self.table, columns)
     }
 
-    /// What has arrived.
-    ///
-    /// # Errors
-    /// If it cannot be read.
+    /// What was loaded.
     pub(crate) fn content(&mut self, columns: &[Column]) -> Result<Content> {
         content(&mut self.client, self.table, columns)
     }
@@ -201,7 +195,7 @@ fn is_out_of_connections(error: &anyhow::Error) -> bool {
     failures::from_error(error).sqlstate.as_deref() == Some("53300")
 }
 
-/// Drops the scratch databases of runs that were killed: those whose owning session has ended.
+/// Drops the scratch databases of killed runs: those whose owning session has ended.
 fn drop_leftovers(client: &mut Client) -> Result {
     let rows = client.query_typed(
         "SELECT datname::text FROM pg_catalog.pg_database
@@ -221,8 +215,8 @@ fn drop_leftovers(client: &mut Client) -> Result {
     Ok(())
 }
 
-/// What a column of the scratch is: of a type that every server of this version has and reads alike, or
-/// the text that its values are in the dump.
+/// The type of a column of the scratch table: its own if every server of this version reads it alike,
+/// otherwise `text`, as its values are in the dump.
 fn scratch_type(column: &Column) -> &str {
     match column.portable {
         true => &column.type_name,
@@ -242,7 +236,7 @@ pub(crate) fn definition<'c>(
     columns.join(", ")
 }
 
-/// Rows on their way into a table through COPY: data, never SQL.
+/// Loads rows into a table with COPY: data, never SQL.
 pub(crate) struct Loader<'a> {
     copy: CopyInWriter<'a>,
     columns: Vec<String>,
@@ -250,10 +244,7 @@ pub(crate) struct Loader<'a> {
 
 impl<'a> Loader<'a> {
     /// Begins to load rows of these columns into a table that was made in the session's current
-    /// transaction: `FREEZE` spares whoever reads them next a write.
-    ///
-    /// # Errors
-    /// If the server says no.
+    /// transaction; with `FREEZE`, the next reader of the rows need not write hint bits.
     pub(crate) fn begin(
         client: &'a mut Client,
         table: &str,
@@ -274,10 +265,10 @@ impl<'a> Loader<'a> {
         Ok(Loader { copy, columns })
     }
 
-    /// Ends it; returns how many rows the server took.
+    /// Ends the COPY; returns how many rows the server has stored.
     ///
     /// # Errors
-    /// If the server did not take them all.
+    /// If the server refused one.
     pub(crate) fn finish(self) -> Result<u64> {
         Ok(self.copy.finish()?)
     }
@@ -304,7 +295,7 @@ impl pg_dump::Sink for Loader<'_> {
     }
 
     fn rows(&mut self, rows: &[u8]) -> Result {
-        // The server's own words are inside of what `Write` makes of them.
+        // The server's error is inside the `io::Error`.
         self.copy.write_all(rows).map_err(|error| {
             match error
                 .into_inner()

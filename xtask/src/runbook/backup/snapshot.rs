@@ -1,5 +1,4 @@
-//! The session that a dump stands on: it has locked the table, exports its snapshot, and keeps both while
-//! others read.
+//! The session behind a dump: it holds the lock on the table and the exported snapshot while others read.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use crate::database::activity;
 use crate::database::catalog::{self, Column, Identity, OwnedSequence, WalPosition};
 use crate::error::Result;
 
-/// How often this looks whether somebody waits for our lock, as long as pg_dump may not have its own.
+/// How often to check whether a session waits for our lock, until pg_dump has its own.
 const MAKE_WAY_EVERY: Duration = Duration::from_millis(20);
 
 /// The table and the server as the exported snapshot shows them.
@@ -33,7 +32,7 @@ pub(super) struct Snapshot {
     pub(super) identity: Identity,
 }
 
-/// Our session: in a transaction that has locked the table before it took its snapshot.
+/// Our session, in a transaction that locked the table before it took its snapshot.
 pub(super) struct SnapshotSession<'a> {
     job: &'a Job<'a>,
     client: &'a mut Client,
@@ -74,17 +73,17 @@ impl<'a> SnapshotSession<'a> {
         })
     }
 
-    /// Whether somebody waits for our lock; asked now and then.
+    /// Whether a session waits for our lock. Asks the server only every [`MAKE_WAY_EVERY`].
     pub(super) fn is_waited_for(&mut self) -> bool {
         if self.last_query.elapsed() < MAKE_WAY_EVERY {
             return false;
         }
         self.last_query = Instant::now();
-        // Where this cannot be asked, beginning anew finds out why.
+        // If the query fails, the next attempt reports why.
         activity::somebody_waits_for_us(self.client, self.job.table.oid).unwrap_or(true)
     }
 
-    /// The server ends a transaction that is idle for long, as one of a client that is gone.
+    /// The server ends a transaction that is idle for long, because its client may be gone.
     pub(super) fn keep_alive(&mut self) {
         if self.last_query.elapsed() >= KEEP_ALIVE_EVERY {
             self.last_query = Instant::now();

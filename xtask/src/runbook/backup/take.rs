@@ -1,4 +1,4 @@
-//! Taking a backup, from the lock on the table to the file under its name.
+//! Takes a backup, from the lock on the table to the named file.
 
 use std::fs::File;
 use std::io::Seek as _;
@@ -22,7 +22,7 @@ use crate::runbook::{lock_wait, preflight};
 use crate::tools::PgDump;
 use crate::ui;
 
-/// How long a try to lock the table waits before it is looked who is in the way.
+/// How long one attempt to lock the table waits, before this looks who holds a lock on it.
 const LOCK_TRY: Duration = Duration::from_millis(500);
 
 /// Dumps a table and proves the dump.
@@ -91,7 +91,7 @@ fn take_into_folder(
     })
 }
 
-/// A table that is too large to be restored for proof has its rows counted.
+/// Of a table above `--proof-limit` only the rows are counted.
 fn proof_within_limit(ctx: &Context, table: &Relation, options: ProofOptions) -> Proof {
     let proof = options.of(table.bytes);
     if proof != options.proof {
@@ -119,20 +119,20 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Locks the table, then looks at it. TRUNCATE and what rewrites a table are not MVCC-safe (PostgreSQL
-    /// manual, "Caveats"): a snapshot from before such a transaction's commit sees an empty table.
+    /// Locks the table before the snapshot is taken. TRUNCATE and rewriting ALTERs are not MVCC-safe
+    /// (PostgreSQL manual, "Caveats"): a snapshot from before such a transaction's commit sees an empty table.
     ///
-    /// pg_dump asks for the same lock by itself, after us. An ALTER of somebody else that stands in line
-    /// between the two waits for us, pg_dump for it, and we for pg_dump: a circle that the server does not
-    /// see, with every login behind that ALTER. So as long as pg_dump has not begun to write, for which it
-    /// has its lock, we make way for whoever waits for ours, and begin anew after them.
+    /// pg_dump asks for the same lock after us. If another session's ALTER is queued between the two, it
+    /// waits for us, pg_dump waits for it, and we wait for pg_dump: a deadlock that the server does not
+    /// detect, and every login waits behind that ALTER. So until pg_dump has its lock, which it has when it
+    /// writes, we release ours as soon as another session waits for it, and start again after that session.
     fn dump_locked(&self, db: &mut Database, out: &mut File) -> Result<Dumped> {
         let deadline = Instant::now() + db.lock_wait;
         loop {
             let outcome = self
                 .begin_locked(db, deadline)
                 .and_then(|()| dump(self, db, out));
-            // Where this fails the session has ended, and its lock with it.
+            // If this fails, the session has ended, and its lock with it.
             let _ = db.client.batch_execute("ROLLBACK");
             if let Some(dumped) = outcome? {
                 return Ok(dumped);
@@ -149,11 +149,11 @@ impl Job<'_> {
         }
     }
 
-    /// Begins the transaction of a dump: the lock first. `LOCK TABLE` takes no snapshot; the first query
-    /// after it does.
+    /// Begins the transaction of a dump with the lock. `LOCK TABLE` takes no snapshot; the first query after
+    /// it does.
     ///
-    /// Whoever reads stands in line behind those who want the table for themselves alone, and nobody
-    /// behind a reader; so this waits in line, for a moment at a time, and looks who is in the way.
+    /// A reader's lock request keeps no other reader or writer waiting, so this may queue for it: in short
+    /// attempts, to see between them who holds the lock.
     fn begin_locked(&self, db: &mut Database, deadline: Instant) -> Result {
         let (ctx, qualified) = (self.ctx, &self.qualified);
         let mut named: Vec<activity::Session> = Vec::new();
@@ -173,7 +173,7 @@ impl Job<'_> {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            // Where this fails, the error says why.
+            // If this fails, the error above says why.
             let _ = db.client.batch_execute("ROLLBACK");
             if error.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) {
                 return Err(error).context("cannot lock the table for reading");
@@ -204,7 +204,7 @@ impl Job<'_> {
         }
     }
 
-    /// The name belongs to another table by the time of the lock.
+    /// The name belongs to another table now that it is locked.
     pub(super) fn was_replaced(&self) -> Failure {
         Failure::failed(format!("`{}` is another table now", self.qualified))
             .cause("it was replaced while the backup waited for it")
@@ -214,7 +214,7 @@ impl Job<'_> {
             ))
     }
 
-    /// All of it but the file's name.
+    /// The manifest, without the name of the file.
     fn manifest(&self, server: &Server, dumped: Dumped) -> Manifest {
         let Dumped {
             snapshot,

@@ -1,5 +1,5 @@
-//! pg_dump and whoever takes what it writes, in a thread of their own; and what the thread that waits for
-//! them does meanwhile: show how far they are, and have the disk write.
+//! pg_dump and the loader of its rows, in a thread of their own; and what the waiting thread does meanwhile:
+//! it shows the progress and flushes the file.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -13,10 +13,10 @@ use crate::error::Result;
 use crate::tools::pg_dump;
 use crate::ui::{self, Progress};
 
-/// After how many bytes the disk is asked to write them.
+/// After how many bytes the file is flushed.
 const FLUSH_EVERY: u64 = 16 << 20;
 
-/// pg_dump and whoever loads its rows, in a thread of their own.
+/// The thread in which pg_dump writes and its rows are loaded.
 pub(super) struct Writer<'scope>(ScopedJoinHandle<'scope, Result<pg_dump::Dump>>);
 
 impl<'scope> Writer<'scope> {
@@ -48,7 +48,7 @@ impl<'scope> Writer<'scope> {
     }
 }
 
-/// The dump's bytes go to the file, and its rows to the scratch.
+/// The bytes of the dump go to the file, and its rows also to the scratch table.
 pub(super) struct Copies<'a> {
     pub(super) file: &'a mut File,
     pub(super) scratch: Option<Loader<'a>>,
@@ -74,7 +74,7 @@ impl pg_dump::Sink for Copies<'_> {
     }
 }
 
-/// What both threads know: how much is written, and whether the writer has to stop.
+/// Shared by both threads: how much is written, and whether the writer has to stop.
 #[derive(Default)]
 pub(super) struct SoFar {
     rows: AtomicU64,
@@ -96,7 +96,7 @@ impl SoFar {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// pg_dump writes only once it has its lock.
+    /// pg_dump writes only after it has its lock.
     pub(super) fn has_begun(&self) -> bool {
         self.bytes() > 0
     }
@@ -110,7 +110,7 @@ impl SoFar {
     }
 }
 
-/// The line that shows how far the writer is.
+/// The progress line.
 pub(super) struct Shown<'a> {
     table: &'a str,
     so_far: &'a SoFar,
@@ -128,7 +128,7 @@ impl<'a> Shown<'a> {
         }
     }
 
-    /// Waits for a moment, then shows it.
+    /// Waits for a moment, then shows the progress.
     pub(super) fn look(&self) {
         std::thread::sleep(LOOK_EVERY);
         let rows = self.so_far.rows();
@@ -143,8 +143,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// Asks the disk to write while pg_dump is at work, so that the flush at the end, which says whether it
-/// has, is short.
+/// Flushes the file while pg_dump works, so that the last flush, whose result counts, is short.
 pub(super) struct Flush {
     file: File,
     flushed: u64,

@@ -2,8 +2,8 @@
 //!
 //! Before a transaction commits, its own session is asked what it has done to tables that were there
 //! before, and only the catalog and the server's counters answer: renames, cascades, DO blocks and
-//! typing errors in a file fool neither. Of interest are the tables that the transaction has locked
-//! to change them. How they were before it is what every other session still sees.
+//! typing errors in a file fool neither. The question is about the tables that the transaction has locked
+//! in order to change them. Every other session still sees them as they were before.
 
 mod question;
 mod verdict;
@@ -27,18 +27,18 @@ use crate::migration::quote::quote_identifier;
 use crate::migration::script::Script;
 use crate::options::BackupOptions;
 
-/// What a run keeps of what it destroys.
+/// What this run has backed up of what it destroys.
 pub(crate) struct Guard {
     flags: BackupOptions,
     /// Columns, by their numbers, of the tables that this run has backed up as they are now.
     kept: BTreeMap<u32, BTreeSet<i16>>,
-    /// What was looked at and held nothing: a table's rows, or the values of a column.
+    /// Tables without rows, and columns without values, by a look at them.
     empty: BTreeSet<(u32, Option<i16>)>,
-    /// What a person has agreed to lose by the migration at hand, in the words that were shown.
+    /// What a person has agreed to lose in the current migration, as it was shown to them.
     given_up: BTreeSet<String>,
     /// The backups that were taken, in their order.
     pub(crate) backups: Vec<Taken>,
-    /// Whether event triggers may do anything at any DDL, so that no statement is harmless.
+    /// Whether there are event triggers: then any DDL may change anything.
     event_triggers: bool,
     /// Whether triggers, rules or policies may change what is written into the history.
     history_is_changed: bool,
@@ -57,10 +57,8 @@ impl Guard {
         }
     }
 
-    /// Learns of code that runs beside harmless statements: event triggers, and what is on the history.
-    ///
-    /// # Errors
-    /// If the server cannot be asked.
+    /// Looks for code that runs beside harmless statements: event triggers, and triggers, rules or policies on
+    /// the history table.
     pub(crate) fn look(&mut self, db: &mut Database) -> Result {
         let table = history::table(db);
         let row = db.client.query_typed_one(
@@ -74,13 +72,12 @@ impl Guard {
         Ok(())
     }
 
-    /// Whether it has to be counted what a script's row in the history comes to: not where nothing can
-    /// be in its way.
+    /// Whether to count the rows that are written into the history: not needed if nothing can interfere.
     pub(super) fn must_count(&self, script: &Script) -> bool {
         self.history_is_changed || self.must_ask(script)
     }
 
-    /// Whether a script's transaction has to be asked: not where every statement is known to destroy
+    /// Whether a script's transaction has to be asked: not needed if every statement is known to destroy
     /// nothing.
     pub(super) fn must_ask(&self, script: &Script) -> bool {
         self.event_triggers || !script.destroys_nothing()
@@ -91,22 +88,19 @@ impl Guard {
         self.kept.contains_key(&table.oid)
     }
 
-    /// Somebody was waited for, who may have filled what held nothing.
+    /// After a wait for another session, which may have filled an empty table or column.
     pub(super) fn waited(&mut self) {
         self.empty.clear();
     }
 
     /// Backs up a table and proves the backup.
-    ///
-    /// # Errors
-    /// If that fails.
     pub(crate) fn back_up(
         &mut self,
         ctx: &Context,
         db: &mut Database,
         table: &Relation,
     ) -> Result<&Taken> {
-        // Numbers of columns are for good; a column that is added meanwhile is not in the backup.
+        // A column keeps its number; one that is added meanwhile is not in the backup.
         let columns = columns(db, &[table.oid])?.remove(&table.oid);
         let backup = backup::take(ctx, db, table, self.flags.proof)?;
         let numbers = columns.into_iter().flat_map(|table| table.columns);
@@ -116,7 +110,7 @@ impl Guard {
         Ok(&self.backups[self.backups.len() - 1])
     }
 
-    /// What of it is in no backup of this run, and was not found to hold nothing.
+    /// Those that are in no backup of this run and may hold values.
     pub(super) fn unkept<'d>(&self, destroyed: &'d [Destroyed]) -> Vec<&'d Destroyed> {
         destroyed
             .iter()
@@ -143,7 +137,7 @@ impl Guard {
         };
         match what {
             What::LargeObjects(_) => false,
-            // A table without a column has rows all the same.
+            // A table without columns can have rows.
             _ if columns.is_empty() => kept.is_some() || self.empty.contains(&(*table, None)),
             _ => columns
                 .iter()
@@ -151,7 +145,7 @@ impl Guard {
         }
     }
 
-    /// A person has agreed to lose it.
+    /// Notes that a person has agreed to lose these.
     pub(super) fn give_up(&mut self, unkept: &[&Destroyed]) {
         let shown = unkept.iter().map(ToString::to_string);
         self.given_up.extend(shown);
@@ -161,11 +155,7 @@ impl Guard {
         self.flags.no_backup
     }
 
-    /// After the transaction was rolled back: what of it holds anything. The rest is noted, and need not be
-    /// kept.
-    ///
-    /// # Errors
-    /// If a table cannot be looked at.
+    /// After the transaction was rolled back: those that hold values. The others are noted as empty.
     pub(super) fn holding<'d>(
         &mut self,
         db: &mut Database,
@@ -183,7 +173,7 @@ impl Guard {
     /// Backs up the tables that hold what a transaction destroys.
     ///
     /// # Errors
-    /// If one cannot be backed up: then its values cannot be kept.
+    /// If one cannot be backed up.
     pub(super) fn keep(
         &mut self,
         ctx: &Context,
@@ -210,7 +200,7 @@ impl Guard {
         Ok(self.backups[first..].to_vec())
     }
 
-    /// Whether there is nothing to keep; notes it if so.
+    /// Whether it is empty, which is noted.
     fn holds_nothing(&mut self, db: &mut Database, destroyed: &Destroyed) -> Result<bool> {
         let (column, number) = match &destroyed.what {
             What::Table | What::File => (None, None),
@@ -224,24 +214,17 @@ impl Guard {
         Ok(nothing)
     }
 
-    /// The transaction was committed: what it has written is no longer what a backup holds, and it may
-    /// have put something on the history.
-    ///
-    /// # Errors
-    /// If the server cannot be asked.
+    /// After a commit: tables that it has written to no longer match their backups, and there may be new
+    /// triggers.
     pub(super) fn committed(&mut self, db: &mut Database, verdict: &Verdict) -> Result {
         self.given_up.clear();
         for table in &verdict.written {
             self.forget(|of| of == *table);
         }
-        // What is on the history, or an event trigger, may be new.
         self.look(db)
     }
 
-    /// A script ran outside a transaction, where nobody can be asked what it has done.
-    ///
-    /// # Errors
-    /// If the server cannot be asked.
+    /// After a script outside a transaction, which cannot be asked what it has done.
     pub(super) fn ran_unasked(&mut self, db: &mut Database) -> Result {
         self.forget(|_| true);
         self.look(db)
@@ -254,9 +237,6 @@ impl Guard {
 }
 
 /// Whether a table has a row, or a row with a value in this column.
-///
-/// # Errors
-/// If it cannot be read.
 pub(super) fn holds_any(db: &mut Database, table: &str, column: Option<&str>) -> Result<bool> {
     let with = column.map_or(String::new(), |column| {
         // Not `IS NOT NULL`, which is false for a composite value with a NULL in it.
@@ -265,7 +245,7 @@ pub(super) fn holds_any(db: &mut Database, table: &str, column: Option<&str>) ->
     });
     let mut look = || -> Result<bool> {
         let mut transaction = db.client.build_transaction().read_only(true).start()?;
-        // An error where a policy hides rows: not none.
+        // If a policy hides rows, this makes an error of it.
         transaction.batch_execute("SET LOCAL row_security = off")?;
         let exists = format!("SELECT EXISTS (SELECT FROM ONLY {table}{with})");
         Ok(transaction.query_typed_one(&exists, &[])?.get(0))

@@ -9,7 +9,7 @@ use serde::Deserialize;
 /// The counters may still hold what earlier transactions of this session did, until it reports them
 /// (PostgreSQL manual, "Viewing Statistics"): those are in the variable `counted`, see [`BASELINE`].
 /// They count what a foreign key's cascade deletes, and what a rolled-back savepoint did, which errs
-/// on the safe side. Deferred constraints may change rows too, and have their say first. 2995 is
+/// on the safe side. Deferred constraints may change rows too, so they are checked first. 2995 is
 /// `pg_largeobject_metadata`, 2613 `pg_largeobject`; tables of users have oids from 16384 on.
 pub(in crate::runbook) const QUESTION: &str = "SET CONSTRAINTS ALL IMMEDIATE \\; SET LOCAL search_path = pg_catalog, pg_temp;
 SELECT jsonb_build_object(

@@ -1,5 +1,5 @@
-//! What a transaction has destroyed: its session's answer beside the tables as every other session still
-//! sees them.
+//! What a transaction has destroyed: the answer of its session, compared with the tables as every other
+//! session still sees them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::migration::script::Script;
 use crate::migration::source::Direction;
 use crate::ui;
 
-/// Something that was there before the transaction and is not now.
+/// Something that existed before the transaction and no longer does.
 #[derive(Clone, Debug)]
 pub(in crate::runbook) struct Destroyed {
     /// The table's oid; 0 for large objects.
@@ -67,14 +67,14 @@ impl fmt::Display for Destroyed {
 /// What a transaction did.
 pub(in crate::runbook) struct Verdict {
     pub(in crate::runbook) destroyed: Vec<Destroyed>,
-    /// What an up file has updated, for people: it is meant to, and is told.
+    /// What an up file has updated, for people: that is its purpose, so it is only reported.
     pub(in crate::runbook) updated: Vec<String>,
-    /// Those whose rows are no longer the ones that an earlier backup holds.
+    /// Tables whose rows no longer match an earlier backup.
     pub(super) written: Vec<u32>,
 }
 
 impl Verdict {
-    /// What a transaction that has not committed yet has destroyed, by its own answer.
+    /// What a transaction that has not committed yet has done, by its own answer.
     ///
     /// # Errors
     /// If the other session, which sees the tables as they were, cannot be asked.
@@ -84,7 +84,7 @@ impl Verdict {
         script: &Script,
         direction: Direction,
     ) -> Result<Verdict> {
-        // One that names the setting may have turned it off for a while.
+        // A script that names the setting may have turned it off for a time.
         let names_it = script.text.to_ascii_lowercase().contains("track_counts");
         let counted = changes.counted && !names_it;
         let oids: Vec<u32> = changes.tables.iter().map(|table| table.oid).collect();
@@ -165,7 +165,7 @@ impl Verdict {
                 before.name
             ));
         }
-        // What is left where rows were deleted is in the backup as it was.
+        // After a mere DELETE, the rows that are left are in the backup as they are.
         if rewritten || !counted || now.inserted > 0 || now.updated > 0 {
             self.written.push(now.oid);
         }
@@ -224,8 +224,8 @@ pub(super) fn columns(db: &mut Database, oids: &[u32]) -> Result<BTreeMap<u32, T
     Ok(tables)
 }
 
-/// The columns whose values are made of these composite types or of rows of these tables, near or far:
-/// when one of those loses an attribute, they lose a part of each value, though nobody touches their table.
+/// The columns whose values contain these composite types or rows of these tables, directly or not: if one
+/// of those loses an attribute, each value loses a part, although its table is not touched.
 fn attributes(db: &mut Database, oids: &[u32]) -> Result<Vec<Destroyed>> {
     if oids.is_empty() {
         return Ok(Vec::new());

@@ -1,4 +1,5 @@
-//! Executes a plan: backs up, runs each migration, checks; and says where things stand where one fails.
+//! Executes a plan: backs up, runs each migration, verifies. If one fails, it says what was done and what
+//! was not.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use crate::runbook::plan::{Change, Plan};
 use crate::runbook::{failures, report, verify};
 use crate::ui;
 
-/// Backs up, runs each migration, verifies. The first error ends it, with where things stand.
+/// Backs up, runs each migration, verifies; stops at the first error.
 pub(super) fn execute(
     ctx: &Context,
     mut runner: Runner<'_>,
@@ -23,8 +24,8 @@ pub(super) fn execute(
     started: Instant,
 ) -> Result<Outcome> {
     let mut outcome = Outcome::of(runner.db, plan.direction, started, options);
-    // psql connects before anything is written: where a proxy makes a session lock worthless, that
-    // is found out now.
+    // psql connects before anything is written, because this shows whether a proxy makes the session lock
+    // worthless.
     runner.open().map_err(unchanged)?;
     // The backups come first, on the native connection; then psql takes over.
     for table in &plan.backups {
@@ -154,7 +155,7 @@ fn half_way(mut failure: Failure, plan: &Plan<'_>, done: usize) -> Failure {
     if !left.is_empty() {
         failure = failure.state(format!("not started: {}", names(left)));
     }
-    // The failure table speaks of the usual direction.
+    // Hints for an SQLSTATE name the usual direction.
     if plan.direction == Direction::Down {
         for hint in &mut failure.hints {
             *hint = hint.replace(MIGRATE, ROLLBACK);

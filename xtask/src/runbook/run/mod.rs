@@ -1,5 +1,5 @@
-//! `migrate` and `rollback` from the first look to the last check: one way in two directions. Every command
-//! that changes the schema goes it.
+//! `migrate` and `rollback` from the preflight to the last check: the same flow in two directions. Every
+//! command that changes the schema goes through it.
 
 mod execute;
 mod prepare;
@@ -93,7 +93,7 @@ fn run(
         return Ok(outcome);
     }
 
-    // psql connects while native queries look around; but a rollback asks a person first.
+    // psql connects while the preflight runs; a rollback first asks for confirmation.
     let early_psql = match direction {
         Direction::Up if !options.dry_run => Some(start_psql(ctx, db).map_err(unchanged)?),
         _ => None,
@@ -141,7 +141,7 @@ fn command(direction: Direction) -> &'static str {
     }
 }
 
-/// An error from before the first change.
+/// Adds to an error that nothing was changed yet.
 fn unchanged(error: anyhow::Error) -> Failure {
     failures::from_error(&error).state("no migration has run; nothing was changed")
 }

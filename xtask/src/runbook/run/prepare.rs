@@ -1,4 +1,4 @@
-//! Looks around and makes the plan: the preflight, what will be lost, what to back up. Nothing of it writes.
+//! Makes the plan: the preflight, what will be lost, what to back up. Nothing here writes.
 
 use super::Options;
 use super::select::Selection;
@@ -14,8 +14,7 @@ use crate::runbook::plan::{Change, Plan};
 use crate::runbook::{backup, indexes, preflight};
 use crate::ui;
 
-/// Looks for everything that can be known to stand in the way, counts what will be lost, and says what to
-/// back up for it.
+/// Checks the preconditions, counts what will be lost, and decides what to back up.
 pub(super) fn make_plan<'f>(
     ctx: &Context,
     folder: &'f Folder,
@@ -83,8 +82,7 @@ fn check_preconditions(
     Ok(affected)
 }
 
-/// Says what will be destroyed, and how many values that is. Where nothing of it is to be kept, a
-/// person has to agree.
+/// Prints what will be destroyed, with the number of values. With `--no-backup` a person has to agree.
 fn show_losses(
     ctx: &Context,
     db: &mut Database,
@@ -103,7 +101,7 @@ fn show_losses(
     for line in &forecast.lines {
         ctx.ui.info(verb, line);
     }
-    // A rollback asks anyway.
+    // A rollback asks in any case.
     if !no_backup || forecast.tables.is_empty() || options.dry_run || direction == Direction::Down {
         return Ok(forecast);
     }
@@ -145,7 +143,7 @@ fn tables_to_back_up(
     for table in catalog::existing(db, &affected.backup_if_exists)? {
         names.push(table.qualified());
     }
-    // The rows of a partitioned table are its partitions': the guard finds which.
+    // The rows of a partitioned table are in its partitions; the guard finds which.
     let tables = forecast.tables.iter().filter(|table| table.kind == 'r');
     names.extend(tables.map(Relation::qualified));
     let tables = backup::in_order_of_references(db, &names)?;

@@ -1,4 +1,4 @@
-//! Which migrations a run is about: settled before it waits for another run, and looked at again after.
+//! Which migrations to run: decided before waiting for another run, and checked again afterwards.
 
 use super::{Options, command};
 use crate::Context;
@@ -9,7 +9,7 @@ use crate::migration::plan::{self, RollbackScope};
 use crate::migration::source::{Direction, Folder, Migration};
 use crate::ui;
 
-/// Which migrations a run is about.
+/// Which migrations to run.
 pub(super) enum Goal<'a> {
     Up {
         to: Option<i64>,
@@ -41,13 +41,14 @@ impl Goal<'_> {
     }
 }
 
-/// The migrations that are to run, in their order, by this history.
+/// The migrations to run, in their order, and the history they were selected by.
 pub(super) struct Selection<'f> {
     pub(super) applied: Vec<Applied>,
     pub(super) migrations: Vec<&'f Migration>,
 }
 
-/// What is to run. Where something is, or another run is at work, it is selected again under the lock.
+/// Selects the migrations to run. If there are any, or another run is at work, takes the migration lock and
+/// selects again.
 pub(super) fn select_and_lock<'f>(
     ctx: &Context,
     folder: &'f Folder,
@@ -55,7 +56,7 @@ pub(super) fn select_and_lock<'f>(
     goal: &Goal<'_>,
     options: &Options<'_>,
 ) -> Result<Selection<'f>> {
-    // Looked at before the history is read: a run that ends in between has written it by then.
+    // Before the history is read: if a run ends in between, its rows are already there.
     let at_work = !options.dry_run && lock::at_work(db)?;
     let applied = match goal {
         Goal::Up { .. } => history::read_known(db)?,
@@ -71,10 +72,10 @@ pub(super) fn select_and_lock<'f>(
         return Ok(selection);
     }
     lock::acquire(db, options.locks, &ctx.ui, command(goal.direction()))?;
-    // Another run may have been at it while this one waited.
+    // Another run may have changed the history while this one waited.
     let locked = goal.select(folder, history::read(db)?)?;
     if let Goal::Down(scope) = goal {
-        // What this command means was settled above.
+        // What this rollback undoes was decided above, and shown.
         plan::check_unchanged(
             scope,
             &selection.migrations,
