@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::apply::Effort;
-use super::backup::Taken;
+use super::apply::LockStats;
+use super::backup::CompletedBackup;
 use super::plan::Plan;
 use super::report;
 use super::run::Options;
@@ -19,7 +19,7 @@ use crate::ui;
 #[derive(Debug, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) run: RunFacts,
-    pub(crate) backups: Vec<Taken>,
+    pub(crate) backups: Vec<CompletedBackup>,
     pub(crate) steps: Vec<StepFacts>,
     pub(crate) verified: Vec<Checked>,
     /// Whether this was only a plan.
@@ -85,33 +85,33 @@ impl Outcome {
     ) -> Outcome {
         let mut outcome = Outcome::of(db, plan.direction, started, options);
         for change in &plan.changes {
-            outcome.add(change.migration, Effort::default(), "Planned");
+            outcome.add(change.migration, LockStats::default(), "Planned");
         }
         outcome
     }
 
-    pub(super) fn backed_up(&mut self, backup: &Taken, time: Duration) {
+    pub(super) fn backed_up(&mut self, backup: &CompletedBackup, time: Duration) {
         let what = format!("Backed up {}", backup.summary());
         self.summary.push(report::Line::new(what, time));
     }
 
-    pub(super) fn add(&mut self, migration: &Migration, effort: Effort, verb: &str) {
-        self.run.lock_attempts = self.run.lock_attempts.max(effort.lock_attempts);
-        self.run.lock_wait_ms += milliseconds(effort.lock_wait);
+    pub(super) fn add(&mut self, migration: &Migration, lock_stats: LockStats, verb: &str) {
+        self.run.lock_attempts = self.run.lock_attempts.max(lock_stats.lock_attempts);
+        self.run.lock_wait_ms += milliseconds(lock_stats.lock_wait);
         self.steps.push(StepFacts {
             version: migration.version,
             name: migration.name.clone(),
-            duration_ms: milliseconds(effort.duration),
-            lock_attempts: effort.lock_attempts,
+            duration_ms: milliseconds(lock_stats.duration),
+            lock_attempts: lock_stats.lock_attempts,
         });
         self.summary.push(report::Line::new(
             format!(
                 "{verb} {} {}{}",
                 migration.version,
                 migration.name,
-                tries(effort)
+                tries(lock_stats)
             ),
-            effort.duration,
+            lock_stats.duration,
         ));
     }
 }
@@ -120,12 +120,12 @@ fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10_000.0).round() / 10.0
 }
 
-pub(super) fn tries(effort: Effort) -> String {
-    match effort.lock_attempts {
+pub(super) fn tries(lock_stats: LockStats) -> String {
+    match lock_stats.lock_attempts {
         0 | 1 => String::new(),
         tries => format!(
             " ({tries} tries, {} for the lock)",
-            ui::time(effort.lock_wait)
+            ui::time(lock_stats.lock_wait)
         ),
     }
 }

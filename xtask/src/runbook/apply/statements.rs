@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use super::failure::{GOES_ON, server_failure};
 use super::session::CLEAN;
-use super::{Effort, Runner, not_as_it_should_be};
+use super::{LockStats, Runner, not_as_it_should_be};
 use crate::database::activity::Waiting;
 use crate::database::catalog::{self};
 use crate::error::{Failure, Kind, Result};
@@ -45,7 +45,7 @@ impl Runner<'_> {
         migration: &Migration,
         script: &Script,
         direction: Direction,
-    ) -> Result<Effort> {
+    ) -> Result<LockStats> {
         let started = Instant::now();
         if self.used {
             let chunk = Chunk {
@@ -120,7 +120,7 @@ impl Runner<'_> {
                 failures::from_error(&error).state(state)
             })?;
         }
-        Ok(waiter.effort())
+        Ok(waiter.lock_stats())
     }
 
     /// One statement outside of a transaction. One that works concurrently gets no short lock

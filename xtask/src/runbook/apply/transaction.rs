@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::failure::server_failure;
 use super::session::CLEAN;
-use super::{Effort, Runner, announce, not_as_it_should_be};
+use super::{LockStats, Runner, announce, not_as_it_should_be};
 use crate::database::activity::Waiting;
 use crate::database::history;
 use crate::error::{Failure, Result};
@@ -53,7 +53,7 @@ impl Runner<'_> {
         script: &Script,
         upcoming: &[&Migration],
         direction: Direction,
-    ) -> Result<Effort> {
+    ) -> Result<LockStats> {
         let again = self.again.clone();
         let mut waiter = Waiter::new(self.locks, locked_by(script), &again);
         let mut kept = 0;
@@ -87,7 +87,7 @@ impl Runner<'_> {
         if indexes::accepts_any(script) {
             indexes::after(self, script).map_err(|error| committed(migration, &error))?;
         }
-        Ok(waiter.effort())
+        Ok(waiter.lock_stats())
     }
 
     fn try_transaction(

@@ -40,7 +40,7 @@ pub(crate) const DEFAULT_TABLE: &str = "users";
 
 /// A finished backup, as the command contract shows it.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Taken {
+pub(crate) struct CompletedBackup {
     pub(crate) file: PathBuf,
     /// Qualified name.
     pub(crate) table: String,
@@ -53,7 +53,7 @@ pub(crate) struct Taken {
     pub(crate) took: Duration,
 }
 
-impl Taken {
+impl CompletedBackup {
     /// What it holds, where it is and how it was proven, for people.
     pub(crate) fn summary(&self) -> String {
         format!(

@@ -71,7 +71,7 @@ impl Scratch {
         columns: &[Column],
     ) -> Result<Scratch> {
         let mut reasons = Vec::new();
-        let mut tell = |place: &str, error: &anyhow::Error| {
+        let mut note_reason = |place: &str, error: &anyhow::Error| {
             let failure = failures::from_error(error);
             ctx.ui
                 .detail(format_args!("no scratch {place}: {}", failure.one_line()));
@@ -87,19 +87,19 @@ impl Scratch {
         match private {
             Ok(Some(scratch)) => return Ok(scratch),
             Ok(None) => {}
-            Err(error) => tell(place, &error),
+            Err(error) => note_reason(place, &error),
         }
         let place = "in a temporary table";
         match Scratch::temporary(ctx, target, columns, place) {
             Ok(scratch) => return Ok(scratch),
             // The other places need a connection too.
             Err(error) if is_out_of_connections(&error) => return Err(error),
-            Err(error) => tell(place, &error),
+            Err(error) => note_reason(place, &error),
         }
         let place = "in a database of its own";
         match Scratch::database(ctx, target, None, columns, place) {
             Ok(scratch) => return Ok(scratch),
-            Err(error) => tell(place, &error),
+            Err(error) => note_reason(place, &error),
         }
         let mut failure = Failure::failed("there is no place to restore the backup for proof");
         failure.causes = reasons;

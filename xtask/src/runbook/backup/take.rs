@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use postgres::error::SqlState;
 
-use super::Taken;
+use super::CompletedBackup;
 use super::dump::{Dumped, check_interrupt, dump};
 use super::folder::{clean, file_safe, in_the_folder, keep, make_folder, partial_file};
 use super::manifest::{Manifest, ManifestColumn, ManifestSequence};
@@ -35,7 +35,7 @@ pub(crate) fn take(
     db: &mut Database,
     table: &Relation,
     options: ProofOptions,
-) -> Result<Taken> {
+) -> Result<CompletedBackup> {
     take_into_folder(ctx, db, table, options).map_err(in_the_folder)
 }
 
@@ -44,7 +44,7 @@ fn take_into_folder(
     db: &mut Database,
     table: &Relation,
     options: ProofOptions,
-) -> Result<Taken> {
+) -> Result<CompletedBackup> {
     let started = Instant::now();
     let qualified = table.qualified();
     let attempted = || format!("cannot back up `{qualified}`");
@@ -80,7 +80,7 @@ fn take_into_folder(
         .with_context(|| format!("cannot flush the backup in `{}`", folder.display()))?;
     let mut manifest = job.manifest(&db.server, dumped);
     let file = keep(partial, folder, &mut manifest)?;
-    Ok(Taken {
+    Ok(CompletedBackup {
         file: ctx.config.shown(&file),
         table: manifest.table,
         rows: manifest.rows,

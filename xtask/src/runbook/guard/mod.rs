@@ -17,7 +17,7 @@ use anyhow::Context as _;
 use postgres::types::Type;
 use verdict::{What, columns};
 
-use super::backup::{self, Taken};
+use super::backup::{self, CompletedBackup};
 use crate::Context;
 use crate::database::Database;
 use crate::database::catalog::Relation;
@@ -37,7 +37,7 @@ pub(crate) struct Guard {
     /// What a person has agreed to lose in the current migration, as it was shown to them.
     given_up: BTreeSet<String>,
     /// The backups that were taken, in their order.
-    pub(crate) backups: Vec<Taken>,
+    pub(crate) backups: Vec<CompletedBackup>,
     /// Whether there are event triggers: then any DDL may change anything.
     event_triggers: bool,
     /// Whether triggers, rules or policies may change what is written into the history.
@@ -99,7 +99,7 @@ impl Guard {
         ctx: &Context,
         db: &mut Database,
         table: &Relation,
-    ) -> Result<&Taken> {
+    ) -> Result<&CompletedBackup> {
         // A column keeps its number; one that is added meanwhile is not in the backup.
         let columns = columns(db, &[table.oid])?.remove(&table.oid);
         let backup = backup::take(ctx, db, table, self.flags.proof)?;
@@ -179,7 +179,7 @@ impl Guard {
         ctx: &Context,
         db: &mut Database,
         unkept: &[&Destroyed],
-    ) -> Result<Vec<Taken>> {
+    ) -> Result<Vec<CompletedBackup>> {
         let first = self.backups.len();
         let mut names = Vec::new();
         for destroyed in unkept {

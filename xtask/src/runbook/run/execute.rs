@@ -30,9 +30,9 @@ pub(super) fn execute(
     // The backups come first, on the native connection; then psql takes over.
     for table in &plan.backups {
         interrupt::check()?;
-        let taken = runner.back_up(table).map_err(unchanged)?;
-        announce(&ctx.ui, taken);
-        outcome.backed_up(taken, taken.took);
+        let backup = runner.back_up(table).map_err(unchanged)?;
+        announce(&ctx.ui, backup);
+        outcome.backed_up(backup, backup.took);
     }
     if plan.direction == Direction::Up {
         runner.ensure_history()?;
@@ -59,23 +59,24 @@ fn change(
     for (done, change) in plan.changes.iter().enumerate() {
         let known = runner.guard.backups.len();
         let result = runner.run(change.migration, &migrations[done + 1..], plan.direction);
-        for taken in &runner.guard.backups[known..] {
+        for backup in &runner.guard.backups[known..] {
             // Its time is part of the migration's.
-            outcome.backed_up(taken, Duration::ZERO);
+            outcome.backed_up(backup, Duration::ZERO);
         }
-        let effort = result.map_err(|error| half_way(failures::from_error(&error), plan, done))?;
+        let lock_stats =
+            result.map_err(|error| half_way(failures::from_error(&error), plan, done))?;
         ctx.ui.status(
             verb,
             format_args!(
                 "{} {}{}  {}",
                 change.migration.version,
                 change.migration.name,
-                tries(effort),
-                ui::time(effort.duration)
+                tries(lock_stats),
+                ui::time(lock_stats.duration)
             ),
         );
         ctx.ui.command(&change.command());
-        outcome.add(change.migration, effort, verb);
+        outcome.add(change.migration, lock_stats, verb);
     }
     Ok(())
 }
