@@ -164,22 +164,22 @@ pub(crate) fn tables(db: &mut Database, affected: &AffectedTables) -> Result {
             }
         }
     }
-    with_heirs(db, &backed_up)
+    check_child_tables(db, &backed_up)
 }
 
 /// A change of a table is one of all tables that inherit from it, whose rows are their own.
 ///
 /// # Errors
 /// If one of them is not backed up with it.
-fn with_heirs(db: &mut Database, backed_up: &[u32]) -> Result {
-    let heirs = catalog::heirs_outside(db, backed_up)?;
-    let Some((table, _)) = heirs.first() else {
+fn check_child_tables(db: &mut Database, backed_up: &[u32]) -> Result {
+    let children = catalog::uncovered_child_tables(db, backed_up)?;
+    let Some((table, _)) = children.first() else {
         return Ok(());
     };
-    let names: Vec<&str> = heirs
+    let names: Vec<&str> = children
         .iter()
         .filter(|(parent, _)| parent == table)
-        .map(|(_, heir)| heir.as_str())
+        .map(|(_, child)| child.as_str())
         .collect();
     Err(Failure::failed(format!("tables inherit from `{table}` and are not backed up with it"))
         .sqlstate("0A000")
