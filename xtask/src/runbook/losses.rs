@@ -16,7 +16,7 @@ use crate::ui;
 struct Loss {
     what: Lost,
     /// Whether it takes effect at once, outside a transaction.
-    unasked: bool,
+    outside_transaction: bool,
 }
 
 enum Lost {
@@ -71,7 +71,7 @@ fn losses<'a>(
                 let lost = lost(&names, script, statement, &effect, direction);
                 losses.extend(lost.map(|what| Loss {
                     what,
-                    unasked: !script.transactional,
+                    outside_transaction: !script.transactional,
                 }));
                 names.apply(&effect);
             }
@@ -139,7 +139,7 @@ impl Forecast {
             Lost::Schema(schema) => return self.schema(db, &schema),
             Lost::Index(name) => format!("index `{name}`"),
             Lost::Object(kind, name) => format!("{kind} `{name}`"),
-            Lost::Unknown(place) => match loss.unasked {
+            Lost::Unknown(place) => match loss.outside_transaction {
                 true => format!(
                     "what {place} destroys cannot be previewed, and is not found out before it takes effect"
                 ),

@@ -229,7 +229,7 @@ impl<'a> Runner<'a> {
             tables.extend(catalog::changed_with(self.db, &oids)?);
         }
         for table in tables {
-            if !self.guard.has_kept(&table) {
+            if !self.guard.has_backup_of(&table) {
                 preflight::can_be_backed_up(self.db, &table)?;
                 let backup = self.back_up(&table)?.clone();
                 announce(self.ui, &backup);

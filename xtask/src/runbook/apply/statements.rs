@@ -115,10 +115,12 @@ impl Runner<'_> {
         self.feed(&chunk, &mut |_, _, _| {})?
             .map_err(|error| self.explain(script, direction, &error))?;
         if !script.destroys_nothing() {
-            self.guard.ran_unasked(self.db).map_err(|error| {
-                let state = format!("`{}` took effect and is recorded", migration.stem);
-                failures::from_error(&error).state(state)
-            })?;
+            self.guard
+                .after_script_outside_transaction(self.db)
+                .map_err(|error| {
+                    let state = format!("`{}` took effect and is recorded", migration.stem);
+                    failures::from_error(&error).state(state)
+                })?;
         }
         Ok(waiter.lock_stats())
     }

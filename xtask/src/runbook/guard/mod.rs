@@ -31,35 +31,35 @@ use crate::options::BackupOptions;
 pub(crate) struct Guard {
     flags: BackupOptions,
     /// Columns, by their numbers, of the tables that this run has backed up as they are now.
-    kept: BTreeMap<u32, BTreeSet<i16>>,
+    backed_up: BTreeMap<u32, BTreeSet<i16>>,
     /// Tables without rows, and columns without values, by a look at them.
     empty: BTreeSet<(u32, Option<i16>)>,
     /// What a person has agreed to lose in the current migration, as it was shown to them.
-    given_up: BTreeSet<String>,
+    accepted_losses: BTreeSet<String>,
     /// The backups that were taken, in their order.
     pub(crate) backups: Vec<CompletedBackup>,
     /// Whether there are event triggers: then any DDL may change anything.
     event_triggers: bool,
     /// Whether triggers, rules or policies may change what is written into the history.
-    history_is_changed: bool,
+    history_may_be_changed: bool,
 }
 
 impl Guard {
     pub(crate) fn new(flags: BackupOptions) -> Guard {
         Guard {
             flags,
-            kept: BTreeMap::new(),
+            backed_up: BTreeMap::new(),
             empty: BTreeSet::new(),
-            given_up: BTreeSet::new(),
+            accepted_losses: BTreeSet::new(),
             backups: Vec::new(),
             event_triggers: false,
-            history_is_changed: true,
+            history_may_be_changed: true,
         }
     }
 
     /// Looks for code that runs beside harmless statements: event triggers, and triggers, rules or policies on
     /// the history table.
-    pub(crate) fn look(&mut self, db: &mut Database) -> Result {
+    pub(crate) fn inspect(&mut self, db: &mut Database) -> Result {
         let table = history::table(db);
         let row = db.client.query_typed_one(
             "SELECT EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'),
@@ -68,13 +68,13 @@ impl Guard {
             &[(&table, Type::TEXT)],
         )?;
         self.event_triggers = row.get(0);
-        self.history_is_changed = row.get::<_, Option<bool>>(1).unwrap_or(true);
+        self.history_may_be_changed = row.get::<_, Option<bool>>(1).unwrap_or(true);
         Ok(())
     }
 
     /// Whether to count the rows that are written into the history: not needed if nothing can interfere.
     pub(super) fn must_count(&self, script: &Script) -> bool {
-        self.history_is_changed || self.must_ask(script)
+        self.history_may_be_changed || self.must_ask(script)
     }
 
     /// Whether a script's transaction has to be asked: not needed if every statement is known to destroy
@@ -84,12 +84,12 @@ impl Guard {
     }
 
     /// Whether a table is in a backup of this run as it is now.
-    pub(super) fn has_kept(&self, table: &Relation) -> bool {
-        self.kept.contains_key(&table.oid)
+    pub(super) fn has_backup_of(&self, table: &Relation) -> bool {
+        self.backed_up.contains_key(&table.oid)
     }
 
     /// After a wait for another session, which may have filled an empty table or column.
-    pub(super) fn waited(&mut self) {
+    pub(super) fn forget_empty(&mut self) {
         self.empty.clear();
     }
 
@@ -104,14 +104,14 @@ impl Guard {
         let columns = columns(db, &[table.oid])?.remove(&table.oid);
         let backup = backup::take(ctx, db, table, self.flags.proof)?;
         let numbers = columns.into_iter().flat_map(|table| table.columns);
-        self.kept
+        self.backed_up
             .insert(table.oid, numbers.map(|column| column.number).collect());
         self.backups.push(backup);
         Ok(&self.backups[self.backups.len() - 1])
     }
 
     /// Those that are in no backup of this run and may hold values.
-    pub(super) fn unkept<'d>(&self, destroyed: &'d [Destroyed]) -> Vec<&'d Destroyed> {
+    pub(super) fn not_backed_up<'d>(&self, destroyed: &'d [Destroyed]) -> Vec<&'d Destroyed> {
         destroyed
             .iter()
             .filter(|destroyed| !self.covers(destroyed))
@@ -125,10 +125,10 @@ impl Guard {
             what,
             ..
         } = destroyed;
-        if self.given_up.contains(&destroyed.to_string()) {
+        if self.accepted_losses.contains(&destroyed.to_string()) {
             return true;
         }
-        let kept = self.kept.get(table);
+        let backed_up = self.backed_up.get(table);
         let rows_changed = matches!(what, What::Deleted(_) | What::Updated(_) | What::Uncounted);
         let empty = |column: &i16| {
             !rows_changed
@@ -138,17 +138,17 @@ impl Guard {
         match what {
             What::LargeObjects(_) => false,
             // A table without columns can have rows.
-            _ if columns.is_empty() => kept.is_some() || self.empty.contains(&(*table, None)),
-            _ => columns
-                .iter()
-                .all(|column| kept.is_some_and(|kept| kept.contains(column)) || empty(column)),
+            _ if columns.is_empty() => backed_up.is_some() || self.empty.contains(&(*table, None)),
+            _ => columns.iter().all(|column| {
+                backed_up.is_some_and(|numbers| numbers.contains(column)) || empty(column)
+            }),
         }
     }
 
     /// Notes that a person has agreed to lose these.
-    pub(super) fn give_up(&mut self, unkept: &[&Destroyed]) {
-        let shown = unkept.iter().map(ToString::to_string);
-        self.given_up.extend(shown);
+    pub(super) fn accept_loss(&mut self, not_backed_up: &[&Destroyed]) {
+        let shown = not_backed_up.iter().map(ToString::to_string);
+        self.accepted_losses.extend(shown);
     }
 
     pub(super) fn no_backup(&self) -> bool {
@@ -156,33 +156,33 @@ impl Guard {
     }
 
     /// After the transaction was rolled back: those that hold values. The others are noted as empty.
-    pub(super) fn holding<'d>(
+    pub(super) fn not_empty<'d>(
         &mut self,
         db: &mut Database,
-        unkept: Vec<&'d Destroyed>,
+        not_backed_up: Vec<&'d Destroyed>,
     ) -> Result<Vec<&'d Destroyed>> {
-        let mut holding = Vec::new();
-        for destroyed in unkept {
-            if !self.holds_nothing(db, destroyed)? {
-                holding.push(destroyed);
+        let mut not_empty = Vec::new();
+        for destroyed in not_backed_up {
+            if !self.is_empty(db, destroyed)? {
+                not_empty.push(destroyed);
             }
         }
-        Ok(holding)
+        Ok(not_empty)
     }
 
     /// Backs up the tables that hold what a transaction destroys.
     ///
     /// # Errors
     /// If one cannot be backed up.
-    pub(super) fn keep(
+    pub(super) fn back_up_all(
         &mut self,
         ctx: &Context,
         db: &mut Database,
-        unkept: &[&Destroyed],
+        not_backed_up: &[&Destroyed],
     ) -> Result<Vec<CompletedBackup>> {
         let first = self.backups.len();
         let mut names = Vec::new();
-        for destroyed in unkept {
+        for destroyed in not_backed_up {
             if matches!(destroyed.what, What::LargeObjects(_)) {
                 return Err(
                     Failure::failed("large objects cannot be backed up by this tool")
@@ -201,9 +201,9 @@ impl Guard {
     }
 
     /// Whether it is empty, which is noted.
-    fn holds_nothing(&mut self, db: &mut Database, destroyed: &Destroyed) -> Result<bool> {
+    fn is_empty(&mut self, db: &mut Database, destroyed: &Destroyed) -> Result<bool> {
         let (column, number) = match &destroyed.what {
-            What::Table | What::File => (None, None),
+            What::Table | What::Rewritten => (None, None),
             What::Column(name) => (Some(name.as_str()), destroyed.columns.first().copied()),
             _ => return Ok(false),
         };
@@ -216,22 +216,22 @@ impl Guard {
 
     /// After a commit: tables that it has written to no longer match their backups, and there may be new
     /// triggers.
-    pub(super) fn committed(&mut self, db: &mut Database, verdict: &Verdict) -> Result {
-        self.given_up.clear();
+    pub(super) fn after_commit(&mut self, db: &mut Database, verdict: &Verdict) -> Result {
+        self.accepted_losses.clear();
         for table in &verdict.written {
             self.forget(|of| of == *table);
         }
-        self.look(db)
+        self.inspect(db)
     }
 
     /// After a script outside a transaction, which cannot be asked what it has done.
-    pub(super) fn ran_unasked(&mut self, db: &mut Database) -> Result {
+    pub(super) fn after_script_outside_transaction(&mut self, db: &mut Database) -> Result {
         self.forget(|_| true);
-        self.look(db)
+        self.inspect(db)
     }
 
     fn forget(&mut self, of: impl Fn(u32) -> bool) {
-        self.kept.retain(|table, _| !of(*table));
+        self.backed_up.retain(|table, _| !of(*table));
         self.empty.retain(|(table, _)| !of(*table));
     }
 }

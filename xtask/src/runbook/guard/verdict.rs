@@ -31,7 +31,7 @@ pub(super) enum What {
     Table,
     Column(String),
     /// Truncated or rewritten.
-    File,
+    Rewritten,
     Deleted(u64),
     Updated(u64),
     /// Rows were not counted.
@@ -46,7 +46,7 @@ impl fmt::Display for Destroyed {
         match &self.what {
             What::Table => write!(f, "table `{name}`"),
             What::Column(column) => write!(f, "column `{name}.{column}`"),
-            What::File => write!(f, "the rows of `{name}`, truncated or rewritten"),
+            What::Rewritten => write!(f, "the rows of `{name}`, truncated or rewritten"),
             What::Deleted(number) => write!(f, "{} of `{name}`, deleted", rows(number)),
             What::Updated(number) => write!(f, "{} of `{name}`, updated", rows(number)),
             What::Uncounted => write!(
@@ -146,7 +146,7 @@ impl Verdict {
         }
         // Also where a type was changed: without a rewrite every value is what it was, bit for bit.
         if rewritten {
-            destroy(all.clone(), What::File);
+            destroy(all.clone(), What::Rewritten);
         }
         if !counted {
             destroy(all, What::Uncounted);

@@ -37,7 +37,7 @@ pub(super) fn execute(
     if plan.direction == Direction::Up {
         runner.ensure_history()?;
     }
-    runner.guard.look(runner.db).map_err(unchanged)?;
+    runner.guard.inspect(runner.db).map_err(unchanged)?;
     change(ctx, &mut runner, plan, &mut outcome)?;
     let (db, guard) = runner.finish();
     outcome.backups = guard.backups;
