@@ -120,11 +120,6 @@ impl Failure {
     }
 }
 
-/// The command that runs this SQL, for a hint.
-pub(crate) fn psql_command(sql: &str) -> String {
-    format!("cargo xtask db-psql -- -c {}", shell_word(sql))
-}
-
 /// Text as one word for a shell, which expands nothing in it; in quotes where it needs them.
 pub(crate) fn shell_word(text: impl fmt::Display) -> String {
     let text = text.to_string();

@@ -26,6 +26,7 @@ impl Hint {
     /// A sentence.
     pub(crate) fn say(text: impl Into<Cow<'static, str>>) -> Hint {
         let text = text.into();
+        debug_assert!(!text.contains(" xtask db-"), "a command: {text}");
         Hint {
             text,
             command: None,
@@ -67,6 +68,11 @@ impl Hint {
             text: purpose.into(),
             command: Some(Command::Again(flags.into())),
         }
+    }
+
+    /// Whether it is the same command again.
+    pub(crate) fn goes_on(&self) -> bool {
+        matches!(self.command, Some(Command::Again(_)))
     }
 
     /// What it is about, before what it says.
@@ -132,6 +138,12 @@ impl Invocation {
                 .map(|(flag, value)| format!("{flag} {}", shell_word(value)))
                 .collect(),
         }
+    }
+
+    /// What "again" means for a command that only looks.
+    pub(crate) fn continue_with(&mut self, name: &str) {
+        self.arguments = vec![name.to_owned()];
+        self.arguments.extend(self.locations.iter().cloned());
     }
 
     /// One of this tool's commands, where this one was.

@@ -45,13 +45,17 @@ pub fn main() -> ExitCode {
 /// Runs a command and prints its outcome. The exit code is part of the command contract: 0 for
 /// success, 1 failed, 2 wrong usage, 3 a finding, 4 busy, 130 interrupted.
 pub fn run(command: &Command, global: &Global) -> ExitCode {
+    let mut invocation = invocation(global.named_locations());
+    if matches!(command, Command::DbDoctor(_)) {
+        invocation.continue_with("db-migrate");
+    }
     let ui = Ui::new(
         global.quiet,
         global.verbose,
         global.yes,
         global.color(),
         command.format(),
-        invocation(global.named_locations()),
+        invocation,
     );
     interrupt::install();
     let result = Context::new(ui, global.locations(), command.name()).and_then(|mut ctx| {

@@ -12,12 +12,12 @@ use crate::error::Result;
 use crate::migration::affected_tables::AffectedTables;
 use crate::migration::plan;
 use crate::migration::source::Folder;
-use crate::runbook::backup::{self, Taken};
+use crate::runbook::backup::{self, CompletedBackup};
 use crate::ui;
 
 #[derive(Serialize)]
 struct Report {
-    backups: Vec<Taken>,
+    backups: Vec<CompletedBackup>,
 }
 
 /// Arguments of `db-backup`.

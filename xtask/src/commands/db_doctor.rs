@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::args::Output;
 use crate::Context;
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::runbook::failures;
 use crate::runbook::preflight::{self, Found};
 use crate::ui;
@@ -105,7 +106,11 @@ fn print(ctx: &Context, report: &Report) {
         .collect();
     ctx.ui.data(ui::table(&["", "Check", "Found"], &rows));
     for check in &report.checks {
-        for remedy in check.remedies.iter().filter(|_| check.status == Status::Warn) {
+        for remedy in check
+            .remedies
+            .iter()
+            .filter(|_| check.status == Status::Warn)
+        {
             ctx.ui.hint(remedy.clone().about(check.name));
         }
     }

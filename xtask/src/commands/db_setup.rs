@@ -146,19 +146,21 @@ fn seed_if_empty(ctx: &Context, rows: u64) -> Result {
 }
 
 fn farewell(ctx: &Context, private: bool) -> Result<String> {
+    let program = &ctx.ui.invocation.program;
     let mut lines = vec![
         "Ready. What to try next:".to_owned(),
-        "  cargo xtask db-status       what is applied".to_owned(),
-        "  cargo xtask db-rollback     the way back; cargo xtask db-migrate goes forward again"
-            .to_owned(),
-        "  cargo xtask db-psql         look around".to_owned(),
+        format!("  {program} db-status       what is applied"),
+        format!(
+            "  {program} db-rollback     the way back; {program} db-migrate goes forward again"
+        ),
+        format!("  {program} db-psql         look around"),
     ];
     if let Some(file) = SeedFile::read(&ctx.config)? {
         lines.extend(file.next().map(|line| format!("  {line}")));
     }
     if private && ctx.config.dot_env_value(DEV_PASSWORD)?.is_none() {
         lines.push(format!(
-            "The users' password ({DEV_PASSWORD}) was in an earlier .env. New users with a new one: cargo xtask db-destroy, then cargo xtask db-setup"
+            "The users' password ({DEV_PASSWORD}) was in an earlier .env. New users with a new one: {program} db-destroy, then {program} db-setup"
         ));
     }
     Ok(lines.join("\n"))

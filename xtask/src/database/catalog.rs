@@ -130,11 +130,15 @@ pub(crate) fn tables_of(db: &mut Database, schema: &str) -> Result<Vec<Relation>
     existing(db, &names)
 }
 
-/// Tables that inherit from one of these, near or far, and are none of them: with its name, qualified.
+/// Tables that inherit from one of these, directly or not, and are not among them: the parent's and the
+/// child's qualified names.
 ///
 /// # Errors
 /// If the query fails.
-pub(crate) fn heirs_outside(db: &mut Database, oids: &[u32]) -> Result<Vec<(String, String)>> {
+pub(crate) fn uncovered_child_tables(
+    db: &mut Database,
+    oids: &[u32],
+) -> Result<Vec<(String, String)>> {
     if oids.is_empty() {
         return Ok(Vec::new());
     }

@@ -8,6 +8,7 @@ pub(crate) use pg_connect::blocking::{Canceller, Connection};
 use pg_connect::{ConnInfo, Error, ErrorKind, Session};
 
 use crate::error::{Failure, Kind};
+use crate::hint::Hint;
 use crate::interrupt;
 
 /// No connection: the problem, and the failure to show for it.

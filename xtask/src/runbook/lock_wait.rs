@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::apply::Effort;
+use super::apply::LockStats;
 use crate::database::activity::{self, Session, Waiting};
 use crate::database::{Database, catalog};
 use crate::error::{Failure, Result};
@@ -54,8 +54,8 @@ impl Waiter {
     }
 
     /// What it took, once it has its locks.
-    pub(crate) fn effort(&self) -> Effort {
-        Effort {
+    pub(crate) fn lock_stats(&self) -> LockStats {
+        LockStats {
             duration: Duration::ZERO,
             lock_attempts: self.attempts,
             lock_wait: self.first_failure.map_or(Duration::ZERO, |at| at.elapsed()),

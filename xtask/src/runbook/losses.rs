@@ -1,5 +1,5 @@
-//! What scripts are going to destroy, as far as their statements say: counted, so that it is known
-//! before it happens. A forecast: it saves a second try, and is never the judge (see `guard`).
+//! What scripts are going to destroy, as far as their statements say, with counts. This is a forecast: it
+//! saves a second try, and decides nothing (see `guard`).
 
 use crate::database::Database;
 use crate::database::catalog::{self, Relation};
@@ -15,8 +15,8 @@ use crate::ui;
 /// Something that a script destroys.
 struct Loss {
     what: Lost,
-    /// Whether it is of a script that is not asked before it takes effect.
-    unasked: bool,
+    /// Whether it takes effect at once, outside a transaction.
+    outside_transaction: bool,
 }
 
 enum Lost {
@@ -31,11 +31,11 @@ enum Lost {
     Values(ObjectName),
     Schema(String),
     Object(String, ObjectName),
-    /// Where it stands and how it begins.
+    /// Its first word and its place.
     Unknown(String),
 }
 
-/// What is known of it.
+/// What will be destroyed, as far as it is known.
 #[derive(Default)]
 pub(super) struct Forecast {
     /// For people, in the order of the statements.
@@ -44,10 +44,7 @@ pub(super) struct Forecast {
     pub(super) tables: Vec<Relation>,
 }
 
-/// Counts what these scripts, in the order in which they run, destroy of what is there now.
-///
-/// # Errors
-/// If the server cannot be asked.
+/// Counts what these scripts destroy of what exists now, in the order in which they run.
 pub(super) fn forecast<'a>(
     db: &mut Database,
     scripts: impl IntoIterator<Item = &'a Script>,
@@ -74,7 +71,7 @@ fn losses<'a>(
                 let lost = lost(&names, script, statement, &effect, direction);
                 losses.extend(lost.map(|what| Loss {
                     what,
-                    unasked: !script.transactional,
+                    outside_transaction: !script.transactional,
                 }));
                 names.apply(&effect);
             }
@@ -142,7 +139,7 @@ impl Forecast {
             Lost::Schema(schema) => return self.schema(db, &schema),
             Lost::Index(name) => format!("index `{name}`"),
             Lost::Object(kind, name) => format!("{kind} `{name}`"),
-            Lost::Unknown(place) => match loss.unasked {
+            Lost::Unknown(place) => match loss.outside_transaction {
                 true => format!(
                     "what {place} destroys cannot be previewed, and is not found out before it takes effect"
                 ),
@@ -155,7 +152,7 @@ impl Forecast {
         Ok(())
     }
 
-    /// Everything in a table.
+    /// All rows of a table.
     fn rows(&mut self, db: &mut Database, table: Relation, what: &str) -> Result<String> {
         let name = table.qualified();
         if !matches!(table.kind, 'r' | 'p') {
@@ -204,7 +201,7 @@ impl Forecast {
         Ok(line)
     }
 
-    /// Every table in a schema; where it is not dropped with CASCADE the server refuses if there is one.
+    /// Every table in a schema. Without CASCADE the server refuses to drop a schema that has one.
     fn schema(&mut self, db: &mut Database, schema: &str) -> Result {
         self.lines.push(format!("schema `{schema}`"));
         for table in catalog::tables_of(db, schema)? {
@@ -221,7 +218,7 @@ impl Forecast {
     }
 }
 
-/// Rows and values; none where a policy or a missing right keeps them from this role (42501).
+/// Rows and values; `None` if a policy or a missing right hides them from this role (42501).
 fn count(db: &mut Database, table: &str, column: Option<&str>) -> Result<Option<(u64, u64)>> {
     match catalog::count_values(db, table, column) {
         Ok(counts) => Ok(Some(counts)),

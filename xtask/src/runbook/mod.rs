@@ -1,5 +1,5 @@
-//! The steps of a run: preflight, backup, apply or undo, verify, report. One definition of a step
-//! serves the run, `--dry-run` and the summary.
+//! A run: preflight, backup, apply or undo, verify, report. One `Plan` serves the run, `--dry-run` and
+//! the summary.
 
 pub(crate) mod apply;
 pub(crate) mod backup;
@@ -11,13 +11,13 @@ pub(crate) mod guard;
 pub(crate) mod indexes;
 mod lock_wait;
 mod losses;
+mod outcome;
+pub(crate) mod plan;
 pub(crate) mod preflight;
-mod proof;
 pub(crate) mod report;
 pub(crate) mod restore;
 mod run;
 mod stall;
-pub(crate) mod steps;
 pub(crate) mod verify;
 
 pub(crate) use run::{Options, migrate, rollback};

@@ -1,5 +1,5 @@
-//! What a run says when it is done: the summary table, what is left for a person, the Markdown
-//! report and the notification.
+//! What a run prints when it is done: the summary table and the next steps; the Markdown report and the
+//! notification.
 
 use std::time::Duration;
 
@@ -9,11 +9,13 @@ use jiff::tz::TimeZone;
 use serde_json::json;
 
 use super::backup::{self, Found};
-use super::run::Outcome;
+use super::outcome::Outcome;
+use super::plan::Plan;
 use crate::Context;
 use crate::database::Database;
 use crate::error::{Failure, Result, shell_word};
-use crate::migration::source::Migration;
+use crate::hint::Hint;
+use crate::migration::source::Direction;
 use crate::options::Reports;
 use crate::ui;
 
@@ -35,7 +37,7 @@ impl Line {
     }
 }
 
-/// That a report can be written, asked before anything changes.
+/// Checks that the report can be written, before anything changes.
 ///
 /// # Errors
 /// If its folder is not there, or the file is a folder.
@@ -54,29 +56,59 @@ pub(crate) fn check(reports: &Reports) -> Result {
     Err(
         Failure::usage(format!("cannot write the report `{}`", file.display()))
             .cause(cause)
-            .hint("cargo xtask db-migrate --report migration.md")
+            .hint(Hint::again_with("", "--report migration.md"))
             .into(),
     )
 }
 
-/// After a migration: summary, next steps, report, notification.
+/// After a run: summary, next steps, report, notification.
 ///
 /// # Errors
-/// If the report cannot be written (the migration stays applied). A failing notification warns.
+/// If the report cannot be written; the run itself is done. A notification that fails only warns.
 pub(crate) fn finish(
     ctx: &Context,
-    applied: &[&Migration],
     db: &Database,
+    plan: &Plan<'_>,
     outcome: &Outcome,
     reports: &Reports,
 ) -> Result {
-    let mut next: Vec<String> = applied
+    let (title, next) = match plan.direction {
+        Direction::Up => (
+            format!("Migrated {}", db.server),
+            after_migration(ctx, db, plan, outcome)?,
+        ),
+        Direction::Down => (
+            format!("Rolled back {}", db.server),
+            vec![way_forward(ctx, outcome)],
+        ),
+    };
+    print_summary(ctx, outcome, &next);
+    if let Some(url) = &reports.notify
+        && let Err(error) = notify(url, &title, outcome)
+    {
+        ctx.ui.warn(format_args!(
+            "the notification was not delivered: {error:#}"
+        ));
+    }
+    write(ctx, &title, outcome, &next, reports)
+}
+
+/// What is left for a person to do: what the migrations say, and which backups may go.
+fn after_migration(
+    ctx: &Context,
+    db: &Database,
+    plan: &Plan<'_>,
+    outcome: &Outcome,
+) -> Result<Vec<String>> {
+    let prune = ctx.ui.invocation.command("db-backups prune");
+    let mut next: Vec<String> = plan
+        .changes
         .iter()
-        .flat_map(|migration| migration.up.directives.next.iter().cloned())
+        .flat_map(|change| change.script.directives.next.iter().cloned())
         .collect();
     if !outcome.backups.is_empty() {
         next.push(format!(
-            "from {}, if all is well, the backup may go: cargo xtask db-backups prune",
+            "from {}, if all is well, the backup may go: {prune}",
             day(db.server.clock + KEEP_BACKUPS),
         ));
     }
@@ -85,39 +117,29 @@ pub(crate) fn finish(
     let due = backup::prunable(found, KEEP_BACKUPS, db.server.clock, known)?.delete;
     if !due.is_empty() {
         next.push(format!(
-            "{} may go already: cargo xtask db-backups prune",
+            "{} may go already: {prune}",
             ui::plural(due.len() as u64, "old backup")
         ));
     }
-    let title = format!("Migrated {}", db.server);
-    tell(ctx, &title, outcome, &next, reports)
+    Ok(next)
 }
 
-/// After a rollback: summary, the way forward again, report, notification.
-///
-/// # Errors
-/// As [`finish`].
-pub(crate) fn finish_rollback(
-    ctx: &Context,
-    db: &Database,
-    outcome: &Outcome,
-    reports: &Reports,
-) -> Result {
-    let restores = restores(outcome);
-    let next = [match restores.is_empty() {
-        true => "to apply it again: cargo xtask db-migrate".to_owned(),
+/// After a rollback: how to apply it again, with the values that it had.
+fn way_forward(ctx: &Context, outcome: &Outcome) -> String {
+    let migrate = ctx.ui.invocation.command("db-migrate");
+    let restores = restores(ctx, outcome);
+    match restores.is_empty() {
+        true => format!("to apply it again: {migrate}"),
         false => format!(
-            "to apply it again, with every value that it had:\n        cargo xtask db-migrate{}",
+            "to apply it again, with every value that it had:\n        {migrate}{}",
             restores.concat()
         ),
-    }];
-    let title = format!("Rolled back {}", db.server);
-    tell(ctx, &title, outcome, &next, reports)
+    }
 }
 
-/// The commands that merge the backups of a rollback back: one, since tables may refer to each other;
-/// one after the other where a table was backed up twice.
-fn restores(outcome: &Outcome) -> Vec<String> {
+/// The commands that restore the backups of a rollback: one command, because tables may refer to each other;
+/// but one after the other if a table was backed up twice.
+fn restores(ctx: &Context, outcome: &Outcome) -> Vec<String> {
     let files: Vec<String> = outcome
         .backups
         .iter()
@@ -130,37 +152,23 @@ fn restores(outcome: &Outcome) -> Vec<String> {
         true => vec![files.join(" ")],
         false => files,
     };
-    let command = |files: &String| format!("\n        cargo xtask db-restore {files}");
+    let command = |files: &String| {
+        let command = ctx.ui.invocation.command(&format!("db-restore {files}"));
+        format!("\n        {command}")
+    };
     commands.iter().map(command).collect()
 }
 
-fn tell(
-    ctx: &Context,
-    title: &str,
-    outcome: &Outcome,
-    next: &[String],
-    reports: &Reports,
-) -> Result {
+fn print_summary(ctx: &Context, outcome: &Outcome, next: &[String]) {
     ctx.ui.data(format_args!("\n{}", summary(outcome)));
     if !next.is_empty() {
         let items: Vec<String> = next.iter().map(|item| format!("  [ ] {item}")).collect();
         ctx.ui
             .data(format_args!("\nNext steps:\n{}", items.join("\n")));
     }
-    if let Some(url) = &reports.notify
-        && let Err(error) = notify(url, title, outcome)
-    {
-        ctx.ui.warn(format_args!(
-            "the notification was not delivered: {error:#}"
-        ));
-    }
-    write(ctx, title, outcome, next, reports)
 }
 
-/// Where there was nothing to do: the report says so, in place of an earlier run's. Nobody is notified.
-///
-/// # Errors
-/// If the report cannot be written.
+/// If there was nothing to do, the report says so, and replaces that of an earlier run. No notification.
 pub(crate) fn nothing_done(
     ctx: &Context,
     db: &Database,
@@ -244,7 +252,7 @@ fn markdown(title: &str, outcome: &Outcome, next: &[String]) -> String {
 /// Posts the summary in the shape that Slack's incoming webhooks take.
 fn notify(url: &str, title: &str, outcome: &Outcome) -> Result {
     let text = format!("{title}\n```\n{}\n```", summary(outcome));
-    // Both rustls users of this program have the same provider.
+    // The connections to PostgreSQL use the same provider.
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     let tls = ureq::tls::TlsConfig::builder()
         .unversioned_rustls_crypto_provider(provider)
@@ -255,7 +263,7 @@ fn notify(url: &str, title: &str, outcome: &Outcome) -> Result {
         .build()
         .into();
     let body = json!({ "text": text }).to_string();
-    // The address is a secret of its own (whoever has it can post): errors do not repeat it.
+    // Everybody who knows the URL can post to it, so errors do not repeat it.
     agent
         .post(url)
         .header("content-type", "application/json")

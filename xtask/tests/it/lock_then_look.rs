@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::common::{Project, Run, Running, blocker, until};
-use crate::proof::{backups, fake_pg_dump};
+use crate::proof::{backups, fake_pg_dump, manifest};
 
 /// A table of 1,000 rows.
 fn thousand() -> Project {
@@ -100,6 +100,34 @@ fn an_alter_between_our_lock_and_pg_dumps_goes_first() {
     let file = backups(&project).pop().expect("a backup");
     let text = std::fs::read_to_string(file).expect("reads");
     assert!(text.contains("(id, v, x)"), "of after the ALTER");
+}
+
+/// A pg_dump that ends well all the same, though it was asked to stop: nothing was counted meanwhile.
+#[test]
+fn a_dump_that_made_way_begins_anew_and_is_compared() {
+    let project = thousand();
+    let folder = fake_pg_dump(
+        &project,
+        "trap '' TERM; touch begun; while [ ! -e go ]; do sleep 0.02; done; exec \"$REAL\" \"$@\"",
+    );
+    let backup = Running::of(
+        project
+            .command(&["db-backup", "t", "--proof", "rows"])
+            .env("PG_BIN_DIR", &folder),
+    );
+    until("pg_dump has begun", || project.path("begun").exists());
+    let altered = project
+        .client()
+        .batch_execute("SET lock_timeout = '500ms'; ALTER TABLE t ADD COLUMN x int");
+    altered.expect_err("the dump did not end at once");
+    project.write("go", "");
+    backup
+        .ends()
+        .succeeds()
+        .says("made way for a session that waits to change");
+    let file = backups(&project).pop().expect("a backup");
+    let values = &manifest(&project, &file.to_string_lossy())["columns"][0]["values"];
+    assert_eq!(values, 1_000, "the table was counted");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use jiff::Timestamp;
 
-use super::backup::{self, Taken};
+use super::backup::{self, CompletedBackup};
 use super::guard::Guard;
 use super::{failures, losses, preflight};
 use crate::Context;
@@ -33,7 +33,7 @@ use crate::ui::Ui;
 
 /// What it took to run one migration.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Effort {
+pub(crate) struct LockStats {
     pub(crate) duration: Duration,
     /// Tries, counting the one that succeeded.
     pub(crate) lock_attempts: u32,
@@ -128,7 +128,7 @@ impl<'a> Runner<'a> {
     ///
     /// # Errors
     /// If it cannot be backed up, or the backup cannot be proven.
-    pub(crate) fn back_up(&mut self, table: &Relation) -> Result<&Taken> {
+    pub(crate) fn back_up(&mut self, table: &Relation) -> Result<&CompletedBackup> {
         self.guard.back_up(self.ctx, self.db, table)
     }
 
@@ -189,17 +189,17 @@ impl<'a> Runner<'a> {
         migration: &Migration,
         upcoming: &[&Migration],
         direction: Direction,
-    ) -> Result<Effort> {
+    ) -> Result<LockStats> {
         let script = migration.script(direction)?;
         let started = Instant::now();
         self.prepare(script, direction)?;
-        let mut effort = if script.transactional {
+        let mut lock_stats = if script.transactional {
             self.in_transaction(migration, script, upcoming, direction)
         } else {
             self.outside_transaction(migration, script, direction)
         }?;
-        effort.duration = started.elapsed();
-        Ok(effort)
+        lock_stats.duration = started.elapsed();
+        Ok(lock_stats)
     }
 
     /// What a file asks to be backed up, at the moment when it runs; and what it destroys by its own
@@ -226,7 +226,7 @@ impl<'a> Runner<'a> {
             tables.extend(catalog::changed_with(self.db, &oids)?);
         }
         for table in tables {
-            if !self.guard.has_kept(&table) {
+            if !self.guard.has_backup_of(&table) {
                 preflight::can_be_backed_up(self.db, &table)?;
                 let backup = self.back_up(&table)?.clone();
                 announce(self.ui, &backup);
@@ -255,14 +255,14 @@ impl<'a> Runner<'a> {
 }
 
 /// Says that a backup was taken in the midst of a run.
-pub(crate) fn announce(ui: &Ui, taken: &Taken) {
+pub(crate) fn announce(ui: &Ui, backup: &CompletedBackup) {
     ui.status(
         "Backed up",
-        format_args!("{}  {}", taken.summary(), crate::ui::time(taken.took)),
+        format_args!("{}  {}", backup.summary(), crate::ui::time(backup.took)),
     );
     ui.command(&backup::command(
-        &taken.table,
-        &taken.file.display().to_string(),
+        &backup.table,
+        &backup.file.display().to_string(),
     ));
 }
 

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use super::failure::{GOES_ON, server_failure};
 use super::session::CLEAN;
-use super::{Effort, Runner, not_as_it_should_be};
+use super::{LockStats, Runner, not_as_it_should_be};
 use crate::database::activity::Waiting;
 use crate::database::catalog::{self};
 use crate::error::{Failure, Kind, Result};
@@ -46,7 +46,7 @@ impl Runner<'_> {
         migration: &Migration,
         script: &Script,
         direction: Direction,
-    ) -> Result<Effort> {
+    ) -> Result<LockStats> {
         let started = Instant::now();
         if self.used {
             let chunk = Chunk {
@@ -115,12 +115,14 @@ impl Runner<'_> {
         self.feed(&chunk, &mut |_, _, _| {})?
             .map_err(|error| self.explain(script, direction, &error))?;
         if !script.destroys_nothing() {
-            self.guard.ran_unasked(self.db).map_err(|error| {
-                let state = format!("`{}` took effect and is recorded", migration.stem);
-                failures::from_error(&error).state(state)
-            })?;
+            self.guard
+                .after_script_outside_transaction(self.db)
+                .map_err(|error| {
+                    let state = format!("`{}` took effect and is recorded", migration.stem);
+                    failures::from_error(&error).state(state)
+                })?;
         }
-        Ok(waiter.effort())
+        Ok(waiter.lock_stats())
     }
 
     /// One statement outside of a transaction. One that works concurrently gets no short lock

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::failure::server_failure;
 use super::session::CLEAN;
-use super::{Effort, Runner, announce, not_as_it_should_be};
+use super::{LockStats, Runner, announce, not_as_it_should_be};
 use crate::database::activity::Waiting;
 use crate::database::history;
 use crate::error::{Failure, Result};
@@ -16,7 +16,7 @@ use crate::interrupt;
 use crate::migration::script::Script;
 use crate::migration::source::{Direction, Migration};
 use crate::runbook::checks::{self, Checks};
-use crate::runbook::guard::{self, Changes};
+use crate::runbook::guard::{self, Changes, Verdict};
 use crate::runbook::lock_wait::{Waiter, locked_by};
 use crate::runbook::verify;
 use crate::runbook::{excerpt, failures, indexes};
@@ -54,7 +54,7 @@ impl Runner<'_> {
         script: &Script,
         upcoming: &[&Migration],
         direction: Direction,
-    ) -> Result<Effort> {
+    ) -> Result<LockStats> {
         let mut waiter = Waiter::new(self.locks, locked_by(script));
         let mut kept = 0;
         loop {
@@ -79,7 +79,7 @@ impl Runner<'_> {
                 }
                 Try::Kept => kept += 1,
                 Try::Locked(error) => {
-                    self.guard.waited();
+                    self.guard.forget_empty();
                     waiter.watch(self.db, self.ui, &seen, || excerpt::of(script, &error))?;
                 }
             }
@@ -87,7 +87,7 @@ impl Runner<'_> {
         if indexes::accepts_any(script) {
             indexes::after(self, script).map_err(|error| committed(migration, &error))?;
         }
-        Ok(waiter.effort())
+        Ok(waiter.lock_stats())
     }
 
     fn try_transaction(
@@ -159,7 +159,7 @@ impl Runner<'_> {
             Some(changes) => {
                 // Our own psql may hold what this reads: nobody waits for that for long.
                 self.db.client.batch_execute(&self.short_wait())?;
-                let verdict = self.guard.judge(self.db, changes, script, direction);
+                let verdict = Verdict::of(self.db, changes, script, direction);
                 self.db.wait_for_locks_again()?;
                 Some(verdict?)
             }
@@ -187,7 +187,7 @@ impl Runner<'_> {
                 self.ui.info("Updated", updated);
             }
             self.guard
-                .committed(self.db, verdict)
+                .after_commit(self.db, verdict)
                 .map_err(|error| committed(migration, &error))?;
         }
         Ok(Try::Committed)
@@ -199,13 +199,13 @@ impl Runner<'_> {
     /// # Errors
     /// If something cannot be backed up, or a person does not want to lose it.
     fn settles(&mut self, migration: &Migration, destroyed: &[guard::Destroyed]) -> Result<bool> {
-        let unkept = self.guard.unkept(destroyed);
-        if unkept.is_empty() {
+        let not_backed_up = self.guard.not_backed_up(destroyed);
+        if not_backed_up.is_empty() {
             return Ok(true);
         }
         let stem = &migration.stem;
         if self.guard.no_backup() && self.ui.assumes_yes() {
-            for destroyed in &unkept {
+            for destroyed in &not_backed_up {
                 self.ui.warn(format_args!(
                     "`{stem}` destroys what is in no backup: {destroyed}"
                 ));
@@ -215,10 +215,10 @@ impl Runner<'_> {
         // Nobody waits for our locks while a backup is taken, or a person thinks.
         self.roll_back()?;
         let rolled_back = format!("`{stem}` was rolled back: it has changed nothing");
-        let unkept = match self.guard.holding(self.db, unkept) {
-            Ok(unkept) => unkept,
+        let not_backed_up = match self.guard.not_empty(self.db, not_backed_up) {
+            Ok(not_backed_up) => not_backed_up,
             // A policy or a missing right is in the way of looking: it may hold anything.
-            Err(_) if self.guard.no_backup() => self.guard.unkept(destroyed),
+            Err(_) if self.guard.no_backup() => self.guard.not_backed_up(destroyed),
             Err(error) => {
                 let failure = failures::from_error(&error).state(rolled_back);
                 return Err(failure
@@ -226,22 +226,22 @@ impl Runner<'_> {
                     .into());
             }
         };
-        if unkept.is_empty() {
+        if not_backed_up.is_empty() {
             return Ok(false);
         }
-        for destroyed in &unkept {
+        for destroyed in &not_backed_up {
             self.ui
                 .info("Guard", format_args!("`{stem}` destroys {destroyed}"));
         }
         if self.guard.no_backup() {
             self.ask_to_lose(stem, &rolled_back)?;
-            self.guard.give_up(&unkept);
+            self.guard.accept_loss(&not_backed_up);
             return Ok(false);
         }
         self.ui.more("it was rolled back, to back that up first");
         let taken = self
             .guard
-            .keep(self.ctx, self.db, &unkept)
+            .back_up_all(self.ctx, self.db, &not_backed_up)
             .map_err(|error| {
                 failures::from_error(&error.context(format!("cannot keep what `{stem}` destroys")))
                     .state(rolled_back)

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use super::{Check, Found, Look, When};
 use crate::database::{OLDEST_SERVER, Server};
-use crate::hint::Hint;
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 
 /// Clocks that differ by more make dates in names and reports misleading.
 const SKEW_SECONDS: i64 = 5;
@@ -53,20 +53,30 @@ pub(super) const CLOCK: Check = Check {
 
 fn fit(server: &Server) -> Result {
     if server.major() < OLDEST_SERVER {
-        return Err(Failure::failed(format!(
-            "PostgreSQL {} is too old",
-            server.server_version
-        ))
-        .cause(format!("this works with PostgreSQL {OLDEST_SERVER} and newer"))
-        .hint(Hint::to("upgrade the server, or name another one", "db-doctor --database-url postgres://HOST/DATABASE"))
-        .into());
+        return Err(
+            Failure::failed(format!("PostgreSQL {} is too old", server.server_version))
+                .cause(format!(
+                    "this works with PostgreSQL {OLDEST_SERVER} and newer"
+                ))
+                .hint(Hint::to(
+                    "upgrade the server, or name another one",
+                    "db-doctor --database-url postgres://HOST/DATABASE",
+                ))
+                .into(),
+        );
     }
     if server.in_recovery {
-        return Err(Failure::failed(format!("`{}:{}` is a standby: it accepts reads only", server.host, server.port))
-            .sqlstate("25006")
-            .cause("migrations run on the primary and reach standbys by replication")
-            .hint(Hint::again_with("", "--database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'"))
-            .into());
+        return Err(Failure::failed(format!(
+            "`{}:{}` is a standby: it accepts reads only",
+            server.host, server.port
+        ))
+        .sqlstate("25006")
+        .cause("migrations run on the primary and reach standbys by replication")
+        .hint(Hint::again_with(
+            "",
+            "--database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'",
+        ))
+        .into());
     }
     if server.read_only {
         return Err(Failure::failed(format!("`{}` is fenced off: it accepts reads only", server.name))
@@ -128,7 +138,9 @@ mod tests {
                 assert_eq!(failure.message, format!("PostgreSQL {version} is too old"));
                 assert!(failure.causes[0].contains("PostgreSQL 14"), "{failure:?}");
                 assert!(
-                    failure.hints[0].shown(&Invocation::default()).contains("db-doctor"),
+                    failure.hints[0]
+                        .shown(&Invocation::default())
+                        .contains("db-doctor"),
                     "{failure:?}"
                 );
             }

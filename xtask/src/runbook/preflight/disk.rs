@@ -66,6 +66,9 @@ fn room(folder: &Path, tables: &[Relation]) -> Result<(u64, u64)> {
             ui::bytes(needed)
         ))
         .state("nothing was changed")
-        .hint(Hint::again_with("choose a folder with more room", "--backups DIR"))
+        .hint(Hint::again_with(
+            "choose a folder with more room",
+            "--backups DIR",
+        ))
         .into())
 }

@@ -72,7 +72,7 @@ fn may_keep_history(db: &mut Database) -> Result {
     };
     let failure = refused(
         &format!("create the history table in schema `{schema}`"),
-        &format!("connect as the database's owner: {migrate_as_owner}"),
+        as_owner("connect as the database's owner"),
     );
     if catalog::may_create_in(db, &schema)? {
         Ok(())
@@ -102,7 +102,10 @@ fn are_new(db: &mut Database, planned: &Planned<'_>) -> Result {
                         "`{}` has tables and no migration history: it existed before this tool",
                         db.server.name
                     ))
-                    .hint(Hint::to("compare the baseline with it and record it", "db-baseline"))
+                    .hint(Hint::to(
+                        "compare the baseline with it and record it",
+                        "db-baseline",
+                    ))
             }
             .into());
         }

@@ -20,6 +20,7 @@ use crate::Context;
 use crate::database::catalog::{self, Relation};
 use crate::database::{self, Database};
 use crate::error::Result;
+use crate::hint::Hint;
 use crate::migration::affected_tables::AffectedTables;
 use crate::migration::effects::ObjectName;
 use crate::migration::plan;

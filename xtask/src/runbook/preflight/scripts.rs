@@ -69,8 +69,10 @@ fn history_stays(scripts: &[&Script]) -> Result {
             Failure::usage(format!("cannot run `{}`", script.path.display()))
                 .cause(HISTORY_MOVED)
                 .state("no migration has run; nothing was changed")
-                .hint(Hint::again(format!("take that out of {}, then",
-                    script.path.display())))
+                .hint(Hint::again(format!(
+                    "take that out of {}, then",
+                    script.path.display()
+                )))
                 .into(),
         ),
         None => Ok(()),

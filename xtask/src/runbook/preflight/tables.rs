@@ -55,35 +55,45 @@ fn look(db: &mut Database, affected: &AffectedTables) -> Result {
             None => {
                 let elsewhere = catalog::schemas_with(db, &name.name)?;
                 return Err(missing_table(db, name, &elsewhere)
-                    .hint(Hint::again_with("if an earlier pending migration makes it, apply that first", "--to VERSION"))
+                    .hint(Hint::again_with(
+                        "if an earlier pending migration makes it, apply that first",
+                        "--to VERSION",
+                    ))
                     .into());
             }
         }
     }
-    with_heirs(db, &backed_up)
+    check_child_tables(db, &backed_up)
 }
 
 /// A change of a table is one of all tables that inherit from it, whose rows are their own.
 ///
 /// # Errors
 /// If one of them is not backed up with it.
-fn with_heirs(db: &mut Database, backed_up: &[u32]) -> Result {
-    let heirs = catalog::heirs_outside(db, backed_up)?;
-    let Some((table, _)) = heirs.first() else {
+fn check_child_tables(db: &mut Database, backed_up: &[u32]) -> Result {
+    let children = catalog::uncovered_child_tables(db, backed_up)?;
+    let Some((table, _)) = children.first() else {
         return Ok(());
     };
-    let names: Vec<&str> = heirs
+    let names: Vec<&str> = children
         .iter()
         .filter(|(parent, _)| parent == table)
-        .map(|(_, heir)| heir.as_str())
+        .map(|(_, child)| child.as_str())
         .collect();
-    Err(Failure::failed(format!("tables inherit from `{table}` and are not backed up with it"))
-        .sqlstate("0A000")
-        .cause(format!("their rows change with it: {}", names.join(", ")))
-        .state("nothing was changed")
-        .hint(Hint::again_with(format!("add to the head of the file: `-- xtask: backup {}`; then",
-            names.join(", ")), "--dry-run"))
-        .into())
+    Err(Failure::failed(format!(
+        "tables inherit from `{table}` and are not backed up with it"
+    ))
+    .sqlstate("0A000")
+    .cause(format!("their rows change with it: {}", names.join(", ")))
+    .state("nothing was changed")
+    .hint(Hint::again_with(
+        format!(
+            "add to the head of the file: `-- xtask: backup {}`; then",
+            names.join(", ")
+        ),
+        "--dry-run",
+    ))
+    .into())
 }
 
 fn alterable(db: &mut Database, name: &ObjectName) -> Result<Relation> {
@@ -99,8 +109,10 @@ fn alterable(db: &mut Database, name: &ObjectName) -> Result<Relation> {
         ))
         .sqlstate("42501")
         .cause(format!("it belongs to `{}`", relation.owner))
-        .hint(Hint::again_with("connect as its owner", format!("--database-url {}",
-            db.server.address(&relation.owner))))
+        .hint(Hint::again_with(
+            "connect as its owner",
+            format!("--database-url {}", db.server.address(&relation.owner)),
+        ))
         .into());
     }
     Ok(relation)
@@ -119,7 +131,10 @@ fn must_be_table(relation: &Relation) -> Result {
     ))
     .sqlstate("42809")
     .cause("it can be neither altered as a table nor backed up")
-    .hint(Hint::psql("see what is behind it", &format!("\\d+ {}", relation.qualified())))
+    .hint(Hint::psql(
+        "see what is behind it",
+        &format!("\\d+ {}", relation.qualified()),
+    ))
     .hint(Hint::again("name a table in the migration, then"))
     .into())
 }
@@ -138,7 +153,10 @@ pub(crate) fn can_be_backed_up(db: &mut Database, relation: &Relation) -> Result
                 "name each: in the migration, `-- xtask: backup PARTITION`, or",
                 "db-backup PARTITION",
             ))
-            .hint(Hint::again_with("or go without a backup of ours", "--no-backup"))
+            .hint(Hint::again_with(
+                "or go without a backup of ours",
+                "--no-backup",
+            ))
             .into());
     }
     if !relation.readable {
@@ -153,14 +171,21 @@ fn not_readable(db: &mut Database, relation: &Relation) -> Result<Failure> {
     let sequences = catalog::owned_sequences(&mut db.client, relation.oid)?;
     read.extend(sequences.into_iter().map(|sequence| sequence.name));
     let user = &db.server.user;
-    Ok(Failure::failed(format!("role `{user}` may not read `{table}`"))
-        .sqlstate("42501")
-        .cause("a backup reads every row, and its sequences")
-        .cause(format!("it belongs to `{}`", relation.owner))
-        .hint(Hint::to("let it, as a superuser", format!("db-psql --database-url {} -- -c 'GRANT SELECT ON {} TO {}'",
-            db.server.address("postgres"),
-            read.join(", "),
-            quote_if_needed(user)))))
+    Ok(
+        Failure::failed(format!("role `{user}` may not read `{table}`"))
+            .sqlstate("42501")
+            .cause("a backup reads every row, and its sequences")
+            .cause(format!("it belongs to `{}`", relation.owner))
+            .hint(Hint::to(
+                "let it, as a superuser",
+                format!(
+                    "db-psql --database-url {} -- -c 'GRANT SELECT ON {} TO {}'",
+                    db.server.address("postgres"),
+                    read.join(", "),
+                    quote_if_needed(user)
+                ),
+            )),
+    )
 }
 
 /// A directive of this script names no table at the moment when it runs.
@@ -189,8 +214,13 @@ pub(crate) fn missing_table(db: &Database, name: &ObjectName, elsewhere: &[Strin
     match elsewhere.first() {
         Some(other) => failure
             .cause(format!("there is one in: {}", elsewhere.join(", ")))
-            .hint(Hint::again_with("if that is the one, set the search path", format!("--database-url '{}?options=-csearch_path%3D{other}'",
-                db.server.address(&db.server.user)))),
+            .hint(Hint::again_with(
+                "if that is the one, set the search path",
+                format!(
+                    "--database-url '{}?options=-csearch_path%3D{other}'",
+                    db.server.address(&db.server.user)
+                ),
+            )),
         None => failure.hint(Hint::to("is this the right database?", "db-doctor")),
     }
 }

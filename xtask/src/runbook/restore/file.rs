@@ -13,9 +13,8 @@ use crate::database::Database;
 use crate::error::{Failure, Result, shell_word};
 use crate::hint::Hint;
 use crate::interrupt;
-use crate::runbook::backup::{self, Manifest, State};
+use crate::runbook::backup::{self, Loader, Manifest, State};
 use crate::runbook::failures;
-use crate::runbook::proof::{self, Loader};
 use crate::tools::pg_dump;
 use crate::ui;
 
@@ -180,7 +179,7 @@ fn load(
     client.batch_execute(&format!(
         "BEGIN; CREATE TABLE {} ({})",
         plan.staging,
-        proof::definition(&plan.staged, |column| &column.type_name)
+        backup::definition(&plan.staged, |column| &column.type_name)
     ))?;
     let progress = ctx.ui.progress("Reading");
     let mut loader = Loader::begin(client, &plan.staging, &plan.staged)?;

@@ -1,166 +1,41 @@
-//! Proof of a backup by restoring it: the rows of the dump are loaded into a scratch table while
-//! they are written to the file, and what arrived is compared with what the table held.
+//! The scratch table into which a dump is restored for proof, and loading rows into a table with COPY.
 //!
-//! Nothing of it takes a lock that anybody waits for, and nobody's code runs: columns of types that are
-//! not PostgreSQL's own are text in the scratch, since reading such a value may run what its type's
-//! owner has written (a domain's CHECK), as whoever takes the backup. Of a table's value only its
-//! type's output is asked, as pg_dump does.
+//! It takes no lock that another session waits for, and runs no user's code: columns of types that are not
+//! PostgreSQL's own are text in the scratch table, because reading such a value may run code of the type's
+//! owner (a domain's CHECK) with the rights of the role that takes the backup.
 //!
-//! The scratch is a database of its own on the private server where one runs beside the target; else a
-//! temporary table, which is never written to the WAL, and ends with its session, however that ends.
-//! Only where the role may not make one is it a database on the target's server: `DROP DATABASE`
-//! forces an immediate checkpoint (PostgreSQL's `dbcommands.c`), which is no friend of a busy noon.
+//! If a private server runs beside the target, the scratch table is in a database of its own there.
+//! Otherwise it is a temporary table, which is not written to the WAL and disappears with its session.
+//! Only if the role may not create one is it in a database on the target's server, because `DROP DATABASE`
+//! forces an immediate checkpoint (PostgreSQL's `dbcommands.c`), which slows a busy server.
 
 use std::io::Write as _;
 
 use anyhow::Context as _;
 use postgres::types::Type;
-use postgres::{Client, CopyInWriter, GenericClient};
+use postgres::{Client, CopyInWriter};
 
+use super::proof::{Content, connect, content, dump_encoding};
 use crate::Context;
+use crate::database::Server;
 use crate::database::catalog::Column;
-use crate::database::connect::{Canceller, ConnectProblem, Connection};
-use crate::database::{SESSION_OPTIONS, Server, connect, own_session};
+use crate::database::connect::Canceller;
 use crate::dev::server;
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::migration::effects::{ObjectName, split_names};
-use crate::migration::quote::{quote_identifier, quote_if_needed};
+use crate::migration::quote::quote_identifier;
+use crate::runbook::failures;
 use crate::tools::{self, pg_dump};
 use pg_connect::ConnInfo;
 
-/// The settings that decide how a value is written as text, and read again. pg_dump has the same, or
-/// the first three of a value that reads the same.
-const TEXT_SETTINGS: [(&str, &str); 10] = [
-    ("DateStyle", "ISO"),
-    ("IntervalStyle", "postgres"),
-    ("extra_float_digits", "3"),
-    ("bytea_output", "hex"),
-    ("TimeZone", "UTC"),
-    // Off, `{NULL}` is an array of a word; and a document is not all that may be in a column.
-    ("array_nulls", "on"),
-    ("xmloption", "content"),
-    ("search_path", "pg_catalog"),
-    // An error, not fewer rows, where a policy hides some.
-    ("row_security", "off"),
-    // A second of compiling saves none here.
-    ("jit", "off"),
-];
-
-/// The encoding of a database that says nothing of its bytes: none is made of them, or asked of them.
-const ANY_BYTES: &str = "SQL_ASCII";
-
-/// The encoding of a dump from a server that stores text in this one.
-pub(super) fn dump_encoding(of_server: &str) -> &'static str {
-    match of_server {
-        ANY_BYTES => ANY_BYTES,
-        _ => "UTF8",
-    }
-}
-
-/// Scratch databases: this, the process id of the server session that owns it, a nonce.
+/// How the name of a scratch database begins; the pid of the server session that owns it and a nonce follow.
 const SCRATCH_DATABASE: &str = "xtask_scratch_";
 
-/// What a table holds, whatever the order of its rows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Content {
-    pub(crate) rows: u64,
-    /// The sum of the rows' 64-bit hashes, in decimal.
-    pub(crate) hash: String,
-    /// Of each column, how many rows have a value other than NULL.
-    pub(crate) values: Vec<u64>,
-}
-
-/// `SET LOCAL` of what [`content`] needs.
-pub(crate) fn set_text_settings() -> String {
-    TEXT_SETTINGS
-        .iter()
-        .map(|(name, value)| format!("SET LOCAL {name} = '{value}';"))
-        .collect()
-}
-
-/// Counts and hashes a table's rows under [`set_text_settings`].
-///
-/// A row's hash is that of its columns' texts, each seeded with the hash of the columns before it, so
-/// that values cannot pass from one column to the next unseen; NULL counts as a word of its own. The
-/// sum of a multiset of 64-bit hashes depends on no order. That rows which differ come to the same sum
-/// by chance has odds of 1 in 2^64; the hash (lookup3) is not made against malice. It costs about
-/// 0.4 s per million rows, less than half of hashing `row::text`.
-///
-/// # Errors
-/// If the rows cannot be read.
-pub(crate) fn content(
-    client: &mut impl GenericClient,
-    table: &str,
-    columns: &[Column],
-) -> Result<Content> {
-    let hash = columns.iter().fold("0".to_owned(), |seed, column| {
-        let name = quote_identifier(&column.name);
-        // A type of one's own may have a cast to text that is not its output: `format` uses that. And
-        // of a row with a NULL in it, `IS NOT NULL` says false.
-        let text = match column.portable {
-            true => format!("{name}::text"),
-            false => format!(
-                "CASE WHEN pg_catalog.num_nulls({name}) = 0 THEN pg_catalog.format('%s', {name}) END"
-            ),
-        };
-        format!("pg_catalog.hashtextextended(coalesce({text}, '\\N') COLLATE \"C\", {seed})")
-    });
-    tally(
-        client,
-        table,
-        columns,
-        &format!("coalesce(pg_catalog.sum({hash}), 0)::text"),
-    )
-}
-
-/// Counts a table's rows and values.
-///
-/// # Errors
-/// If the rows cannot be read.
-pub(crate) fn count(
-    client: &mut impl GenericClient,
-    table: &str,
-    columns: &[Column],
-) -> Result<Content> {
-    tally(client, table, columns, "''")
-}
-
-fn tally(
-    client: &mut impl GenericClient,
-    table: &str,
-    columns: &[Column],
-    hash: &str,
-) -> Result<Content> {
-    // Each count costs time: those of columns without NULLs are that of the rows.
-    let counts: Vec<String> = columns
-        .iter()
-        .filter(|column| !column.not_null)
-        .map(|column| format!("pg_catalog.count({})", quote_identifier(&column.name)))
-        .collect();
-    let row = client.query_typed_one(
-        &format!(
-            "SELECT pg_catalog.count(*), {hash}, ARRAY[{}]::pg_catalog.int8[] FROM ONLY {table}",
-            counts.join(", ")
-        ),
-        &[],
-    )?;
-    let rows = row.get::<_, i64>(0) as u64;
-    let mut counted = row.get::<_, Vec<i64>>(2).into_iter();
-    let values = columns.iter().map(|column| match column.not_null {
-        true => rows,
-        false => counted.next().unwrap_or(0) as u64,
-    });
-    Ok(Content {
-        rows,
-        hash: row.get(1),
-        values: values.collect(),
-    })
-}
-
-/// A table to load a dump into, in a transaction that never commits; gone when this is dropped.
+/// A table to load a dump into, in a transaction that never commits. Dropping this removes it.
 pub(crate) struct Scratch {
     client: Client,
-    /// Ends what it is asked from another thread.
+    /// Cancels its query from another thread.
     pub(crate) canceller: Canceller,
     table: &'static str,
     /// Where it is, for people.
@@ -177,7 +52,7 @@ struct ScratchDatabase {
 
 impl Drop for ScratchDatabase {
     fn drop(&mut self) {
-        // What cannot be dropped now is found by its name the next time.
+        // If this fails, the next backup finds the database by its name and drops it.
         let _ = self.owner.batch_execute(&format!(
             "DROP DATABASE IF EXISTS {} WITH (FORCE)",
             self.name
@@ -186,10 +61,10 @@ impl Drop for ScratchDatabase {
 }
 
 impl Scratch {
-    /// Makes a scratch with these columns in the first place that has room for one.
+    /// Makes a scratch table with these columns in the first place that allows it.
     ///
     /// # Errors
-    /// If there is none; says of each why.
+    /// If no place does, with the reason of each.
     pub(crate) fn make(
         ctx: &Context,
         target: &ConnInfo,
@@ -197,8 +72,8 @@ impl Scratch {
         columns: &[Column],
     ) -> Result<Scratch> {
         let mut reasons = Vec::new();
-        let mut tell = |place: &str, error: &anyhow::Error| {
-            let failure = super::failures::from_error(error);
+        let mut note_reason = |place: &str, error: &anyhow::Error| {
+            let failure = failures::from_error(error);
             ctx.ui
                 .detail(format_args!("no scratch {place}: {}", failure.one_line()));
             reasons.push(format!("{place}: {}", failure.one_line()));
@@ -213,19 +88,19 @@ impl Scratch {
         match private {
             Ok(Some(scratch)) => return Ok(scratch),
             Ok(None) => {}
-            Err(error) => tell(place, &error),
+            Err(error) => note_reason(place, &error),
         }
         let place = "in a temporary table";
         match Scratch::temporary(ctx, target, columns, place) {
             Ok(scratch) => return Ok(scratch),
-            // No right to anything would make room for another session.
+            // The other places need a connection too.
             Err(error) if is_out_of_connections(&error) => return Err(error),
-            Err(error) => tell(place, &error),
+            Err(error) => note_reason(place, &error),
         }
         let place = "in a database of its own";
         match Scratch::database(ctx, target, None, columns, place) {
             Ok(scratch) => return Ok(scratch),
-            Err(error) => tell(place, &error),
+            Err(error) => note_reason(place, &error),
         }
         let mut failure = Failure::failed("there is no place to restore the backup for proof");
         failure.causes = reasons;
@@ -235,7 +110,7 @@ impl Scratch {
                 ObjectName { schema: None, name: source.name.clone() },
                 ObjectName { schema: None, name: source.user.clone() },
             ))
-            .hint("or compare the row count only: cargo xtask db-backup --proof rows")
+            .hint(Hint::to("or compare the row count only", "db-backup --proof rows"))
             .into())
     }
 
@@ -261,7 +136,7 @@ impl Scratch {
         })
     }
 
-    /// A scratch database.
+    /// In a database of its own.
     fn database(
         ctx: &Context,
         target: &ConnInfo,
@@ -280,7 +155,7 @@ impl Scratch {
         if let Some(source) = source
             && source.major() != major as u32
         {
-            // It may write a value otherwise, or hash it so.
+            // It may write or hash a value differently.
             anyhow::bail!("it is PostgreSQL {major}");
         }
         drop_leftovers(&mut owner)?;
@@ -307,27 +182,21 @@ impl Scratch {
     }
 
     /// Begins to load rows.
-    ///
-    /// # Errors
-    /// If the server says no.
     pub(crate) fn loader(&mut self, columns: &[Column]) -> Result<Loader<'_>> {
         Loader::begin(&mut self.client, self.table, columns)
     }
 
-    /// What has arrived.
-    ///
-    /// # Errors
-    /// If it cannot be read.
+    /// What was loaded.
     pub(crate) fn content(&mut self, columns: &[Column]) -> Result<Content> {
         content(&mut self.client, self.table, columns)
     }
 }
 
 fn is_out_of_connections(error: &anyhow::Error) -> bool {
-    super::failures::from_error(error).sqlstate.as_deref() == Some("53300")
+    failures::from_error(error).sqlstate.as_deref() == Some("53300")
 }
 
-/// Drops the scratch databases of runs that were killed: those whose owning session has ended.
+/// Drops the scratch databases of killed runs: those whose owning session has ended.
 fn drop_leftovers(client: &mut Client) -> Result {
     let rows = client.query_typed(
         "SELECT datname::text FROM pg_catalog.pg_database
@@ -347,49 +216,13 @@ fn drop_leftovers(client: &mut Client) -> Result {
     Ok(())
 }
 
-/// What a column of the scratch is: of a type that every server of this version has and reads alike, or
-/// the text that its values are in the dump.
+/// The type of a column of the scratch table: its own if every server of this version reads it alike,
+/// otherwise `text`, as its values are in the dump.
 fn scratch_type(column: &Column) -> &str {
     match column.portable {
         true => &column.type_name,
         false => "text",
     }
-}
-
-/// The settings as options of a session.
-pub(super) fn text_options() -> String {
-    TEXT_SETTINGS
-        .iter()
-        .map(|(name, value)| format!(" -c {name}={value}"))
-        .collect()
-}
-
-/// A session in which values are written as [`content`] needs them.
-///
-/// # Errors
-/// If the server says no.
-pub(super) fn connect(ctx: &Context, target: &ConnInfo) -> Result<Connection> {
-    let options = format!("{SESSION_OPTIONS}{}", text_options());
-    let mut connection = connect::connect(target, &ctx.application_name, &options).map_err(|error| {
-        let mut failure = *error.failure;
-        if error.problem == ConnectProblem::TooManyConnections {
-            let role = quote_if_needed(target.user());
-            failure = failure
-                .cause("a backup takes three connections, a migration with one takes four")
-                .hint(format!(
-                    "if it is the role's limit: psql -U postgres -c 'ALTER ROLE {role} CONNECTION LIMIT 5'; else close some connections; then: cargo {}",
-                    ctx.application_name
-                ));
-        }
-        anyhow::Error::from(failure)
-    })?;
-    own_session(
-        &mut connection.client,
-        &ctx.application_name,
-        &options,
-        "NULL",
-    )?;
-    Ok(connection)
 }
 
 /// `"id" bigint, …`: columns without constraints.
@@ -404,7 +237,7 @@ pub(crate) fn definition<'c>(
     columns.join(", ")
 }
 
-/// Rows on their way into a table through COPY: data, never SQL.
+/// Loads rows into a table with COPY: data, never SQL.
 pub(crate) struct Loader<'a> {
     copy: CopyInWriter<'a>,
     columns: Vec<String>,
@@ -412,10 +245,7 @@ pub(crate) struct Loader<'a> {
 
 impl<'a> Loader<'a> {
     /// Begins to load rows of these columns into a table that was made in the session's current
-    /// transaction: `FREEZE` spares whoever reads them next a write.
-    ///
-    /// # Errors
-    /// If the server says no.
+    /// transaction; with `FREEZE`, the next reader of the rows need not write hint bits.
     pub(crate) fn begin(
         client: &'a mut Client,
         table: &str,
@@ -436,10 +266,10 @@ impl<'a> Loader<'a> {
         Ok(Loader { copy, columns })
     }
 
-    /// Ends it; returns how many rows the server took.
+    /// Ends the COPY; returns how many rows the server has stored.
     ///
     /// # Errors
-    /// If the server did not take them all.
+    /// If the server refused one.
     pub(crate) fn finish(self) -> Result<u64> {
         Ok(self.copy.finish()?)
     }
@@ -466,7 +296,7 @@ impl pg_dump::Sink for Loader<'_> {
     }
 
     fn rows(&mut self, rows: &[u8]) -> Result {
-        // The server's own words are inside of what `Write` makes of them.
+        // The server's error is inside the `io::Error`.
         self.copy.write_all(rows).map_err(|error| {
             match error
                 .into_inner()

@@ -1,0 +1,139 @@
+//! `migrate` and `rollback` from the preflight to the last check: the same flow in two directions. Every
+//! command that changes the schema goes through it.
+
+mod execute;
+mod prepare;
+mod select;
+
+use std::time::Instant;
+
+use execute::execute;
+use prepare::make_plan;
+use select::{Goal, say_nothing_to_do, select_and_lock};
+
+use super::apply::{Runner, start_psql};
+use super::guard::Guard;
+use super::outcome::Outcome;
+use super::plan::Plan;
+use super::preflight::{self, Planned, When};
+use super::{failures, report};
+use crate::Context;
+use crate::database::Database;
+use crate::error::{Failure, Result};
+use crate::hint::Hint;
+use crate::migration::plan::RollbackScope;
+use crate::migration::source::{Direction, Folder};
+use crate::options::{BackupOptions, Locks};
+use crate::ui;
+
+/// What a run was asked to do, beyond its goal.
+pub(crate) struct Options<'a> {
+    pub(crate) locks: Locks,
+    pub(crate) backup: BackupOptions,
+    pub(crate) dry_run: bool,
+    pub(crate) reports: &'a crate::options::Reports,
+}
+
+/// Applies what is pending, up to and including `to`.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn migrate(
+    ctx: &Context,
+    folder: &Folder,
+    mut db: Database,
+    to: Option<i64>,
+    allow_out_of_order: bool,
+    options: &Options<'_>,
+) -> Result<Outcome> {
+    let goal = Goal::Up {
+        to,
+        allow_out_of_order,
+    };
+    run(ctx, folder, &mut db, &goal, options)
+}
+
+/// Undoes applied migrations, after showing what that drops.
+///
+/// # Errors
+/// As [`run`]; if a down file is missing, before anything runs.
+pub(crate) fn rollback(
+    ctx: &Context,
+    folder: &Folder,
+    mut db: Database,
+    scope: &RollbackScope,
+    options: &Options<'_>,
+) -> Result<Outcome> {
+    run(ctx, folder, &mut db, &Goal::Down(scope), options)
+}
+
+/// # Errors
+/// Before anything changes: if the folder and the history disagree, a precondition does not hold,
+/// or the backup cannot be proven. Later: with what was done, what was undone and what is left.
+fn run(
+    ctx: &Context,
+    folder: &Folder,
+    db: &mut Database,
+    goal: &Goal<'_>,
+    options: &Options<'_>,
+) -> Result<Outcome> {
+    let started = Instant::now();
+    let direction = goal.direction();
+    report::check(options.reports)?;
+    preflight::before(When::Run, ctx, db, &Planned::default())?;
+    db.wait_for_locks(options.locks.lock_deadline)?;
+    let selection = select_and_lock(ctx, folder, db, goal, options)?;
+    if selection.migrations.is_empty() {
+        say_nothing_to_do(ctx, &selection, direction);
+        let outcome = Outcome::of(db, direction, started, options);
+        if !options.dry_run {
+            report::nothing_done(ctx, db, &outcome, options.reports)?;
+        }
+        return Ok(outcome);
+    }
+
+    // psql connects while the preflight runs; a rollback first asks for confirmation.
+    let early_psql = match direction {
+        Direction::Up if !options.dry_run => Some(start_psql(ctx, db).map_err(unchanged)?),
+        _ => None,
+    };
+    let plan = make_plan(ctx, folder, db, &selection, direction, options)?;
+    if options.dry_run {
+        ctx.ui.data(plan.text(db, &ctx.ui.invocation));
+        return Ok(Outcome::planned(db, &plan, started, options));
+    }
+    if direction == Direction::Down {
+        ask_to_undo(ctx, db, &plan)?;
+    }
+    let psql = match early_psql {
+        Some(psql) => psql,
+        None => start_psql(ctx, db).map_err(unchanged)?,
+    };
+    let guard = Guard::new(options.backup);
+    let runner = Runner::new(ctx, db, options.locks, guard).with_psql(psql);
+    let mut outcome = execute(ctx, runner, &plan, options, started)?;
+    outcome.run.duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+    report::finish(ctx, db, &plan, &outcome, options.reports)?;
+    Ok(outcome)
+}
+
+fn ask_to_undo(ctx: &Context, db: &Database, plan: &Plan<'_>) -> Result {
+    let question = format!(
+        "Undo {} of {}?",
+        ui::plural(plan.changes.len() as u64, "migration"),
+        db.server
+    );
+    if ctx.ui.confirm(&question)? {
+        return Ok(());
+    }
+    Err(Failure::failed("not rolled back")
+        .cause("the answer was no")
+        .state("nothing was changed")
+        .hint(Hint::again_with("", "--dry-run"))
+        .into())
+}
+
+/// Adds to an error that nothing was changed yet.
+fn unchanged(error: anyhow::Error) -> Failure {
+    failures::from_error(&error).state("no migration has run; nothing was changed")
+}

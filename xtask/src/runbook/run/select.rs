@@ -1,0 +1,112 @@
+//! Which migrations to run: decided before waiting for another run, and checked again afterwards.
+
+use super::Options;
+use crate::Context;
+use crate::database::{Database, history, lock};
+use crate::error::Result;
+use crate::hint::Hint;
+use crate::migration::history::Applied;
+use crate::migration::plan::{self, RollbackScope};
+use crate::migration::source::{Direction, Folder, Migration};
+use crate::ui;
+
+/// Which migrations to run.
+pub(super) enum Goal<'a> {
+    Up {
+        to: Option<i64>,
+        allow_out_of_order: bool,
+    },
+    Down(&'a RollbackScope),
+}
+
+impl Goal<'_> {
+    pub(super) fn direction(&self) -> Direction {
+        match self {
+            Goal::Up { .. } => Direction::Up,
+            Goal::Down(_) => Direction::Down,
+        }
+    }
+
+    fn select<'f>(&self, folder: &'f Folder, applied: Vec<Applied>) -> Result<Selection<'f>> {
+        let migrations = match *self {
+            Goal::Up {
+                to,
+                allow_out_of_order,
+            } => plan::up(folder, &applied, to, allow_out_of_order)?,
+            Goal::Down(scope) => plan::down(folder, &applied, scope)?,
+        };
+        Ok(Selection {
+            applied,
+            migrations,
+        })
+    }
+}
+
+/// The migrations to run, in their order, and the history they were selected by.
+pub(super) struct Selection<'f> {
+    pub(super) applied: Vec<Applied>,
+    pub(super) migrations: Vec<&'f Migration>,
+}
+
+/// Selects the migrations to run. If there are any, or another run is at work, takes the migration lock and
+/// selects again.
+pub(super) fn select_and_lock<'f>(
+    ctx: &Context,
+    folder: &'f Folder,
+    db: &mut Database,
+    goal: &Goal<'_>,
+    options: &Options<'_>,
+) -> Result<Selection<'f>> {
+    // Before the history is read: if a run ends in between, its rows are already there.
+    let at_work = !options.dry_run && lock::at_work(db)?;
+    let applied = match goal {
+        Goal::Up { .. } => history::read_known(db)?,
+        Goal::Down(_) => history::read(db)?,
+    };
+    let selection = goal.select(folder, applied)?;
+    if let Goal::Down(_) = goal {
+        for migration in &selection.migrations {
+            ctx.ui.info("To undo", &migration.stem);
+        }
+    }
+    if !at_work && (options.dry_run || selection.migrations.is_empty()) {
+        return Ok(selection);
+    }
+    lock::acquire(db, options.locks, &ctx.ui)?;
+    // Another run may have changed the history while this one waited.
+    let locked = goal.select(folder, history::read(db)?)?;
+    if let Goal::Down(scope) = goal {
+        // What this rollback undoes was decided above, and shown.
+        plan::check_unchanged(
+            scope,
+            &selection.migrations,
+            &selection.applied,
+            &locked.migrations,
+            &locked.applied,
+        )?;
+    }
+    Ok(locked)
+}
+
+pub(super) fn say_nothing_to_do(ctx: &Context, selection: &Selection<'_>, direction: Direction) {
+    let applied = &selection.applied;
+    match direction {
+        Direction::Up => ctx.ui.status(
+            "Finished",
+            format_args!(
+                "nothing is pending: {} in the history",
+                ui::plural(applied.len() as u64, "migration")
+            ),
+        ),
+        Direction::Down => {
+            ctx.ui.status("Finished", "nothing to roll back");
+            if let Some(row) = plan::newest_not_run(applied) {
+                let version = row.version;
+                ctx.ui.hint(Hint::to(
+                    format!("`{version}` was recorded without being run, so it stays; to undo it, name it"),
+                    format!("db-rollback --only {version}"),
+                ));
+            }
+        }
+    }
+}
