@@ -1,5 +1,7 @@
 //! What must be true after a migration: its verify file's checks, in a read-only transaction.
 
+pub(crate) mod in_psql;
+
 use anyhow::Context as _;
 use postgres::types::{FromSql, Type};
 use serde::Serialize;
