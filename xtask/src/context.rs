@@ -38,6 +38,7 @@ impl Context {
         let config = Config::read(locations)?;
         let mut ui = ui;
         ui.invocation.program.clone_from(&config.settings.command);
+        interrupt::look_with(ui.invocation.command("db-status"));
         Ok(Context {
             ui,
             config,

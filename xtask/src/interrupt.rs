@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use crate::error::{Failure, Kind};
@@ -15,6 +15,9 @@ static ON_SIGNAL: Mutex<Option<Arc<Action>>> = Mutex::new(None);
 /// How long the server may take to hear that something is to be cancelled. Where the network is frozen,
 /// whatever waits for it would wait for the kernel's patience to end; a supervisor's ends sooner.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
+/// The command that says where things stand.
+static LOOK_WITH: OnceLock<String> = OnceLock::new();
 
 /// What is done at the first signal.
 type Action = dyn Fn() + Send + Sync;
@@ -31,13 +34,10 @@ pub(crate) fn install() {
         }
         let earlier = SIGNALS.fetch_add(1, Ordering::SeqCst);
         if AT_PROMPT.load(Ordering::SeqCst) {
-            leave("\ninterrupted: nothing was changed");
+            leave("\ninterrupted: nothing was changed", false);
         }
         if earlier > 0 {
-            leave(
-                "interrupted twice: leaving at once; what was under way may still run on the server\n\
-                 hint: cargo xtask db-status",
-            );
+            leave("interrupted twice: leaving at once; what was under way may still run on the server", true);
         }
         if let Ok(action) = ON_SIGNAL.lock()
             && let Some(action) = action.clone()
@@ -50,14 +50,16 @@ pub(crate) fn install() {
             });
             std::thread::spawn(move || {
                 if answer.recv_timeout(ANSWERS_WITHIN) == Err(RecvTimeoutError::Timeout) {
-                    leave(
-                        "interrupted, and the server does not answer: leaving; what was under way may still run on the server\n\
-                         hint: cargo xtask db-status",
-                    );
+                    leave("interrupted, and the server does not answer: leaving; what was under way may still run on the server", true);
                 }
             });
         }
     });
+}
+
+/// The command to name where something may go on on the server.
+pub(crate) fn look_with(command: String) {
+    let _ = LOOK_WITH.set(command);
 }
 
 /// What to do at the first signal, beside noting it: cancel what the server does for us now.
@@ -102,7 +104,10 @@ pub(crate) fn leave_to_child() {
 }
 
 #[expect(clippy::disallowed_methods, clippy::print_stderr)]
-fn leave(message: &str) -> ! {
+fn leave(message: &str, may_go_on: bool) -> ! {
     eprintln!("{message}");
+    if may_go_on && let Some(command) = LOOK_WITH.get() {
+        eprintln!("hint: {command}");
+    }
     std::process::exit(i32::from(Kind::Interrupted.exit_code()))
 }

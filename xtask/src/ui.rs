@@ -507,7 +507,8 @@ mod tests {
             .cause("no space")
             .state("nothing changed")
             .hint(Hint::run("db-doctor"));
-        let text = anstream::adapter::strip_str(&render_failure(&failure)).to_string();
+        let here = Invocation::new("cargo xtask", [], []);
+        let text = anstream::adapter::strip_str(&render_failure(&failure, &here)).to_string();
         assert_eq!(
             text,
             "error: cannot apply `x`\ncaused by: no space\nstate: nothing changed\n\nhint: cargo xtask db-doctor"

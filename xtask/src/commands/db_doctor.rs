@@ -118,6 +118,7 @@ fn print(ctx: &Context, report: &Report) {
 
 #[cfg(test)]
 mod tests {
+    use crate::hint::Invocation;
     use private_server::ThrowawayServer;
 
     use super::*;
@@ -125,7 +126,7 @@ mod tests {
     use crate::ui::Ui;
 
     fn context(locations: Locations) -> Context {
-        let ui = Ui::new(true, false, false, Color::Never, Format::Json);
+        let ui = Ui::new(true, false, false, Color::Never, Format::Json, Invocation::default());
         Context::new(ui, locations, "db-doctor").expect("a context")
     }
 

@@ -4,7 +4,6 @@
 pub(crate) mod apply;
 pub(crate) mod backup;
 mod build_watch;
-mod checks;
 mod excerpt;
 pub(crate) mod failures;
 pub(crate) mod guard;

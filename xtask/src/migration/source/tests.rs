@@ -223,7 +223,9 @@ fn a_missing_or_empty_folder_says_what_to_do() {
         empty.message,
         "the migrations folder `migrations` holds no migration"
     );
-    assert!(empty.hints[0].contains("--migrations DIR"));
+    assert!(empty.hints[0]
+            .shown(&crate::hint::Invocation::default())
+            .contains("--migrations DIR"));
 }
 
 #[cfg(unix)]

@@ -15,10 +15,11 @@ use crate::hint::Hint;
 use crate::interrupt;
 use crate::migration::script::Script;
 use crate::migration::source::{Direction, Migration};
-use crate::runbook::checks::{self, Checks};
 use crate::runbook::guard::{self, Changes, Verdict};
+use crate::runbook::guard::{self, Changes};
 use crate::runbook::lock_wait::{Waiter, locked_by};
 use crate::runbook::verify;
+use crate::runbook::verify::in_psql::{Checks, Rows};
 use crate::runbook::{excerpt, failures, indexes};
 use crate::tools::psql::{Chunk, SessionError};
 
@@ -41,7 +42,7 @@ enum Try {
 /// What psql is asked before a transaction commits.
 #[derive(Deserialize)]
 struct Answer {
-    checks: Vec<checks::Rows>,
+    checks: Vec<Rows>,
     /// None where the transaction is known to destroy nothing.
     changes: Option<Changes>,
 }

@@ -139,7 +139,7 @@ mod tests {
                 assert!(failure.causes[0].contains("PostgreSQL 14"), "{failure:?}");
                 assert!(
                     failure.hints[0]
-                        .shown(&Invocation::default())
+                        .shown(&crate::hint::Invocation::default())
                         .contains("db-doctor"),
                     "{failure:?}"
                 );

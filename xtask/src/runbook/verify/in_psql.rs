@@ -1,29 +1,29 @@
 //! The checks of a migration as psql runs them: in the migration's own transaction, before it is
 //! recorded.
 
-use super::apply::server_failure;
-use super::excerpt;
-use super::verify::{self, Checked};
+use super::{Checked, SHAPE, no_row};
 use crate::error::{Failure, Kind};
 use crate::hint::Hint;
 use crate::migration::script::Script;
 use crate::migration::sql;
+use crate::runbook::apply::server_failure;
+use crate::runbook::excerpt;
 use crate::tools::psql::SessionError;
 
 /// The rows of one query of a verify file: what is checked, and whether it holds.
-pub(super) type Rows = Vec<(Option<String>, Option<bool>)>;
+pub(crate) type Rows = Vec<(Option<String>, Option<bool>)>;
 
 /// The checks of a verify file for psql: one query each, whose rows, as JSON, end up together in the
 /// variable `checks`.
-pub(super) struct Checks<'a> {
+pub(crate) struct Checks<'a> {
     verify: &'a Script,
-    pub(super) sql: String,
+    pub(crate) sql: String,
     /// The line of `sql` on which each query ends.
     ends: Vec<usize>,
 }
 
 impl<'a> Checks<'a> {
-    pub(super) fn of(verify: &'a Script) -> Checks<'a> {
+    pub(crate) fn of(verify: &'a Script) -> Checks<'a> {
         let (mut sql, mut all, mut ends) = (String::new(), String::new(), Vec::new());
         for (index, statement) in verify.statements.iter().enumerate() {
             let text = statement.text(&verify.text);
@@ -43,11 +43,11 @@ impl<'a> Checks<'a> {
     }
 
     /// What the variable `checks` held, judged.
-    pub(super) fn outcome(&self, version: i64, queries: Vec<Rows>) -> Vec<Checked> {
+    pub(crate) fn outcome(&self, version: i64, queries: Vec<Rows>) -> Vec<Checked> {
         let mut checked = Vec::new();
         for (statement, rows) in self.verify.statements.iter().zip(queries) {
             if rows.is_empty() {
-                checked.push(verify::no_row(version, self.verify, statement));
+                checked.push(no_row(version, self.verify, statement));
             }
             checked.extend(rows.into_iter().map(|(check, ok)| Checked {
                 version,
@@ -59,7 +59,7 @@ impl<'a> Checks<'a> {
     }
 
     /// The failure of a check that cannot be run, if it is one.
-    pub(super) fn failure(&self, error: &SessionError) -> Option<Failure> {
+    pub(crate) fn failure(&self, error: &SessionError) -> Option<Failure> {
         // The first line of `after` is ours.
         let line = error.after_line?.checked_sub(1)?;
         let index = self.ends.iter().position(|&end| line <= end)?;
@@ -94,7 +94,7 @@ impl<'a> Checks<'a> {
             .is_some_and(|code| misshapen.contains(&code));
         if is_misshapen {
             failure.kind = Kind::Usage;
-            return Some(failure.hint(verify::SHAPE));
+            return Some(failure.hint(SHAPE).hint(Hint::again("then")));
         }
         Some(failure.hint(Hint::again("mend the check, then")))
     }

@@ -1,17 +1,20 @@
 //! What must be true after a migration: its verify file's checks, in a read-only transaction.
 
+pub(crate) mod in_psql;
+
 use anyhow::Context as _;
 use postgres::types::{FromSql, Type};
 use serde::Serialize;
 
 use crate::database::{Database, set_search_path};
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::migration::script::Script;
 use crate::migration::source::Migration;
 use crate::migration::sql::{Statement, position};
 
 /// How a check is written.
-pub(crate) const SHAPE: &str = "a check returns two columns, `check` (text) and `ok` (boolean): SELECT 'what must be true' AS check, … AS ok; then: cargo xtask db-migrate";
+pub(crate) const SHAPE: &str = "a check returns two columns, `check` (text) and `ok` (boolean): SELECT 'what must be true' AS check, … AS ok";
 
 /// One check's outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -55,6 +58,7 @@ pub(crate) fn run<'a>(
                     return Err(Failure::usage(format!("not a check: {}", place()))
                         .cause("its columns are not `check` (text) and `ok` (boolean)")
                         .hint(SHAPE)
+                        .hint(Hint::again("then"))
                         .into());
                 }
                 checked.push(Checked {
