@@ -14,7 +14,7 @@ use super::proof::{self, Content};
 use super::scratch::Scratch;
 use super::snapshot::{Snapshot, SnapshotSession};
 use super::take::Job;
-use super::writer::{Copies, Flush, Shown, SoFar, Writer};
+use super::writer::{Copies, Flusher, ProgressLine, SoFar, Writer};
 use crate::database::conninfo::ConnInfo;
 use crate::database::{Database, Server};
 use crate::error::{Failure, Result};
@@ -25,6 +25,7 @@ use crate::ui::{self, Progress};
 
 /// How often progress is checked while another thread works.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
+
 /// A finished dump that has passed its comparison.
 pub(super) struct Dumped {
     pub(super) snapshot: Snapshot,
@@ -114,7 +115,7 @@ impl Dump<'_> {
         progress: &Progress<'_>,
     ) -> Result<Option<(pg_dump::Dump, Option<Content>)>> {
         let columns = &self.snapshot.columns;
-        let mut flush = Flush::of(out)?;
+        let mut flusher = Flusher::of(out)?;
         let copies = Copies {
             file: out,
             scratch: match scratch {
@@ -126,10 +127,10 @@ impl Dump<'_> {
         let request = self.request(&so_far);
         let (written, counted) = std::thread::scope(|scope| {
             let writer = Writer::start(scope, &request, copies, &so_far);
-            let shown = Shown::new(&self.job.qualified, &so_far, progress);
+            let line = ProgressLine::new(&self.job.qualified, &so_far, progress);
             // Until pg_dump has its own lock, a session that waits for ours goes first.
             while writer.is_at_work() && !so_far.has_begun() {
-                shown.look();
+                line.wait_and_show();
                 if session.is_waited_for() {
                     so_far.give_up();
                     break;
@@ -140,9 +141,9 @@ impl Dump<'_> {
                 _ => None,
             };
             while writer.is_at_work() {
-                shown.look();
+                line.wait_and_show();
                 session.keep_alive();
-                flush.now_and_then(so_far.bytes());
+                flusher.note_written(so_far.bytes());
             }
             (writer.join(), counted)
         });
@@ -182,7 +183,7 @@ impl Dump<'_> {
         let may_connect = || proof::connect(self.job.ctx, self.target);
         match may_read.and_then(|()| may_connect()) {
             Ok(_) => error,
-            Err(said) => said,
+            Err(reason) => reason,
         }
     }
 
