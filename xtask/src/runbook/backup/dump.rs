@@ -16,7 +16,12 @@ use super::proof::{self, Content};
 use super::scratch::Scratch;
 use super::snapshot::{Snapshot, SnapshotSession};
 use super::take::Job;
+<<<<<<< HEAD
 use super::writer::{Copies, Flush, Shown, SoFar, Writer};
+=======
+use super::writer::{Copies, Flusher, ProgressLine, SoFar, Writer};
+use crate::database::conninfo::ConnInfo;
+>>>>>>> backup
 use crate::database::{Database, Server};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
@@ -27,6 +32,7 @@ use crate::ui::{self, Progress};
 
 /// How often progress is checked while another thread works.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
+
 /// A finished dump that has passed its comparison.
 pub(super) struct Dumped {
     pub(super) snapshot: Snapshot,
@@ -116,7 +122,7 @@ impl Dump<'_> {
         progress: &Progress<'_>,
     ) -> Result<Option<(pg_dump::Dump, Option<Content>)>> {
         let columns = &self.snapshot.columns;
-        let mut flush = Flush::of(out)?;
+        let mut flusher = Flusher::of(out)?;
         let copies = Copies {
             file: out,
             scratch: match scratch {
@@ -128,10 +134,10 @@ impl Dump<'_> {
         let request = self.request(&so_far);
         let (written, counted) = std::thread::scope(|scope| {
             let writer = Writer::start(scope, &request, copies, &so_far);
-            let shown = Shown::new(&self.job.qualified, &so_far, progress);
+            let line = ProgressLine::new(&self.job.qualified, &so_far, progress);
             // Until pg_dump has its own lock, a session that waits for ours goes first.
             while writer.is_at_work() && !so_far.has_begun() {
-                shown.look();
+                line.wait_and_show();
                 if session.is_waited_for() {
                     so_far.give_up();
                     break;
@@ -142,9 +148,9 @@ impl Dump<'_> {
                 _ => None,
             };
             while writer.is_at_work() {
-                shown.look();
+                line.wait_and_show();
                 session.keep_alive();
-                flush.now_and_then(so_far.bytes());
+                flusher.note_written(so_far.bytes());
             }
             (writer.join(), counted)
         });
@@ -184,7 +190,7 @@ impl Dump<'_> {
         let may_connect = || proof::connect(self.job.ctx, self.target);
         match may_read.and_then(|()| may_connect()) {
             Ok(_) => error,
-            Err(said) => said,
+            Err(reason) => reason,
         }
     }
 

@@ -111,16 +111,20 @@ impl SoFar {
 }
 
 /// The progress line.
-pub(super) struct Shown<'a> {
+pub(super) struct ProgressLine<'a> {
     table: &'a str,
     so_far: &'a SoFar,
     progress: &'a Progress<'a>,
     started: Instant,
 }
 
-impl<'a> Shown<'a> {
-    pub(super) fn new(table: &'a str, so_far: &'a SoFar, progress: &'a Progress<'a>) -> Shown<'a> {
-        Shown {
+impl<'a> ProgressLine<'a> {
+    pub(super) fn new(
+        table: &'a str,
+        so_far: &'a SoFar,
+        progress: &'a Progress<'a>,
+    ) -> ProgressLine<'a> {
+        ProgressLine {
             table,
             so_far,
             progress,
@@ -129,7 +133,7 @@ impl<'a> Shown<'a> {
     }
 
     /// Waits for a moment, then shows the progress.
-    pub(super) fn look(&self) {
+    pub(super) fn wait_and_show(&self) {
         std::thread::sleep(LOOK_EVERY);
         let rows = self.so_far.rows();
         let seconds = self.started.elapsed().as_secs_f64();
@@ -144,20 +148,20 @@ impl<'a> Shown<'a> {
 }
 
 /// Flushes the file while pg_dump works, so that the last flush, whose result counts, is short.
-pub(super) struct Flush {
+pub(super) struct Flusher {
     file: File,
     flushed: u64,
 }
 
-impl Flush {
-    pub(super) fn of(file: &File) -> Result<Flush> {
-        Ok(Flush {
+impl Flusher {
+    pub(super) fn of(file: &File) -> Result<Flusher> {
+        Ok(Flusher {
             file: file.try_clone()?,
             flushed: 0,
         })
     }
 
-    pub(super) fn now_and_then(&mut self, written: u64) {
+    pub(super) fn note_written(&mut self, written: u64) {
         if written - self.flushed >= FLUSH_EVERY {
             self.flushed = written;
             let _ = self.file.sync_data();
