@@ -37,7 +37,10 @@ pub(crate) fn install() {
             leave("\ninterrupted: nothing was changed", false);
         }
         if earlier > 0 {
-            leave("interrupted twice: leaving at once; what was under way may still run on the server", true);
+            leave(
+                "interrupted twice: leaving at once; what was under way may still run on the server",
+                true,
+            );
         }
         if let Ok(action) = ON_SIGNAL.lock()
             && let Some(action) = action.clone()
@@ -50,7 +53,10 @@ pub(crate) fn install() {
             });
             std::thread::spawn(move || {
                 if answer.recv_timeout(ANSWERS_WITHIN) == Err(RecvTimeoutError::Timeout) {
-                    leave("interrupted, and the server does not answer: leaving; what was under way may still run on the server", true);
+                    leave(
+                        "interrupted, and the server does not answer: leaving; what was under way may still run on the server",
+                        true,
+                    );
                 }
             });
         }

@@ -126,7 +126,14 @@ mod tests {
     use crate::ui::Ui;
 
     fn context(locations: Locations) -> Context {
-        let ui = Ui::new(true, false, false, Color::Never, Format::Json, Invocation::default());
+        let ui = Ui::new(
+            true,
+            false,
+            false,
+            Color::Never,
+            Format::Json,
+            Invocation::default(),
+        );
         Context::new(ui, locations, "db-doctor").expect("a context")
     }
 

@@ -223,9 +223,11 @@ fn a_missing_or_empty_folder_says_what_to_do() {
         empty.message,
         "the migrations folder `migrations` holds no migration"
     );
-    assert!(empty.hints[0]
+    assert!(
+        empty.hints[0]
             .shown(&crate::hint::Invocation::default())
-            .contains("--migrations DIR"));
+            .contains("--migrations DIR")
+    );
 }
 
 #[cfg(unix)]

@@ -16,7 +16,6 @@ use crate::interrupt;
 use crate::migration::script::Script;
 use crate::migration::source::{Direction, Migration};
 use crate::runbook::guard::{self, Changes, Verdict};
-use crate::runbook::guard::{self, Changes};
 use crate::runbook::lock_wait::{Waiter, locked_by};
 use crate::runbook::verify;
 use crate::runbook::verify::in_psql::{Checks, Rows};

@@ -16,12 +16,7 @@ use super::proof::{self, Content};
 use super::scratch::Scratch;
 use super::snapshot::{Snapshot, SnapshotSession};
 use super::take::Job;
-<<<<<<< HEAD
-use super::writer::{Copies, Flush, Shown, SoFar, Writer};
-=======
 use super::writer::{Copies, Flusher, ProgressLine, SoFar, Writer};
-use crate::database::conninfo::ConnInfo;
->>>>>>> backup
 use crate::database::{Database, Server};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
