@@ -7,8 +7,10 @@ use serde::Serialize;
 
 use super::args::{Output, ProofArgs, lock_deadline};
 use crate::Context;
+use crate::database::catalog::{self, Relation};
 use crate::database::{Database, history};
-use crate::error::Result;
+use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::migration::affected_tables::AffectedTables;
 use crate::migration::plan;
 use crate::migration::source::Folder;
@@ -36,17 +38,17 @@ pub struct Backup {
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
-    let (mut db, names) = if flags.tables.is_empty() {
-        let folder = ctx.folder()?;
-        let mut db = ctx.connect()?;
-        let names = named_by_pending(&mut db, &folder)?;
-        (db, names)
-    } else {
-        (ctx.connect()?, flags.tables.clone())
+    let folder = match flags.tables.is_empty() {
+        true => Some(ctx.folder()?),
+        false => None,
     };
+    let mut db = ctx.connect()?;
     db.wait_for_locks(flags.lock_deadline)?;
     // All are looked up before the first is dumped.
-    let relations = backup::tables(&mut db, &names)?;
+    let relations = match &folder {
+        Some(folder) => chosen(ctx, &mut db, folder)?,
+        None => backup::tables(&mut db, &flags.tables)?,
+    };
     let mut report = Report {
         backups: Vec::new(),
     };
@@ -72,16 +74,36 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
     ctx.ui.json(&report)
 }
 
-/// The tables that pending migrations ask to back up, or else the default.
-fn named_by_pending(db: &mut Database, folder: &Folder) -> Result<Vec<String>> {
+/// Where no table is named: what migrations ask to back up, and which tables that leaves out.
+fn chosen(ctx: &Context, db: &mut Database, folder: &Folder) -> Result<Vec<Relation>> {
     let applied = history::read_known(db)?;
     let pending = plan::up(folder, &applied, None, true)?;
     let affected = AffectedTables::from_scripts(
         pending.iter().map(|migration| &migration.up),
         db.server.schema.as_deref(),
     );
-    if affected.backup.is_empty() {
-        return Ok(vec![backup::DEFAULT_TABLE.to_owned()]);
+    let tables = backup::default_tables(db, folder, &affected)?;
+    let names: Vec<String> = tables.iter().map(Relation::qualified).collect();
+    let tables = backup::tables(db, &names)?;
+    let schema = db.server.schema.clone().unwrap_or_default();
+    let others: Vec<String> = catalog::tables_of(db, &schema)?
+        .iter()
+        .filter(|other| tables.iter().all(|table| table.oid != other.oid))
+        .map(Relation::qualified)
+        .collect();
+    if tables.is_empty() {
+        return Err(
+            Failure::usage("no table is named, and no migration asks to back one up")
+                .cause(format!("there are: {}", others.join(", ")))
+                .hint(Hint::to("name those that you want", "db-backup TABLE"))
+                .into(),
+        );
     }
-    Ok(affected.backup.iter().map(ToString::to_string).collect())
+    if !others.is_empty() {
+        ctx.ui.info(
+            "Not chosen",
+            format_args!("{}: name them to back them up too", others.join(", ")),
+        );
+    }
+    Ok(tables)
 }

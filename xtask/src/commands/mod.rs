@@ -190,7 +190,7 @@ only where --only names it.")]
   cargo xtask db-verify
   cargo xtask db-verify --wait-standbys 60s")]
     DbVerify(db_verify::Verify),
-    /// Back up tables [default: those that pending migrations name, else users]
+    /// Back up tables [default: those that pending migrations name, else those that any names]
     #[command(after_help = "Examples:
   cargo xtask db-backup
   cargo xtask db-backup users sessions")]

@@ -265,3 +265,22 @@ fn no_program_of_a_run_has_the_password_among_its_arguments() {
         "both were seen: {psql} and {pg_dump}"
     );
 }
+
+#[test]
+fn without_a_name_it_takes_what_migrations_ask_for_and_says_what_that_leaves_out() {
+    let project = Project::seeded();
+    project
+        .xtask(&["db-backup"])
+        .succeeds()
+        .says("Backed up public.users")
+        .says("Not chosen public.sessions: name them");
+    let project = Project::empty();
+    project.write("migrations/1_items.up.sql", "CREATE TABLE items (id int);");
+    project.xtask(&["db-migrate"]).succeeds();
+    project
+        .xtask(&["db-backup"])
+        .exits(2)
+        .says("no table is named")
+        .says("public.items")
+        .says("cargo xtask db-backup TABLE");
+}

@@ -122,7 +122,7 @@ fn select<'h>(
             }
             rows.retain(|row| row.version > *to);
             if let Some(row) = rows.iter().find(|row| stays(row)) {
-                return Err(blocked(*to, row).into());
+                return Err(blocked(*to, row, &rows).into());
             }
             rows
         }
@@ -163,7 +163,8 @@ fn last_run(mut rows: Vec<&Applied>) -> Result<Vec<&Applied>> {
 }
 
 /// Why a rollback to `to` is refused: `stays` is above it and is not undone.
-fn blocked(to: i64, stays: &Applied) -> Failure {
+fn blocked(to: i64, stays: &Applied, above: &[&Applied]) -> Failure {
+    let each = above.iter().map(|row| format!(" --only {}", row.version));
     let version = stays.version;
     let keep = Hint::to("keep it", format!("db-rollback --to {version}"));
     match stays.was_not_run() {
@@ -174,7 +175,7 @@ fn blocked(to: i64, stays: &Applied) -> Failure {
         .hint(keep)
         .hint(Hint::to(
             "to undo it anyway, name each migration",
-            format!("db-rollback --only {version} --only …"),
+            format!("db-rollback{}", each.collect::<String>()),
         )),
         false => Failure::usage(format!(
             "cannot roll back to `{to}`: the baseline `{version}` lies above it"

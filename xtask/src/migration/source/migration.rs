@@ -37,6 +37,11 @@ impl Migration {
         self.down.is_some()
     }
 
+    /// Up and, if there is one, down.
+    pub(crate) fn scripts(&self) -> impl Iterator<Item = &Script> {
+        std::iter::once(&self.up).chain(&self.down)
+    }
+
     /// The script that runs in this direction; a usage failure if there is no down file.
     pub(crate) fn script(&self, direction: Direction) -> Result<&Script> {
         match direction {

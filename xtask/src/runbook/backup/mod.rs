@@ -31,13 +31,12 @@ use crate::database::Database;
 use crate::database::catalog::{self, Relation};
 use crate::error::{Failure, Result, shell_word};
 use crate::hint::Hint;
+use crate::migration::affected_tables::AffectedTables;
 use crate::migration::effects::ObjectName;
+use crate::migration::source::{Folder, Migration};
 use crate::options::Proof;
 use crate::tools::pg_dump;
 use crate::ui;
-
-/// The table that is backed up if neither the command line nor a pending migration names one.
-pub(crate) const DEFAULT_TABLE: &str = "users";
 
 /// A finished backup, as the command contract shows it.
 #[derive(Clone, Debug, Serialize)]
@@ -117,6 +116,28 @@ pub(crate) fn table(db: &mut Database, name: &str) -> Result<Relation> {
     };
     preflight::can_be_backed_up(db, &relation)?;
     Ok(relation)
+}
+
+/// What a backup is of where nobody names tables: those that `pending` migrations ask to back up, or else
+/// those that any migration does, as far as they exist.
+///
+/// # Errors
+/// If the catalog cannot be asked.
+pub(crate) fn default_tables(
+    db: &mut Database,
+    folder: &Folder,
+    pending: &AffectedTables,
+) -> Result<Vec<Relation>> {
+    let mut names: Vec<ObjectName> = pending.backup.iter().cloned().collect();
+    if names.is_empty() {
+        let scripts = folder.migrations.iter().flat_map(Migration::scripts);
+        let written = scripts.flat_map(|script| &script.directives.backup);
+        names.extend(written.filter_map(|name| ObjectName::parse(name)));
+    }
+    let mut tables = catalog::existing(db, &names)?;
+    tables.sort_by_key(|table| table.oid);
+    tables.dedup_by_key(|table| table.oid);
+    Ok(tables)
 }
 
 /// The tables of these names, each once. A table that a foreign key refers to comes before the one that

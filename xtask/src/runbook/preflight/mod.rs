@@ -17,12 +17,11 @@ pub(crate) use tables::{can_be_backed_up, missing_table};
 
 use super::backup;
 use crate::Context;
-use crate::database::catalog::{self, Relation};
+use crate::database::catalog::Relation;
 use crate::database::{self, Database};
 use crate::error::Result;
 use crate::hint::Hint;
 use crate::migration::affected_tables::AffectedTables;
-use crate::migration::effects::ObjectName;
 use crate::migration::plan;
 use crate::migration::script::Script;
 use crate::migration::source::Folder;
@@ -168,17 +167,8 @@ impl<'f> Planned<'f> {
         let mut planned = Planned::of(db, scripts);
         planned.has_history = !applied.is_empty();
         planned.folder = Some(folder);
-        // With nothing pending, the next backup is that of db-backup's default.
-        let mut names: Vec<ObjectName> = planned.affected.backup.iter().cloned().collect();
-        if names.is_empty() {
-            names.extend(ObjectName::parse(backup::DEFAULT_TABLE));
-        }
         // One that is not there is found by the check of the tables.
-        for name in names {
-            planned
-                .backups
-                .extend(catalog::find(db, &name).ok().flatten());
-        }
+        planned.backups = backup::default_tables(db, folder, &planned.affected).unwrap_or_default();
         Ok(planned)
     }
 }
