@@ -54,12 +54,14 @@ impl Fault {
     }
 
     /// Whether the other hosts are not tried: a server that answers has the last word, unless it
-    /// cannot serve anyone now (manual, *Specifying Multiple Hosts*).
+    /// cannot serve anyone now (manual, *Specifying Multiple Hosts*). So has one that breaks off
+    /// (`PQconnectPoll`).
     pub(super) fn is_final(&self) -> bool {
         match self.telling() {
             Fault::Client { error, .. } => match error.code() {
                 Some(code) => *code != SqlState::CANNOT_CONNECT_NOW,
-                None => io_error(error).is_none_or(|error| rustls_error(error).is_some()),
+                None => io_error(error)
+                    .is_none_or(|error| rustls_error(error).is_some() || has_broken_off(error)),
             },
             Fault::NoTls | Fault::Local(_) | Fault::EitherWay { .. } => true,
             Fault::Resolve(_) | Fault::Timeout | Fault::NotWanted(_) => false,
@@ -172,6 +174,16 @@ pub(super) fn describe(error: &tokio_postgres::Error) -> String {
         Some(source) => source.to_string(),
         None => error.to_string(),
     }
+}
+
+/// Whether there was a connection, which has ended. `Other` is what the client makes of an end in the
+/// midst of a message; the system's errors never are.
+fn has_broken_off(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, Other, UnexpectedEof};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset | Other | UnexpectedEof
+    )
 }
 
 fn io_error(error: &tokio_postgres::Error) -> Option<&io::Error> {

@@ -7,9 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pg_connect::blocking::Connection;
-use pg_connect::{ErrorKind, Session};
+use pg_connect::{Env, ErrorKind, Session};
 use postgres::error::SqlState;
 
+use crate::psql::{Outcome, psql};
 use crate::server::{Server, write_private};
 
 const HBA: &str = "\
@@ -40,6 +41,7 @@ fn a_server_without_tls() {
     sessions_have_what_was_asked_for(&server);
     every_problem_has_its_kind(&server);
     hosts_are_tried_in_their_order(&server);
+    whoever_breaks_off_has_the_last_word(&server);
     a_statement_can_be_cancelled(&server);
     a_statement_of_the_async_client_can_be_cancelled(&server);
 }
@@ -201,6 +203,39 @@ fn starting_up() -> u16 {
         stream
             .write_all(&[&b"E"[..], &length.to_be_bytes(), FIELDS].concat())
             .unwrap();
+    });
+    port
+}
+
+/// A proxy without a server behind it accepts and closes. libpq then tries no other host.
+fn whoever_breaks_off_has_the_last_word(server: &Server) {
+    for answer in ["", "N", "S", "XXXXXXXXXXXXXXXX"] {
+        let port = answers(answer);
+        for mode in ["disable", "prefer", "require"] {
+            let given = format!(
+                "host=127.0.0.1,127.0.0.1 port={port},{} user=trusted dbname=postgres sslmode={mode}",
+                server.port()
+            );
+            let by_psql = psql(&given, &Env::new(), "SELECT 1");
+            assert!(matches!(by_psql, Outcome::Refused(_)), "{answer} {mode}");
+            let Err(error) = server.connect(&given) else {
+                panic!("{answer} {mode} connected")
+            };
+            assert_eq!(error.causes.len(), 1, "{answer} {mode}: {error}");
+        }
+    }
+}
+
+/// The port of what gives every client this answer, and closes.
+fn answers(answer: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(answer.as_bytes());
+        }
     });
     port
 }
