@@ -129,14 +129,25 @@ impl Invocation {
         arguments: impl IntoIterator<Item = String>,
         locations: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Invocation {
-        let words = arguments.into_iter().map(shell_word);
-        let locations = locations.into_iter();
+        let locations = locations.into_iter().map(|(flag, value)| match flag {
+            ADDRESS => format!("{flag} {}", shell_word(without_password(&value))),
+            _ => format!("{flag} {}", shell_word(value)),
+        });
+        let mut words = Vec::new();
+        let mut is_address = false;
+        for word in arguments {
+            let flag = word.split_once('=').filter(|(flag, _)| *flag == ADDRESS);
+            words.push(match flag {
+                Some((_, value)) => format!("{ADDRESS}={}", shell_word(without_password(value))),
+                None if is_address => shell_word(without_password(&word)),
+                None => shell_word(&word),
+            });
+            is_address = word == ADDRESS;
+        }
         Invocation {
             program: program.to_owned(),
-            arguments: words.collect(),
-            locations: locations
-                .map(|(flag, value)| format!("{flag} {}", shell_word(value)))
-                .collect(),
+            arguments: words,
+            locations: locations.collect(),
         }
     }
 
@@ -183,6 +194,27 @@ impl Invocation {
         }
         words.extend((!flags.is_empty()).then_some(flags));
         words.join(" ")
+    }
+}
+
+/// The flag whose value may hold a password.
+const ADDRESS: &str = "--database-url";
+
+/// A database's address without its password, or `URL` where it cannot be told what is one: that fails, and
+/// does not go to another database.
+fn without_password(address: &str) -> String {
+    let unclear = address.contains("password") || address.contains(['\'', '"', '\\']);
+    match address.split_once("://") {
+        _ if unclear => "URL".to_owned(),
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            Some((user, place)) => {
+                let user = user.split(':').next().unwrap_or_default();
+                format!("{scheme}://{user}@{place}")
+            }
+            None => address.to_owned(),
+        },
+        None if address.contains(['@', ':']) => "URL".to_owned(),
+        None => address.to_owned(),
     }
 }
 
@@ -240,6 +272,32 @@ mod tests {
         ] {
             assert_eq!(hint.shown(&here), plain);
             assert_eq!(hint.shown(&there), located);
+        }
+    }
+
+    #[test]
+    fn no_password_is_repeated() {
+        for (address, shown) in [
+            ("postgres://h/d", "postgres://h/d"),
+            ("postgres://u@h/d", "postgres://u@h/d"),
+            ("postgres://u:s3cr3t@h/d", "postgres://u@h/d"),
+            ("postgres://u:s3c/r3t@h/d", "postgres://u@h/d"),
+            ("postgres://u:s3c@r3t@h/d", "postgres://u@h/d"),
+            ("postgres://h/d?user=u&password=s3cr3t", "URL"),
+            ("host=h password=s3cr3t", "URL"),
+            ("host=h password = 's3c r3t'", "URL"),
+            ("u:s3cr3t@h/d", "URL"),
+            ("host=h dbname=d", "'host=h dbname=d'"),
+        ] {
+            let words = [ADDRESS.to_owned(), address.to_owned()];
+            let joined = [format!("{ADDRESS}={address}")];
+            let there = || [(ADDRESS, address.to_owned())];
+            let command = format!("x {ADDRESS} {shown}");
+            assert_eq!(Invocation::new("x", words, []).again(""), command);
+            let again = Invocation::new("x", joined, []).again("");
+            assert_eq!(again, format!("x {ADDRESS}={shown}"));
+            let status = Invocation::new("x", [], there()).command("db-status");
+            assert_eq!(status, format!("x db-status {ADDRESS} {shown}"));
         }
     }
 

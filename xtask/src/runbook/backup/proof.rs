@@ -14,6 +14,7 @@ use crate::database::catalog::Column;
 use crate::database::connect::{ConnectProblem, Connection};
 use crate::database::{SESSION_OPTIONS, connect, own_session};
 use crate::error::Result;
+use crate::hint::Hint;
 use crate::migration::quote::{quote_identifier, quote_if_needed};
 
 /// The settings that decide how a value is written as text, and read again. pg_dump has the same, or
@@ -82,9 +83,9 @@ pub(super) fn connect(ctx: &Context, target: &ConnInfo) -> Result<Connection> {
             failure = failure
                 .cause("a backup takes three connections, a migration with one takes four")
                 .hint(format!(
-                    "if it is the role's limit: psql -U postgres -c 'ALTER ROLE {role} CONNECTION LIMIT 5'; else close some connections; then: cargo {}",
-                    ctx.application_name
-                ));
+                    "if it is the role's limit: psql -U postgres -c 'ALTER ROLE {role} CONNECTION LIMIT 5'; else close some connections"
+                ))
+                .hint(Hint::again("then"));
         }
         anyhow::Error::from(failure)
     })?;

@@ -17,6 +17,7 @@ use crate::database::activity;
 use crate::database::catalog::Relation;
 use crate::database::{Database, Server};
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::options::{Proof, ProofOptions};
 use crate::runbook::lock_wait;
 use crate::runbook::preflight::{self, Planned, When};
@@ -212,10 +213,7 @@ impl Job<'_> {
     pub(super) fn was_replaced(&self) -> Failure {
         Failure::failed(format!("`{}` is another table now", self.qualified))
             .cause("it was replaced while the backup waited for it")
-            .hint(format!(
-                "look at it, then: cargo {}",
-                self.ctx.application_name
-            ))
+            .hint(Hint::again("look at it, then"))
     }
 
     /// The manifest, without the name of the file.
