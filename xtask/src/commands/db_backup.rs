@@ -82,12 +82,12 @@ fn chosen(ctx: &Context, db: &mut Database, folder: &Folder) -> Result<Vec<Relat
         pending.iter().map(|migration| &migration.up),
         db.server.schema.as_deref(),
     );
-    let tables = backup::default_tables(db, folder, &affected)?;
-    let names: Vec<String> = tables.iter().map(Relation::qualified).collect();
+    let names = backup::default_tables(db, folder, &affected)?;
     let tables = backup::tables(db, &names)?;
     let schema = db.server.schema.clone().unwrap_or_default();
     let others: Vec<String> = catalog::tables_of(db, &schema)?
         .iter()
+        .filter(|other| other.name != history::TABLE)
         .filter(|other| tables.iter().all(|table| table.oid != other.oid))
         .map(Relation::qualified)
         .collect();

@@ -256,7 +256,7 @@ fn a_role_that_does_not_exist_is_told_like_a_wrong_password() {
         caused by: password authentication failed for user "nobody_here"
         caused by: the password came from the connection string
 
-        hint: check user and password in DATABASE_URL or `~/.pgpass`, then: cargo xtask db-doctor --database-url postgresql://nobody_here:…@127.0.0.1:[PORT]/[DATABASE]
+        hint: check user and password in DATABASE_URL or `~/.pgpass`, then: cargo xtask db-doctor --database-url postgresql://nobody_here@127.0.0.1:[PORT]/[DATABASE]
     "#]]);
 }
 
@@ -534,7 +534,7 @@ fn users_in_another_schema_is_not_taken_for_ours() {
             error: there is no table `users` in schema `public` (SQLSTATE 42P01)
             caused by: there is one in: other
 
-            hint: if that is the one, set the search path: cargo xtask db-migrate --database-url 'postgres://admin@127.0.0.1:[PORT]/[DATABASE]?options=-csearch_path%3Dother'
+            hint: if that is the one, set the search path: cargo xtask db-backup --database-url 'postgres://admin@127.0.0.1:[PORT]/[DATABASE]?options=-csearch_path%3Dother'
         "#]]);
 }
 

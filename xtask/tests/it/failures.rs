@@ -112,7 +112,8 @@ fn a_missing_pg_dump_names_the_command_that_installs_it() {
         state: no migration has run; nothing was changed
 
         hint: [INSTALL]
-        hint: if it is installed, name its folder: PG_BIN_DIR=/path/to/postgresql/bin cargo xtask db-doctor (it must hold `pg_dump`)
+        hint: if it is installed, name the folder that holds `pg_dump`: export PG_BIN_DIR=/path/to/postgresql/bin
+        hint: then: cargo xtask db-doctor
     "#]]);
 }
 
@@ -134,7 +135,7 @@ fn a_column_that_exists_is_told_with_its_remedy() {
             state: `2_change` was rolled back: it has changed nothing
             state: not started: `3_later`
 
-            hint: if the column is the wanted one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, and run: cargo xtask db-migrate
+            hint: if the column is the wanted one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, then: cargo xtask db-migrate
         "#]]);
 }
 
@@ -157,9 +158,9 @@ fn a_role_that_may_not_alter_the_table_is_told_who_may() {
 #[test]
 fn syntax_that_the_server_does_not_know_is_pointed_at() {
     let project = pending("ALTER TABLE users\n    ADD COLUMN IF NOT PRESENT nickname text;\n");
-    project
-        .fails(&["db-migrate"], 1)
-        .reads("42601", expect![[r#"
+    project.fails(&["db-migrate"], 1).reads(
+        "42601",
+        expect![[r#"
             error: cannot apply `migrations/2_change.up.sql` (SQLSTATE 42601)
             caused by: syntax error at or near "PRESENT"
             caused by: the statement is not valid for this server; newer syntax needs a newer server
@@ -170,8 +171,10 @@ fn syntax_that_the_server_does_not_know_is_pointed_at() {
             state: `2_change` was rolled back: it has changed nothing
             state: not started: `3_later`
 
-            hint: compare with the server's version: cargo xtask db-psql -- -c 'SELECT version()', mend the file, then: cargo xtask db-migrate
-        "#]]);
+            hint: compare with the server's version: cargo xtask db-psql -- -c 'SELECT version()'
+            hint: mend the file, then: cargo xtask db-migrate
+        "#]],
+    );
 }
 
 // Step 3: the index.
@@ -214,7 +217,9 @@ fn an_index_that_exists_is_told_with_its_remedy() {
             state: `2_change` did not take effect; it is not recorded
             state: not started: `3_later`
 
-            hint: look whether it is the wanted one and valid: cargo xtask db-psql -- -c '\d users'; if so write IF NOT EXISTS and run: cargo xtask db-migrate; if the whole schema was there before: cargo xtask db-baseline
+            hint: look whether it is the wanted one and valid: cargo xtask db-psql -- -c '\d users'
+            hint: if it is, write IF NOT EXISTS, then: cargo xtask db-migrate
+            hint: if the whole schema was there before: cargo xtask db-baseline
         "#]]);
 }
 
@@ -232,7 +237,8 @@ fn an_index_of_another_definition_is_shown_beside_the_wanted_one() {
             caused by: wanted is: CREATE INDEX USING btree (email)
             state: no migration has run; nothing was changed
 
-            hint: keep the one that is right; to drop the other: cargo xtask db-psql -- -c 'DROP INDEX CONCURRENTLY public.users_email', then: cargo xtask db-migrate
+            hint: keep the one that is right; to drop the other: cargo xtask db-psql -- -c 'DROP INDEX CONCURRENTLY public.users_email'
+            hint: then: cargo xtask db-migrate
         "#]]);
 }
 
@@ -266,7 +272,8 @@ fn a_locked_table_is_left_alone_and_its_holder_named() {
         state: `2_change` was rolled back: it has changed nothing
         state: not started: `3_later`
 
-        hint: let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend([PID])', then: cargo xtask db-migrate
+        hint: let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend([PID])'
+        hint: then: cargo xtask db-migrate --lock-deadline 300ms
     "#]].assert_eq(&report);
     // Given back, it works: nothing was left behind.
     drop(holder);
@@ -299,7 +306,8 @@ fn behind_an_exclusive_lock_every_command_ends() {
         caused by: in the way: pid [PID], user admin, idle in transaction, in its transaction for [TIME]
         state: no migration has run; nothing was changed
 
-        hint: let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend([PID])', then: cargo xtask db-migrate
+        hint: let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend([PID])'
+        hint: then: cargo xtask db-migrate --lock-deadline 300ms
     "#]].assert_eq(&fails(&["db-migrate"]));
     let unproven = fails(&["db-migrate", "--proof", "none"]);
     assert!(unproven.contains("(SQLSTATE 55P03)"), "{unproven}");
@@ -332,7 +340,7 @@ fn a_run_that_fails_half_way_says_what_is_done_undone_and_not_begun() {
         state: `3_later` was rolled back: it has changed nothing
         state: not started: `4_last`
 
-        hint: if the column is the wanted one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, and run: cargo xtask db-migrate
+        hint: if the column is the wanted one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, then: cargo xtask db-migrate
     "#]].assert_eq(&project.portable(report));
     assert_eq!(
         project.value("SELECT string_agg(version::text, ' ') FROM _sqlx_migrations"),
@@ -370,7 +378,8 @@ fn outside_a_transaction_what_took_effect_is_said() {
         state: `2_change`: the first of 2 statements took effect, the rest did not; it is not recorded
         state: not started: `3_later`
 
-        hint: look what it has: cargo xtask db-psql -- -c '\d users', mend the file, then: cargo xtask db-migrate
+        hint: look what it has: cargo xtask db-psql -- -c '\d users'
+        hint: mend the file, then: cargo xtask db-migrate
     "#]].assert_eq(&project.portable(report));
 }
 

@@ -192,7 +192,7 @@ impl<'a> Files<'a> {
                 false => hint,
             });
         }
-        failure.hint(Hint::again_with("then look again", "--dry-run"))
+        failure.hint(Hint::to("then look again", "db-migrate --dry-run"))
     }
 }
 

@@ -127,17 +127,15 @@ pub(crate) fn default_tables(
     db: &mut Database,
     folder: &Folder,
     pending: &AffectedTables,
-) -> Result<Vec<Relation>> {
-    let mut names: Vec<ObjectName> = pending.backup.iter().cloned().collect();
-    if names.is_empty() {
-        let scripts = folder.migrations.iter().flat_map(Migration::scripts);
-        let written = scripts.flat_map(|script| &script.directives.backup);
-        names.extend(written.filter_map(|name| ObjectName::parse(name)));
+) -> Result<Vec<String>> {
+    if !pending.backup.is_empty() {
+        return Ok(pending.backup.iter().map(ToString::to_string).collect());
     }
-    let mut tables = catalog::existing(db, &names)?;
-    tables.sort_by_key(|table| table.oid);
-    tables.dedup_by_key(|table| table.oid);
-    Ok(tables)
+    let scripts = folder.migrations.iter().flat_map(Migration::scripts);
+    let written = scripts.flat_map(|script| &script.directives.backup);
+    let names: Vec<ObjectName> = written.filter_map(|name| ObjectName::parse(name)).collect();
+    let tables = catalog::existing(db, &names)?;
+    Ok(tables.iter().map(Relation::qualified).collect())
 }
 
 /// The tables of these names, each once. A table that a foreign key refers to comes before the one that

@@ -168,7 +168,8 @@ impl<'f> Planned<'f> {
         planned.has_history = !applied.is_empty();
         planned.folder = Some(folder);
         // One that is not there is found by the check of the tables.
-        planned.backups = backup::default_tables(db, folder, &planned.affected).unwrap_or_default();
+        let names = backup::default_tables(db, folder, &planned.affected)?;
+        planned.backups = backup::tables(db, &names).unwrap_or_default();
         Ok(planned)
     }
 }

@@ -55,9 +55,9 @@ fn look(db: &mut Database, affected: &AffectedTables) -> Result {
             None => {
                 let elsewhere = catalog::schemas_with(db, &name.name)?;
                 return Err(missing_table(db, name, &elsewhere)
-                    .hint(Hint::again_with(
+                    .hint(Hint::to(
                         "if an earlier pending migration makes it, apply that first",
-                        "--to VERSION",
+                        "db-migrate --to VERSION",
                     ))
                     .into());
             }
