@@ -6,10 +6,16 @@ use postgres::types::Type;
 
 use super::Database;
 use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::migration::history::lock_id;
 
 /// The way around a proxy.
-pub(crate) const DIRECTLY: &str = "connect to the server itself, or through a session-pooling port: cargo xtask db-migrate --database-url postgres://SERVER:5432/DATABASE";
+pub(crate) fn directly() -> Hint {
+    Hint::again_with(
+        "connect to the server itself, or through a session-pooling port",
+        "--database-url postgres://SERVER:5432/DATABASE",
+    )
+}
 
 /// Whether a proxy is between this and the server, as far as two connections in turn show it: they have
 /// one session, or this one has another than at the beginning. Takes no lock.
@@ -75,5 +81,5 @@ pub(crate) fn failure(db: &mut Database) -> Failure {
 pub(crate) fn refusal() -> Failure {
     Failure::failed("a transaction-pooling proxy is between this and the server")
         .cause("the statements of one connection do not reach one session, so a session lock protects nothing")
-        .hint(DIRECTLY)
+        .hint(directly())
 }

@@ -335,7 +335,7 @@ pub(crate) fn connect_failure(error: &ConnectError) -> Failure {
         // 08P01 protocol_violation: no server says that to us.
         ConnectProblem::Other if failure.sqlstate.as_deref() == Some("08P01") => failure
             .cause("a proxy is in between that does not pass on what a session starts with")
-            .hint(pooler::DIRECTLY),
+            .hint(pooler::directly()),
         _ => failure.hint(Hint::run("db-doctor")),
     }
 }

@@ -611,8 +611,11 @@ fn what_other_sessions_call_themselves_neither_steers_the_terminal_nor_runs_in_a
     assert_eq!(project.value(prepared), "1");
 
     // The hint, pasted.
-    let (_, hint) = run.stderr.split_once("end it: ").expect("a hint");
-    let (command, _) = hint.split_once(" (or COMMIT").expect("a command");
+    let (_, hint) = run
+        .stderr
+        .split_once("hint: end it, so or with COMMIT PREPARED: ")
+        .expect("a hint");
+    let (command, _) = hint.split_once('\n').expect("a command");
     project.write(
         "bin/cargo",
         format!("#!/bin/sh\nshift\nexec '{XTASK}' \"$@\"\n"),

@@ -583,7 +583,7 @@ fn a_file_that_is_not_what_was_written_is_not_restored() {
         .xtask(&["db-restore", moved])
         .exits(2)
         .says("has no manifest")
-        .says(&format!("mv '{moved}' '{file}'"));
+        .says(&format!("mv {moved} {file}"));
     std::fs::rename(
         project.path(&format!("{file}.json")),
         project.path("backups/moved.sql.json"),

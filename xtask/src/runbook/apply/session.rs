@@ -65,7 +65,7 @@ impl Runner<'_> {
                         return Err(Failure::failed("psql's session does not take our settings")
                             .cause("its timeouts, encoding or name are others than were set")
                             .state("nothing was changed")
-                            .hint(pooler::DIRECTLY)
+                            .hint(pooler::directly())
                             .into());
                     }
                     Err(error) => return Ok(Err(error)),
