@@ -613,7 +613,7 @@ fn what_other_sessions_call_themselves_neither_steers_the_terminal_nor_runs_in_a
     // The hint, pasted.
     let (_, hint) = run
         .stderr
-        .split_once("hint: end it, so or with COMMIT PREPARED: ")
+        .split_once("end it, so or with COMMIT PREPARED: ")
         .expect("a hint");
     let (command, _) = hint.split_once('\n').expect("a command");
     project.write(
