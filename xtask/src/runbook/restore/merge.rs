@@ -232,7 +232,20 @@ pub(super) fn merge(
                 .unwrap_or_else(|_| Err(anyhow::anyhow!("the thread that merges panicked")))
         });
         let error = match outcome {
-            Ok(written) => return Ok(written),
+            Ok(written) => {
+                // A COMMIT that waits for a synchronous standby ends where it is cancelled, and stands
+                // (PostgreSQL manual, "Synchronous Replication").
+                if interrupt::requested() || stall.stalled(&mut db.client).is_some() {
+                    ctx.ui.warn(
+                        "the restore is committed on this server; where a synchronous standby was waited for, it may not have it yet",
+                    );
+                    ctx.ui.hint(Hint::to(
+                        "look whether it has",
+                        "db-verify --wait-standbys 60s",
+                    ));
+                }
+                return Ok(written);
+            }
             Err(error) => error,
         };
         if let Some(commit) = commit
