@@ -6,8 +6,10 @@ mod args;
 mod db_backup;
 mod db_backups;
 mod db_baseline;
+mod db_completions;
 mod db_destroy;
 mod db_doctor;
+mod db_man;
 mod db_migrate;
 mod db_psql;
 mod db_redo;
@@ -229,6 +231,19 @@ One transaction: all of it or nothing. Nothing is deleted, readers go on, sequen
   cargo xtask db-psql
   cargo xtask db-psql -- -c '\\d users'")]
     DbPsql(db_psql::Psql),
+    /// Print a script by which a shell completes these commands
+    #[command(after_help = "Examples:
+  cargo xtask db-completions bash >> ~/.bashrc
+  cargo xtask db-completions zsh > ~/.zfunc/_cargo-xtask      a folder in $fpath
+  cargo xtask db-completions fish > ~/.config/fish/conf.d/cargo-xtask.fish
+
+It completes the program by the name that the setting `command` says; an alias of cargo's beside
+what cargo completes itself.")]
+    DbCompletions(db_completions::Completions),
+    /// Write a man page for each command
+    #[command(after_help = "Example:
+  cargo xtask db-man && man target/man/cargo-xtask-db-migrate.1")]
+    DbMan(db_man::Man),
 }
 
 impl Command {
@@ -250,7 +265,9 @@ impl Command {
             | Command::DbDestroy
             | Command::DbBaseline(_)
             | Command::DbSeed(_)
-            | Command::DbPsql(_) => return Format::Human,
+            | Command::DbPsql(_)
+            | Command::DbCompletions(_)
+            | Command::DbMan(_) => return Format::Human,
         };
         output.format()
     }
@@ -274,6 +291,8 @@ impl Command {
             Command::DbBaseline(flags) => db_baseline::run(ctx, flags),
             Command::DbSeed(flags) => db_seed::run(ctx, flags),
             Command::DbPsql(flags) => db_psql::run(ctx, flags),
+            Command::DbCompletions(flags) => db_completions::run(ctx, flags),
+            Command::DbMan(flags) => db_man::run(ctx, flags),
         }
     }
 
@@ -296,6 +315,8 @@ impl Command {
             Command::DbBaseline(_) => "db-baseline",
             Command::DbSeed(_) => "db-seed",
             Command::DbPsql(_) => "db-psql",
+            Command::DbCompletions(_) => "db-completions",
+            Command::DbMan(_) => "db-man",
         }
     }
 }

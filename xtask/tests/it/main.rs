@@ -36,7 +36,7 @@ mod restore_values;
 mod seed;
 mod sessions;
 mod setup;
+mod shell;
 mod stall;
-mod standbys;
 mod terminal;
 mod way_back;
