@@ -167,7 +167,9 @@ fn every_line_of_the_page_on_adopting_does_what_it_says() {
 
     // Its commands, in their order; and theirs, which are as they were.
     let project = Project::empty();
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("..");
+    // What is built already is not built again; what comes of it must not replace our own program.
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join("..");
+    let target = place.path().join("target");
     let run = |line: &str| {
         let words: Vec<&str> = line.split(' ').collect();
         let (program, arguments) = words.split_first().expect("a command");
@@ -175,6 +177,7 @@ fn every_line_of_the_page_on_adopting_does_what_it_says() {
         let mut command = cargo(&root, arguments);
         command
             .env("DATABASE_URL", &project.url)
+            .env("CARGO_BUILD_BUILD_DIR", &built)
             .env("CARGO_TARGET_DIR", &target);
         Run::of(&mut command)
     };
@@ -194,6 +197,7 @@ fn every_line_of_the_page_on_adopting_does_what_it_says() {
     let mut status = cargo(&root.join("xtask/src"), &["xtask", "db-status", "--check"]);
     status
         .env("DATABASE_URL", &project.url)
+        .env("CARGO_BUILD_BUILD_DIR", &built)
         .env("CARGO_TARGET_DIR", &target);
     Run::of(&mut status).succeeds();
 }
