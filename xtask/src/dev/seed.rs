@@ -134,11 +134,10 @@ impl SeedFile {
         if interrupt::requested() {
             failure.kind = Kind::Interrupted;
         }
-        let cause = std::mem::replace(
-            &mut failure.message,
-            format!("cannot run the seed file `{}`", self.path.display()),
-        );
-        failure.causes.insert(0, cause);
+        failure = failure.attempted(format!(
+            "cannot run the seed file `{}`",
+            self.path.display()
+        ));
         // A table or a column that a pending migration makes.
         if matches!(failure.sqlstate.as_deref(), Some("42P01" | "42703")) {
             failure.hints = vec![Hint::run("db-migrate"), Hint::again("then")];

@@ -212,8 +212,7 @@ pub(crate) fn from_error(error: &anyhow::Error) -> Failure {
     // Context that was put around it says what was attempted.
     let attempted = error.to_string();
     if attempted != failure.message {
-        let message = std::mem::replace(&mut failure.message, attempted);
-        failure.causes.insert(0, message);
+        failure = failure.attempted(attempted);
     }
     if interrupt::requested() && failure.sqlstate.as_deref() == Some("57014") {
         failure.kind = Kind::Interrupted;
@@ -249,9 +248,7 @@ fn from_chain(error: &anyhow::Error) -> Failure {
                 failure
                     .causes
                     .extend(db.detail().map(|detail| format!("DETAIL: {detail}")));
-                failure
-                    .causes
-                    .extend(db.hint().map(|hint| format!("HINT: {hint}")));
+                failure.server_hint = db.hint().map(str::to_owned);
                 return failure.sqlstate(db.code().code());
             }
             if error.is_closed() {

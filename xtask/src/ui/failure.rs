@@ -7,7 +7,7 @@ use super::{BAD, INFO};
 use crate::error::{Failure, Kind};
 use crate::hint::Invocation;
 
-/// `error:` with its causes, the excerpt, the state, and after a blank line the hints.
+/// `error:` with its causes, the excerpt, PostgreSQL's hint, the state, and after a blank line the hints.
 pub(super) fn as_text(failure: &Failure, invocation: &Invocation) -> String {
     let label = if failure.kind == Kind::Interrupted {
         "interrupted"
@@ -23,6 +23,9 @@ pub(super) fn as_text(failure: &Failure, invocation: &Invocation) -> String {
     }
     if let Some(excerpt) = &failure.excerpt {
         text.push_str(&format!("\n{}", visible(excerpt)));
+    }
+    if let Some(hint) = &failure.server_hint {
+        text.push_str(&format!("\n{INFO}server hint{INFO:#}: {}", indent(hint)));
     }
     for state in &failure.state {
         text.push_str(&format!("\n{INFO}state{INFO:#}: {}", indent(state)));
@@ -46,6 +49,12 @@ fn indent(text: &str) -> String {
 /// A failure as scripts read it.
 pub(super) fn as_json(failure: &Failure, invocation: &Invocation) -> serde_json::Value {
     let mut causes = failure.causes.clone();
+    causes.extend(
+        failure
+            .server_hint
+            .iter()
+            .map(|hint| format!("HINT: {hint}")),
+    );
     causes.extend(failure.state.iter().cloned());
     let hints = failure.hints.iter().map(|hint| hint.shown(invocation));
     let hints: Vec<String> = hints.collect();
@@ -69,11 +78,21 @@ mod tests {
             .cause("no space")
             .state("nothing changed")
             .hint(Hint::run("db-doctor"));
+        let failure = Failure {
+            server_hint: Some("free some".to_owned()),
+            ..failure
+        };
         let here = Invocation::new("cargo xtask", [], []);
         let text = anstream::adapter::strip_str(&as_text(&failure, &here)).to_string();
         assert_eq!(
             text,
-            "error: cannot apply `x`\ncaused by: no space\nstate: nothing changed\n\nhint: cargo xtask db-doctor"
+            "error: cannot apply `x`\ncaused by: no space\nserver hint: free some\n\
+             state: nothing changed\n\nhint: cargo xtask db-doctor"
+        );
+        // Scripts find PostgreSQL's hint where they always did.
+        assert_eq!(
+            as_json(&failure, &here)["error"]["causes"],
+            json!(["no space", "HINT: free some", "nothing changed"])
         );
     }
 }

@@ -926,11 +926,11 @@ fn a_verify_file_that_cannot_run_is_told_by_its_own_name() {
         .reads("42703", expect![[r#"
             error: cannot run a check of `migrations/verify/20251231143000_add_users_last_login_at.sql` (SQLSTATE 42703)
             caused by: column "nope" does not exist
-            caused by: HINT: Perhaps you meant to reference the column "users.role".
              --> migrations/verify/20251231143000_add_users_last_login_at.sql:2:8
               |
             2 |        nope AS ok FROM users;
               |        ^
+            server hint: Perhaps you meant to reference the column "users.role".
             state: `20251231143000_add_users_last_login_at` was rolled back: it has changed nothing
             state: not started: `20251231143100_index_users_last_login_at`
 

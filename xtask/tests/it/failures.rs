@@ -462,7 +462,7 @@ fn excerpt(up: &str, sqlstate: &str, excerpt: Expect) {
         .stderr
         .lines()
         .skip_while(|line| !line.trim_start().starts_with("--> "))
-        .take_while(|line| !line.starts_with("state: "))
+        .take_while(|line| !line.starts_with("state: ") && !line.starts_with("server hint: "))
         .collect();
     excerpt.assert_eq(&lines.join("\n"));
 }
@@ -662,13 +662,13 @@ fn an_error_inside_a_do_block_shows_its_query_and_where_it_stands() {
         .reads("42883", expect![[r#"
             error: cannot apply `migrations/2_change.up.sql` (SQLSTATE 42883)
             caused by: function nope(integer) does not exist
-            caused by: HINT: No function matches the given name and argument types. You might need to add explicit type casts.
             caused by: QUERY: SELECT nope(1)
             caused by: CONTEXT: PL/pgSQL function inline_code_block line 4 at PERFORM
              --> migrations/2_change.up.sql:4:13
               |
             4 |     PERFORM nope(1);
               |             ^
+            server hint: No function matches the given name and argument types. You might need to add explicit type casts.
             state: `2_change` was rolled back: it has changed nothing
             state: not started: `3_later`
 
@@ -700,12 +700,12 @@ fn an_error_of_a_functions_own_shows_its_context() {
             error: cannot apply `migrations/2_change.up.sql` (SQLSTATE P0001)
             caused by: not today
             caused by: DETAIL: it is late
-            caused by: HINT: come tomorrow
             caused by: CONTEXT: PL/pgSQL function refuse() line 3 at RAISE
              --> migrations/2_change.up.sql:6:1
               |
             6 | SELECT refuse();
               | ^
+            server hint: come tomorrow
             state: `2_change` was rolled back: it has changed nothing
             state: not started: `3_later`
 

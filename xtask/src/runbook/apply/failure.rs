@@ -111,9 +111,6 @@ pub(crate) fn server_failure(message: &ServerMessage) -> Failure {
         .extend(message.detail.iter().map(|text| format!("DETAIL: {text}")));
     failure
         .causes
-        .extend(message.hint.iter().map(|text| format!("HINT: {text}")));
-    failure
-        .causes
         .extend(message.query.iter().map(|text| format!("QUERY: {text}")));
     failure.causes.extend(
         message
@@ -121,6 +118,7 @@ pub(crate) fn server_failure(message: &ServerMessage) -> Failure {
             .iter()
             .map(|text| format!("CONTEXT: {text}")),
     );
+    failure.server_hint = message.hint.clone();
     failure.sqlstate = message.sqlstate.clone();
     failure
 }
@@ -131,14 +129,8 @@ fn script_failure(script: &Script, direction: Direction, error: &SessionError) -
         Direction::Up => "apply",
         Direction::Down => "undo",
     };
-    let server = server_failure(&error.message);
-    let mut failure = Failure {
-        message: format!("cannot {verb} `{}`", script.path.display()),
-        sqlstate: server.sqlstate.clone(),
-        ..Failure::default()
-    };
-    failure.causes.push(server.message);
-    failure.causes.extend(server.causes);
+    let attempted = format!("cannot {verb} `{}`", script.path.display());
+    let mut failure = server_failure(&error.message).attempted(attempted);
     failure.excerpt = excerpt::of(script, error);
     if failure.sqlstate.as_deref() == Some("42P01") && preflight::moves_history(script) {
         let file = script.path.display();

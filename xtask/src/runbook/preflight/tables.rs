@@ -195,12 +195,11 @@ pub(crate) fn names_no_table(
     name: &ObjectName,
 ) -> Result<Failure> {
     let elsewhere = catalog::schemas_with(db, &name.name)?;
-    let mut failure = missing_table(db, name, &elsewhere);
-    failure.causes.insert(0, failure.message);
-    failure.message = format!(
+    let attempted = format!(
         "cannot back up `{name}`, as {} asks for",
         script.path.display()
     );
+    let failure = missing_table(db, name, &elsewhere).attempted(attempted);
     Ok(failure.state("this migration has changed nothing"))
 }
 
