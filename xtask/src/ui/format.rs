@@ -1,18 +1,11 @@
-//! Numbers, bytes and times as people write them.
+//! Numbers, bytes and times as people write them. indicatif's own are used where they say the same: its
+//! bytes have two decimals, and its durations lose what lies below their largest unit.
 
 use std::time::Duration;
 
 /// `1200` as `1,200`.
 pub(crate) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    indicatif::HumanCount(number).to_string()
 }
 
 /// `1 row`, `1,200 rows`.

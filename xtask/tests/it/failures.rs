@@ -112,7 +112,8 @@ fn a_missing_pg_dump_names_the_command_that_installs_it() {
         state: no migration has run; nothing was changed
 
         hint: [INSTALL]
-        hint: if it is installed, name its folder: PG_BIN_DIR=/path/to/postgresql/bin cargo xtask db-doctor (it must hold `pg_dump`)
+        hint: if it is installed, name the folder that holds `pg_dump`: export PG_BIN_DIR=/path/to/postgresql/bin
+        hint: then: cargo xtask db-doctor
     "#]]);
 }
 
@@ -134,7 +135,7 @@ fn a_column_that_exists_is_told_with_its_remedy() {
             state: `2_change` was rolled back: it has changed nothing
             state: not started: `3_later`
 
-            hint: if the column is the wanted one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, and run: cargo xtask db-migrate
+            hint: if the column is the wanted one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, then: cargo xtask db-migrate
         "#]]);
 }
 
@@ -170,7 +171,8 @@ fn syntax_that_the_server_does_not_know_is_pointed_at() {
             state: `2_change` was rolled back: it has changed nothing
             state: not started: `3_later`
 
-            hint: compare with the server's version: cargo xtask db-psql -- -c 'SELECT version()', mend the file, then: cargo xtask db-migrate
+            hint: compare with the server's version: cargo xtask db-psql -- -c 'SELECT version()'
+            hint: mend the file, then: cargo xtask db-migrate
         "#]]);
 }
 
@@ -214,7 +216,9 @@ fn an_index_that_exists_is_told_with_its_remedy() {
             state: `2_change` did not take effect; it is not recorded
             state: not started: `3_later`
 
-            hint: look whether it is the wanted one and valid: cargo xtask db-psql -- -c '\d users'; if so write IF NOT EXISTS and run: cargo xtask db-migrate; if the whole schema was there before: cargo xtask db-baseline
+            hint: look whether it is the wanted one and valid: cargo xtask db-psql -- -c '\d users'
+            hint: if it is, write IF NOT EXISTS, then: cargo xtask db-migrate
+            hint: if the whole schema was there before: cargo xtask db-baseline
         "#]]);
 }
 
@@ -232,7 +236,8 @@ fn an_index_of_another_definition_is_shown_beside_the_wanted_one() {
             caused by: wanted is: CREATE INDEX USING btree (email)
             state: no migration has run; nothing was changed
 
-            hint: keep the one that is right; to drop the other: cargo xtask db-psql -- -c 'DROP INDEX CONCURRENTLY public.users_email', then: cargo xtask db-migrate
+            hint: keep the one that is right; to drop the other: cargo xtask db-psql -- -c 'DROP INDEX CONCURRENTLY public.users_email'
+            hint: then: cargo xtask db-migrate
         "#]]);
 }
 
@@ -266,7 +271,8 @@ fn a_locked_table_is_left_alone_and_its_holder_named() {
         state: `2_change` was rolled back: it has changed nothing
         state: not started: `3_later`
 
-        hint: let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend([PID])', then: cargo xtask db-migrate
+        hint: let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend([PID])'
+        hint: then: cargo xtask db-migrate --lock-deadline 300ms
     "#]].assert_eq(&report);
     // Given back, it works: nothing was left behind.
     drop(holder);
@@ -299,7 +305,8 @@ fn behind_an_exclusive_lock_every_command_ends() {
         caused by: in the way: pid [PID], user admin, idle in transaction, in its transaction for [TIME]
         state: no migration has run; nothing was changed
 
-        hint: let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend([PID])', then: cargo xtask db-migrate
+        hint: let it end, or end it: cargo xtask db-psql -- -c 'SELECT pg_terminate_backend([PID])'
+        hint: then: cargo xtask db-migrate --lock-deadline 300ms
     "#]].assert_eq(&fails(&["db-migrate"]));
     let unproven = fails(&["db-migrate", "--proof", "none"]);
     assert!(unproven.contains("(SQLSTATE 55P03)"), "{unproven}");
@@ -332,7 +339,7 @@ fn a_run_that_fails_half_way_says_what_is_done_undone_and_not_begun() {
         state: `3_later` was rolled back: it has changed nothing
         state: not started: `4_last`
 
-        hint: if the column is the wanted one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, and run: cargo xtask db-migrate
+        hint: if the column is the wanted one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, then: cargo xtask db-migrate
     "#]].assert_eq(&project.portable(report));
     assert_eq!(
         project.value("SELECT string_agg(version::text, ' ') FROM _sqlx_migrations"),
@@ -370,7 +377,8 @@ fn outside_a_transaction_what_took_effect_is_said() {
         state: `2_change`: the first of 2 statements took effect, the rest did not; it is not recorded
         state: not started: `3_later`
 
-        hint: look what it has: cargo xtask db-psql -- -c '\d users', mend the file, then: cargo xtask db-migrate
+        hint: look what it has: cargo xtask db-psql -- -c '\d users'
+        hint: mend the file, then: cargo xtask db-migrate
     "#]].assert_eq(&project.portable(report));
 }
 
@@ -519,10 +527,10 @@ fn without_a_position_the_statements_of_one_line_are_not_told_apart() {
         up,
         "42701",
         expect![[r#"
-         --> migrations/2_change.up.sql:2
-          |
-        2 | ALTER TABLE a ADD y int; ALTER TABLE a ADD y int; ALTER TABLE a ADD z int;
-          | one of the 3 statements that end on this line"#]],
+             --> migrations/2_change.up.sql:2
+              |
+            2 | ALTER TABLE a ADD y int; ALTER TABLE a ADD y int; ALTER TABLE a ADD z int;
+              | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ one of the 3 statements that end on this line"#]],
     );
 }
 
@@ -534,17 +542,17 @@ fn tabs_before_the_fault_keep_their_width() {
         expect![[r#"
              --> migrations/2_change.up.sql:2:3
               |
-            2 | 		nope
-              | 		^"#]],
+            2 |         nope
+              |         ^"#]],
     );
     excerpt(
         "SELECT\t\tnope FROM users;\n",
         "42703",
         expect![[r#"
-         --> migrations/2_change.up.sql:1:9
-          |
-        1 | SELECT		nope FROM users;
-          |       		^"#]],
+             --> migrations/2_change.up.sql:1:9
+              |
+            1 | SELECT        nope FROM users;
+              |               ^"#]],
     );
 }
 
@@ -578,20 +586,20 @@ fn a_very_long_line_is_cut_around_the_fault() {
         &up,
         "42703",
         expect![[r#"
-         --> migrations/2_change.up.sql:1:517
-          |
-        1 | ...aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', 'b', nope, '漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢...
-          |                                                                ^"#]],
+             --> migrations/2_change.up.sql:1:517
+              |
+            1 | ...aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', 'b', nope, '漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢...
+              |                                                                    ^"#]],
     );
     let up = format!("SELECT '{after}', 'b', nope, '{before}' FROM users;\n");
     excerpt(
         &up,
         "42703",
         expect![[r#"
-         --> migrations/2_change.up.sql:1:517
-          |
-        1 | ...漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢', 'b', nope, 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...
-          |                                                                                                                    ^"#]],
+             --> migrations/2_change.up.sql:1:517
+              |
+            1 | ... 漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢', 'b', nope, 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...
+              |                                                                   ^"#]],
     );
 }
 
