@@ -185,7 +185,7 @@ fn run(transaction: &mut Transaction<'_>, scripts: &[&Script]) -> Result {
                 script.path.display()
             );
             Failure {
-                hints: vec![Hint::to("mend the file, then", "db-baseline --dry-run")],
+                hints: vec![Hint::to("fix the file, then", "db-baseline --dry-run")],
                 ..failure.attempted(attempted)
             }
         })?;

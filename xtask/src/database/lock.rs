@@ -77,14 +77,15 @@ fn take(db: &mut Database, wait: &mut Wait<'_>) -> Result {
 fn outlive_orphans(db: &mut Database, locks: Locks, wait: &mut Wait<'_>) -> Result {
     while let Some(orphan) = orphan(db)? {
         if locks.end_orphans {
-            activity::terminate(&mut db.client, orphan.pid)
-                .with_context(|| format!("cannot end what a killed run has left: {orphan}"))?;
+            activity::terminate(&mut db.client, orphan.pid).with_context(|| {
+                format!("cannot end a session that a killed run left: {orphan}")
+            })?;
         }
         wait.pause(
-            "a killed run is still at work on the server",
+            "a killed run is still running on the server",
             Some(&orphan),
             || {
-                Failure::busy("what a killed run has left is still at work on the server")
+                Failure::busy("a session that a killed run left is still running on the server")
                     .hint(Hint::again_with("end it", "--end-orphans"))
             },
         )?;

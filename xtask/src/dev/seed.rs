@@ -166,6 +166,7 @@ fn development_password(config: &Config) -> Result<String> {
         return Ok(password);
     }
     let mut bytes = [0u8; 9];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| anyhow::anyhow!("cannot get random bytes: {error}"))?;
     config.keep_in_dot_env(DEV_PASSWORD, &hex::encode(&bytes))
 }

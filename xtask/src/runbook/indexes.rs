@@ -164,11 +164,11 @@ pub(crate) fn after(runner: &mut Runner<'_>, script: &Script) -> Result {
             None if wanted.changed_before || wanted.changed_after => continue,
             // A temporary table is not ours to see.
             None if catalog::find(runner.db, &wanted.table)?.is_none() => continue,
-            None => Failure::failed(format!("index `{}` is not there", wanted.name))
-                .cause("something else has its name, or somebody has dropped it just now"),
+            None => Failure::failed(format!("index `{}` does not exist", wanted.name))
+                .cause("another object has its name, or somebody has just dropped it"),
             Some(state) if !state.usable() => {
                 Failure::failed(format!("index `{}` is INVALID", state.name))
-                    .cause("its build did not end well; the next run drops it and builds it again")
+                    .cause("its build failed; the next run drops it and builds it again")
             }
             Some(state) => match differs(runner.db, &wanted, &state)? {
                 None => {
@@ -254,13 +254,13 @@ fn differs(db: &mut Database, wanted: &Wanted, state: &IndexState) -> Result<Opt
     }
     let different = |there: &str, asked: &str| {
         Failure::finding(format!(
-            "index `{}` is another one than the migration makes",
+            "index `{}` exists with a different definition",
             state.name
         ))
-        .cause(format!("there is:  {there}"))
-        .cause(format!("wanted is: {asked}"))
+        .cause(format!("found:    {there}"))
+        .cause(format!("expected: {asked}"))
         .hint(Hint::psql(
-            "keep the one that is right; to drop the other",
+            "if the migration is right, drop the existing index",
             &format!("DROP INDEX CONCURRENTLY {}", state.name),
         ))
         .hint(Hint::again("then"))

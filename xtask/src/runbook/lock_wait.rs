@@ -198,8 +198,17 @@ impl Waiter {
     }
 
     fn busy(&self, in_the_way: &[Session]) -> Failure {
-        let failure = Failure::busy("the table's lock was not to be had within the deadline")
-            .sqlstate("55P03");
+        let tables: Vec<String> = self.tables.iter().map(|name| format!("`{name}`")).collect();
+        let which = match tables.len() {
+            0 => "a lock".to_owned(),
+            1 => format!("the lock on {}", tables[0]),
+            _ => format!("the locks on {}", tables.join(", ")),
+        };
+        let failure = Failure::busy(format!(
+            "could not acquire {which} within {}",
+            ui::limit(self.locks.lock_deadline)
+        ))
+        .sqlstate("55P03");
         let tries = match (self.attempts, self.first_failure) {
             (_, None) => "waited".to_owned(),
             (1, _) => "1 try in".to_owned(),
@@ -209,7 +218,7 @@ impl Waiter {
         let queued = match self.first_failure {
             Some(_) => format!(
                 ", none longer than {} in the queue",
-                ui::time(self.locks.lock_timeout)
+                ui::limit(self.locks.lock_timeout)
             ),
             None => String::new(),
         };
@@ -221,7 +230,9 @@ impl Waiter {
 
     /// A concurrent build that was given up, since this session did not end within the deadline.
     pub(crate) fn gave_up(&self, waits_for: &Session) -> Failure {
-        let failure = Failure::busy("what the index waits for did not end within the deadline");
+        let failure = Failure::busy(
+            "the transaction that the index build waits for did not end within the deadline",
+        );
         name(failure, std::slice::from_ref(waits_for))
     }
 }
@@ -239,7 +250,7 @@ pub(super) fn name(mut failure: Failure, in_the_way: &[Session]) -> Failure {
         None => match in_the_way.first() {
             // Its name stands where a session has its application's.
             Some(prepared) => (
-                "end it, so or with COMMIT PREPARED",
+                "end it, like this or with COMMIT PREPARED",
                 format!(
                     "ROLLBACK PREPARED {}",
                     printable_literal(&prepared.application)

@@ -47,6 +47,17 @@ pub(crate) fn time(duration: Duration) -> String {
     }
 }
 
+/// A limit as it is given: `100 ms`, `10 s`, `10 min`, `1 h`.
+pub(crate) fn limit(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    let units = [("h", 3_600_000), ("min", 60_000), ("s", 1_000)];
+    let whole = units
+        .into_iter()
+        .find(|(_, size)| milliseconds >= *size && milliseconds.is_multiple_of(*size));
+    let (unit, size) = whole.unwrap_or(("ms", 1));
+    format!("{} {unit}", milliseconds / size)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,5 +79,15 @@ mod tests {
         assert_eq!(time(Duration::from_micros(4_120)), "4.1 ms");
         assert_eq!(time(Duration::from_millis(1_340)), "1.34 s");
         assert_eq!(time(Duration::from_secs(125)), "2 min 5 s");
+        for (milliseconds, expected) in [
+            (100, "100 ms"),
+            (1_500, "1500 ms"),
+            (10_000, "10 s"),
+            (90_000, "90 s"),
+            (600_000, "10 min"),
+            (3_600_000, "1 h"),
+        ] {
+            assert_eq!(limit(Duration::from_millis(milliseconds)), expected);
+        }
     }
 }

@@ -14,7 +14,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-pub(crate) use self::format::{bytes, count, plural, time};
+pub(crate) use self::format::{bytes, count, limit, plural, time};
 pub(crate) use self::progress::Progress;
 use self::redact::visible;
 pub(crate) use self::redact::without_passwords;
@@ -128,7 +128,7 @@ impl Ui {
         }
     }
 
-    /// Something is not as it should be, and the command goes on.
+    /// Something is wrong, and the command goes on.
     pub(crate) fn warn(&self, what: impl Display) {
         let what = what.to_string();
         let what = visible(&what);
@@ -171,7 +171,7 @@ impl Ui {
         match self.unsaid.take() {
             Some(error) => Err(Failure::failed("cannot write to stdout")
                 .cause(error.to_string())
-                .state("the command itself has ended well")
+                .state("the command itself succeeded")
                 .hint(Hint::run("db-status"))
                 .into()),
             None => Ok(()),
@@ -209,14 +209,19 @@ impl Ui {
     /// Asks a question whose answer defaults to no.
     ///
     /// # Errors
-    /// Where nobody can answer (no terminal) and `--yes` was not given.
+    /// Where there is no terminal to ask on and `--yes` was not given.
     pub(crate) fn confirm(&self, question: &str) -> Result<bool> {
         if self.assume_yes {
             return Ok(true);
         }
-        if !std::io::stdin().is_terminal() || self.json_wanted() {
-            return Err(Failure::usage(format!("nobody can answer: {question}"))
-                .cause("stdin is not a terminal")
+        let cannot_ask = match (std::io::stdin().is_terminal(), self.json_wanted()) {
+            (false, _) => Some("stdin is not a terminal"),
+            (true, true) => Some("nothing is asked with --format json"),
+            (true, false) => None,
+        };
+        if let Some(why) = cannot_ask {
+            return Err(Failure::usage(format!("confirmation required, but {why}"))
+                .cause(format!("the question is: {question}"))
                 .hint(Hint::again_with("", "--yes"))
                 .into());
         }

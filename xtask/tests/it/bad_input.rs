@@ -96,8 +96,7 @@ fn a_malformed_address_is_wrong_usage_and_not_repeated() {
         hint: write an IPv6 address in brackets, as in `postgres://user@[::1]:5432/dbname`
         hint: in a URL these characters of a user name or password are written as codes: `@` `%40`, `:` `%3A`, `/` `%2F`, `?` `%3F`, `#` `%23`, `%` `%25`, space `%20`
         hint: quote the value in `.env`: there a `#` or a space can cut it short
-        hint: then look whether it works: cargo xtask db-doctor
-        hint: each with your --database-url too
+        hint: then look whether it works: cargo xtask db-doctor --database-url postgres://h:x/db
     "#]]);
 }
 
@@ -237,11 +236,12 @@ fn a_database_that_does_not_exist_is_offered_to_be_made() {
         })
     });
     failed.reads("3D000", expect![[r#"
-            error: cannot connect to `no_such_database` on `127.0.0.1:[PORT]` as `admin` (SQLSTATE 3D000)
-            caused by: database "no_such_database" does not exist
+        error: cannot connect to `no_such_database` on `127.0.0.1:[PORT]` as `admin` (SQLSTATE 3D000)
+        caused by: database "no_such_database" does not exist
 
-            hint: create it: cargo xtask db-setup, or name another with --database-url
-        "#]]);
+        hint: create it: cargo xtask db-setup
+        hint: or name another with --database-url
+    "#]]);
 }
 
 #[test]
@@ -256,8 +256,7 @@ fn a_role_that_does_not_exist_is_told_like_a_wrong_password() {
         caused by: password authentication failed for user "nobody_here"
         caused by: the password came from the connection string
 
-        hint: check user and password in DATABASE_URL or `~/.pgpass`, then: cargo xtask db-doctor
-        hint: each with your --database-url too
+        hint: check user and password in DATABASE_URL or `~/.pgpass`, then: cargo xtask db-doctor --database-url postgresql://nobody_here@127.0.0.1:[PORT]/[DATABASE]
     "#]]);
 }
 
@@ -327,7 +326,7 @@ fn a_version_that_is_no_number_is_told() {
         &[("2026a_one.up.sql", b"SELECT 1;\n")],
         expect![[r#"
             error: cannot use the migrations in `migrations`
-            caused by: migrations/2026a_one.up.sql: the version `2026a` is no number (of 64 bits)
+            caused by: migrations/2026a_one.up.sql: the version `2026a` is not a 64-bit number
 
             hint: name it `<version>_<name>.up.sql`, the version a UTC timestamp such as `date -u +%Y%m%d%H%M%S` prints, or move it out of the folder
             hint: then look again: cargo xtask db-migrate --dry-run
@@ -497,7 +496,7 @@ fn a_pending_version_older_than_the_newest_applied_is_run_only_if_allowed() {
             error: cannot migrate: the files and the history disagree
             caused by: `migrations/20251215000000_late.up.sql` is pending, yet older than the newest applied, `20251231143100`
 
-            hint: rename the pending files to versions above `20251231143100`, or, if order does not matter, run `cargo xtask db-migrate --allow-out-of-order`
+            hint: rename the pending files to versions above `20251231143100`, or, if order does not matter: cargo xtask db-migrate --allow-out-of-order
         "#]]);
     project
         .xtask(&["db-migrate", "--allow-out-of-order"])
@@ -535,7 +534,7 @@ fn users_in_another_schema_is_not_taken_for_ours() {
             error: there is no table `users` in schema `public` (SQLSTATE 42P01)
             caused by: there is one in: other
 
-            hint: if that is the one, set the search path: cargo xtask db-migrate --database-url 'postgres://admin@127.0.0.1:[PORT]/[DATABASE]?options=-csearch_path%3Dother'
+            hint: if that is the one, set the search path: cargo xtask db-backup --database-url 'postgres://admin@127.0.0.1:[PORT]/[DATABASE]?options=-csearch_path%3Dother'
         "#]]);
 }
 
@@ -556,7 +555,8 @@ fn users_that_is_a_view_is_told() {
             error: `public.users` is a view, not a table (SQLSTATE 42809)
             caused by: it can be neither altered as a table nor backed up
 
-            hint: see what is behind it: cargo xtask db-psql -- -c '\d+ public.users', name a table in the migration, then: cargo xtask db-migrate
+            hint: see what is behind it: cargo xtask db-psql -- -c '\d+ public.users'
+            hint: name a table in the migration, then: cargo xtask db-migrate
         "#]],
     );
     project.fails(&["db-backup"], 1).reads(
@@ -565,7 +565,8 @@ fn users_that_is_a_view_is_told() {
             error: `public.users` is a view, not a table (SQLSTATE 42809)
             caused by: it can be neither altered as a table nor backed up
 
-            hint: see what is behind it: cargo xtask db-psql -- -c '\d+ public.users', name a table in the migration, then: cargo xtask db-migrate
+            hint: see what is behind it: cargo xtask db-psql -- -c '\d+ public.users'
+            hint: name a table in the migration, then: cargo xtask db-backup
         "#]],
     );
 }
@@ -592,8 +593,9 @@ fn users_that_is_partitioned_takes_the_column_but_no_concurrent_index() {
             error: `public.users` is a partitioned table (SQLSTATE 0A000)
             caused by: its rows are in its partitions: a backup of it alone would hold none
 
-            hint: list them: cargo xtask db-psql -- -c '\d+ public.users', and name each: in the migration, `-- xtask: backup PARTITION`, or cargo xtask db-backup PARTITION
-            hint: or go without a backup of ours: cargo xtask db-migrate --no-backup
+            hint: list them: cargo xtask db-psql -- -c '\d+ public.users'
+            hint: name each: in the migration, `-- xtask: backup PARTITION`, or: cargo xtask db-backup PARTITION
+            hint: or continue without a backup: cargo xtask db-migrate --to 20251231143000 --no-backup
         "#]]);
     project
         .xtask(&["db-migrate", "--to", "20251231143000", "--no-backup"])
@@ -632,9 +634,9 @@ fn a_role_that_may_not_keep_the_history_is_told() {
         .reads("42501", expect![[r#"
             error: cannot read the history table `public._sqlx_migrations` (SQLSTATE 42501)
             caused by: permission denied for table _sqlx_migrations
-            caused by: this role lacks the right: altering a table takes its owner or a superuser, backing it up takes SELECT
+            caused by: this role lacks a privilege: to alter a table it must be the owner or a superuser, to back it up it needs SELECT
 
-            hint: connect as the table's owner: cargo xtask db-migrate --database-url postgres://OWNER@HOST/DATABASE (db-doctor names the owner)
+            hint: connect as the table's owner (db-doctor shows who that is): cargo xtask db-migrate --database-url postgres://OWNER@HOST/DATABASE
         "#]]);
 }
 
@@ -778,11 +780,11 @@ fn a_full_disk_is_told_and_leaves_no_half_backup() {
     no_room.reads(
         "",
         expect![[r#"
-        error: there is no room for the backup
+        error: not enough disk space for the backup
         caused by: [SIZE] free in `[WORKSPACE]/backups`, and the tables take [SIZE]
         state: nothing was changed
 
-        hint: choose a folder with more room: cargo xtask db-migrate --backups DIR
+        hint: choose a folder with more space: cargo xtask db-migrate --backups DIR
     "#]],
     );
     // Found on the way: the server keeps compressed what the dump has in full.
@@ -850,7 +852,8 @@ fn a_pg_dump_older_than_the_server_is_refused_before_it_runs() {
         caused by: found: [WORKSPACE]/old/pg_dump
         state: no migration has run; nothing was changed
 
-        hint: install the client programs of PostgreSQL [VERSION] or newer ([INSTALL]), or name their folder: PG_BIN_DIR=/path/to/bin cargo xtask db-migrate
+        hint: install the client programs of PostgreSQL [VERSION] or newer ([INSTALL]), or name their folder: export PG_BIN_DIR=/path/to/bin
+        hint: then: cargo xtask db-migrate
     "#]]
     .assert_eq(&report);
     assert!(!project.path("ran").exists());
@@ -879,7 +882,8 @@ fn a_missing_psql_is_told_before_anything_changes() {
         state: no migration has run; nothing was changed
 
         hint: [INSTALL]
-        hint: if it is installed, name its folder: PG_BIN_DIR=/path/to/postgresql/bin cargo xtask db-doctor (it must hold `psql`)
+        hint: if it is installed, name the folder that holds `psql`: export PG_BIN_DIR=/path/to/postgresql/bin
+        hint: then: cargo xtask db-doctor
     "#]]);
 }
 
@@ -934,7 +938,7 @@ fn a_verify_file_that_cannot_run_is_told_by_its_own_name() {
             state: `20251231143000_add_users_last_login_at` was rolled back: it has changed nothing
             state: not started: `20251231143100_index_users_last_login_at`
 
-            hint: mend the check, then: cargo xtask db-migrate
+            hint: fix the check, then: cargo xtask db-migrate
         "#]]);
     project.write(verify, "SELECT 1;\n");
     let failed = project.fails(&["db-migrate"], 2);
@@ -954,7 +958,7 @@ fn outside_of_a_workspace_there_is_nothing_to_run_on() {
     let mut command = project.command(&["db-status"]);
     let run = Run::of(command.current_dir(outside.path())).exits(2);
     assert!(
-        run.stderr.contains("this is no workspace"),
+        run.stderr.contains("not in a Cargo workspace"),
         "{}",
         run.stderr
     );

@@ -84,10 +84,10 @@ fn a_role_that_may_not_read_the_table_is_told_before_the_backup() {
     let failed = project.fails(&["db-migrate", "--database-url", &url], 1);
     failed.reads("42501", expect![[r#"
         error: role `[DATABASE]_app` may not read `public.users` (SQLSTATE 42501)
-        caused by: a backup reads every row, and its sequences
+        caused by: a backup reads every row, and the table's sequences
         caused by: it belongs to `[DATABASE]_app`
 
-        hint: let it, as a superuser: cargo xtask db-psql --database-url postgres://postgres@127.0.0.1:[PORT]/[DATABASE] -- -c 'GRANT SELECT ON public.users TO [DATABASE]_app'
+        hint: allow it, as a superuser: cargo xtask db-psql --database-url postgres://postgres@127.0.0.1:[PORT]/[DATABASE] -- -c 'GRANT SELECT ON public.users TO [DATABASE]_app'
     "#]]);
     assert!(!project.path("backups").exists());
 }
@@ -135,7 +135,7 @@ fn a_column_that_exists_is_told_with_its_remedy() {
             state: `2_change` was rolled back: it has changed nothing
             state: not started: `3_later`
 
-            hint: if the column is the wanted one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, then: cargo xtask db-migrate
+            hint: if that column is the right one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, then: cargo xtask db-migrate
         "#]]);
 }
 
@@ -158,9 +158,9 @@ fn a_role_that_may_not_alter_the_table_is_told_who_may() {
 #[test]
 fn syntax_that_the_server_does_not_know_is_pointed_at() {
     let project = pending("ALTER TABLE users\n    ADD COLUMN IF NOT PRESENT nickname text;\n");
-    project
-        .fails(&["db-migrate"], 1)
-        .reads("42601", expect![[r#"
+    project.fails(&["db-migrate"], 1).reads(
+        "42601",
+        expect![[r#"
             error: cannot apply `migrations/2_change.up.sql` (SQLSTATE 42601)
             caused by: syntax error at or near "PRESENT"
             caused by: the statement is not valid for this server; newer syntax needs a newer server
@@ -172,8 +172,9 @@ fn syntax_that_the_server_does_not_know_is_pointed_at() {
             state: not started: `3_later`
 
             hint: compare with the server's version: cargo xtask db-psql -- -c 'SELECT version()'
-            hint: mend the file, then: cargo xtask db-migrate
-        "#]]);
+            hint: fix the file, then: cargo xtask db-migrate
+        "#]],
+    );
 }
 
 // Step 3: the index.
@@ -216,7 +217,7 @@ fn an_index_that_exists_is_told_with_its_remedy() {
             state: `2_change` did not take effect; it is not recorded
             state: not started: `3_later`
 
-            hint: look whether it is the wanted one and valid: cargo xtask db-psql -- -c '\d users'
+            hint: check that it is the right one and valid: cargo xtask db-psql -- -c '\d users'
             hint: if it is, write IF NOT EXISTS, then: cargo xtask db-migrate
             hint: if the whole schema was there before: cargo xtask db-baseline
         "#]]);
@@ -231,12 +232,12 @@ fn an_index_of_another_definition_is_shown_beside_the_wanted_one() {
     project
         .fails(&["db-migrate"], 3)
         .reads("", expect![[r#"
-            error: index `public.users_email` is another one than the migration makes
-            caused by: there is:  CREATE INDEX USING btree (id)
-            caused by: wanted is: CREATE INDEX USING btree (email)
+            error: index `public.users_email` exists with a different definition
+            caused by: found:  CREATE INDEX USING btree (id)
+            caused by: expected: CREATE INDEX USING btree (email)
             state: no migration has run; nothing was changed
 
-            hint: keep the one that is right; to drop the other: cargo xtask db-psql -- -c 'DROP INDEX CONCURRENTLY public.users_email'
+            hint: if the migration is right, drop the existing index: cargo xtask db-psql -- -c 'DROP INDEX CONCURRENTLY public.users_email'
             hint: then: cargo xtask db-migrate
         "#]]);
 }
@@ -261,7 +262,7 @@ fn a_locked_table_is_left_alone_and_its_holder_named() {
     );
     let report = failed.report.replace(&holder_pid, "[PID]");
     expect![[r#"
-        error: the table's lock was not to be had within the deadline (SQLSTATE 55P03)
+        error: could not acquire the lock on `users` within [TIME] (SQLSTATE 55P03)
         caused by: in the way: pid [PID], user admin, application report, idle in transaction, in its transaction for [TIME]
         caused by: 1 try in [TIME], none longer than [TIME] in the queue
          --> migrations/2_change.up.sql:3:1
@@ -310,7 +311,7 @@ fn behind_an_exclusive_lock_every_command_ends() {
     "#]].assert_eq(&fails(&["db-migrate"]));
     let unproven = fails(&["db-migrate", "--proof", "none"]);
     assert!(unproven.contains("(SQLSTATE 55P03)"), "{unproven}");
-    assert!(fails(&["db-migrate", "--no-backup"]).contains("not to be had"));
+    assert!(fails(&["db-migrate", "--no-backup"]).contains("could not acquire the lock"));
     drop(holder);
     project.xtask(&["db-migrate"]).succeeds();
 }
@@ -339,7 +340,7 @@ fn a_run_that_fails_half_way_says_what_is_done_undone_and_not_begun() {
         state: `3_later` was rolled back: it has changed nothing
         state: not started: `4_last`
 
-        hint: if the column is the wanted one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, then: cargo xtask db-migrate
+        hint: if that column is the right one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, then: cargo xtask db-migrate
     "#]].assert_eq(&project.portable(report));
     assert_eq!(
         project.value("SELECT string_agg(version::text, ' ') FROM _sqlx_migrations"),
@@ -378,7 +379,7 @@ fn outside_a_transaction_what_took_effect_is_said() {
         state: not started: `3_later`
 
         hint: look what it has: cargo xtask db-psql -- -c '\d users'
-        hint: mend the file, then: cargo xtask db-migrate
+        hint: fix the file, then: cargo xtask db-migrate
     "#]].assert_eq(&project.portable(report));
 }
 
@@ -648,7 +649,7 @@ fn an_error_without_a_position_points_at_its_statement() {
             error: cannot apply `migrations/2_change.up.sql` (SQLSTATE 23505)
             caused by: duplicate key value violates unique constraint "users_pkey"
             caused by: DETAIL: Key (id)=(1) already exists.
-            caused by: a value is there twice where it must be unique
+            caused by: a value that must be unique occurs twice
              --> migrations/2_change.up.sql:4:1
               |
             4 | INSERT INTO users
@@ -656,7 +657,7 @@ fn an_error_without_a_position_points_at_its_statement() {
             state: `2_change` was rolled back: it has changed nothing
             state: not started: `3_later`
 
-            hint: mend the rows or the file, then: cargo xtask db-migrate
+            hint: fix the rows or the file, then: cargo xtask db-migrate
         "#]],
     );
 }
@@ -680,7 +681,7 @@ fn an_error_inside_a_do_block_shows_its_query_and_where_it_stands() {
             state: `2_change` was rolled back: it has changed nothing
             state: not started: `3_later`
 
-            hint: mend the file, then: cargo xtask db-migrate
+            hint: fix the file, then: cargo xtask db-migrate
         "#]]);
     // Named twice, it may be either: then the statement is pointed at.
     let up = "DO $$\nBEGIN\n    IF false THEN PERFORM nope(1); END IF;\n    PERFORM nope(1);\nEND\n$$;\n";
@@ -717,7 +718,7 @@ fn an_error_of_a_functions_own_shows_its_context() {
             state: `2_change` was rolled back: it has changed nothing
             state: not started: `3_later`
 
-            hint: mend the file, then: cargo xtask db-migrate
+            hint: fix the file, then: cargo xtask db-migrate
         "#]],
     );
 }

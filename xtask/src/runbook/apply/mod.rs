@@ -266,6 +266,6 @@ pub(crate) fn announce(ui: &Ui, backup: &CompletedBackup) {
     ));
 }
 
-fn not_as_it_should_be(migration: &Migration) -> String {
-    format!("`{}` is not as it should be", migration.stem)
+fn checks_failed(migration: &Migration) -> String {
+    format!("checks failed for `{}`", migration.stem)
 }

@@ -62,11 +62,13 @@ impl Runner<'_> {
                 match set.and_then(|_| session.greet(&name)) {
                     Ok(true) => {}
                     Ok(false) => {
-                        return Err(Failure::failed("psql's session does not take our settings")
-                            .cause("its timeouts, encoding or name are others than were set")
-                            .state("nothing was changed")
-                            .hint(pooler::DIRECTLY)
-                            .into());
+                        return Err(
+                            Failure::failed("psql's session did not accept our settings")
+                                .cause("its timeouts, encoding or name differ from what was set")
+                                .state("nothing was changed")
+                                .hint(pooler::DIRECTLY)
+                                .into(),
+                        );
                     }
                     Err(error) => return Ok(Err(error)),
                 }

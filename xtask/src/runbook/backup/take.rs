@@ -187,7 +187,7 @@ impl Job<'_> {
             if left.is_zero() {
                 let failure = Failure::busy(format!(
                     "cannot lock `{qualified}` for reading within {}",
-                    ui::time(db.lock_wait)
+                    ui::limit(db.lock_wait)
                 ))
                 .sqlstate("55P03");
                 return Err(lock_wait::name(failure, &in_the_way).into());

@@ -154,7 +154,7 @@ pub(crate) fn can_be_backed_up(db: &mut Database, relation: &Relation) -> Result
                 "db-backup PARTITION",
             ))
             .hint(Hint::again_with(
-                "or go without a backup of ours",
+                "or continue without a backup",
                 "--no-backup",
             ))
             .into());
@@ -174,10 +174,10 @@ fn not_readable(db: &mut Database, relation: &Relation) -> Result<Failure> {
     Ok(
         Failure::failed(format!("role `{user}` may not read `{table}`"))
             .sqlstate("42501")
-            .cause("a backup reads every row, and its sequences")
+            .cause("a backup reads every row, and the table's sequences")
             .cause(format!("it belongs to `{}`", relation.owner))
             .hint(Hint::to(
-                "let it, as a superuser",
+                "allow it, as a superuser",
                 format!(
                     "db-psql --database-url {} -- -c 'GRANT SELECT ON {} TO {}'",
                     db.server.address("postgres"),

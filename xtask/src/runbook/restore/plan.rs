@@ -213,7 +213,7 @@ impl Plan {
                 .state("nothing was restored")
                 .hint(Hint::to(
                     format!(
-                        "say what a value of type {was} is as {now}; as it is, or another expression in place of the second `{name}`"
+                        "say how a value of type {was} becomes {now}: unchanged, as here, or by an expression after the `=`"
                     ),
                     format!("db-restore {shown} --convert '{name}={name}' --dry-run"),
                 ))
@@ -458,7 +458,7 @@ pub(super) fn changed(table: &str, cause: &str) -> Failure {
         .cause(cause)
         .state("nothing was restored")
         .hint(Hint::again_with(
-            "look whether the backup still fits",
+            "check whether the backup still fits",
             "--dry-run",
         ))
 }

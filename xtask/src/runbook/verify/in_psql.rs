@@ -91,6 +91,6 @@ impl<'a> Checks<'a> {
             failure.kind = Kind::Usage;
             return Some(failure.hint(SHAPE).hint(Hint::again("then")));
         }
-        Some(failure.hint(Hint::again("mend the check, then")))
+        Some(failure.hint(Hint::again("fix the check, then")))
     }
 }
