@@ -15,7 +15,7 @@ use crate::error::{Failure, Kind, Result};
 use crate::hint::Hint;
 use crate::runbook::apply::server_failure;
 use crate::runbook::failures;
-use crate::tools::psql::{Chunk, Session, SessionError};
+use crate::tools::psql::{Chunk, PsqlSession, SessionError};
 use crate::ui;
 use crate::{hex, interrupt};
 
@@ -64,7 +64,7 @@ impl SeedFile {
         let started = Instant::now();
         let name = &ctx.application_name;
         let psql = ctx.tools().psql()?;
-        let mut psql = Session::start(&psql, &db.target, name, &db.session_options)?;
+        let mut psql = PsqlSession::start(&psql, &db.target, name, &db.session_options)?;
         psql.greet(name).map_err(|error| self.failure(&error))?;
         let progress = ctx.ui.progress("Seeding");
         // Another db-seed would number its rows the same.
@@ -112,7 +112,7 @@ impl SeedFile {
         Ok(format!("\\set password_hash '{hash}'\n"))
     }
 
-    fn feed(&self, db: &mut Database, psql: &mut Session, before: String) -> Result {
+    fn feed(&self, db: &mut Database, psql: &mut PsqlSession, before: String) -> Result {
         interrupt::check()?;
         let pid = psql.backend_pid();
         let chunk = Chunk {

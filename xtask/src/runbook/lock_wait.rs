@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::apply::LockStats;
-use crate::database::activity::{self, Session, Waiting};
+use crate::database::activity::{self, Backend, Waiting};
 use crate::database::{Database, catalog};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
@@ -35,9 +35,9 @@ pub(crate) struct Waiter {
     attempts: u32,
     first_failure: Option<Instant>,
     /// The transactions that were named.
-    told: Vec<Session>,
+    told: Vec<Backend>,
     /// When each holder was first met, for those whose age this role may not see.
-    met: Vec<(Session, Instant)>,
+    met: Vec<(Backend, Instant)>,
 }
 
 impl Waiter {
@@ -154,7 +154,7 @@ impl Waiter {
     }
 
     /// Whether this transaction is older than a try is long, as far as can be seen.
-    fn outlasts_a_try(&mut self, holder: &Session) -> bool {
+    fn outlasts_a_try(&mut self, holder: &Backend) -> bool {
         let age = holder.transaction_age.unwrap_or_else(|| {
             let met = self.met.iter().find(|(known, _)| known.is_same(holder));
             match met {
@@ -170,7 +170,7 @@ impl Waiter {
 
     /// Names each transaction once; an autovacuum is asked to make way, as it would be for whoever
     /// waits for it in a queue.
-    fn tell(&mut self, db: &mut Database, ui: &Ui, in_the_way: &[Session]) {
+    fn tell(&mut self, db: &mut Database, ui: &Ui, in_the_way: &[Backend]) {
         for session in in_the_way {
             if self.told.iter().any(|told| told.is_same(session)) {
                 continue;
@@ -190,14 +190,14 @@ impl Waiter {
     }
 
     /// Cancels an autovacuum, or where this role may not, waits for it where nobody queues behind.
-    fn displace(&self, db: &mut Database, autovacuum: &Session) -> bool {
+    fn displace(&self, db: &mut Database, autovacuum: &Backend) -> bool {
         activity::cancel(&mut db.client, autovacuum.pid).is_ok()
             || self.tables.iter().any(|table| {
                 activity::displace_autovacuum(&mut db.client, &table.to_string()).is_ok()
             })
     }
 
-    fn busy(&self, in_the_way: &[Session]) -> Failure {
+    fn busy(&self, in_the_way: &[Backend]) -> Failure {
         let tables: Vec<String> = self.tables.iter().map(|name| format!("`{name}`")).collect();
         let which = match tables.len() {
             0 => "a lock".to_owned(),
@@ -229,7 +229,7 @@ impl Waiter {
     }
 
     /// A concurrent build that was given up, since this session did not end within the deadline.
-    pub(crate) fn gave_up(&self, waits_for: &Session) -> Failure {
+    pub(crate) fn gave_up(&self, waits_for: &Backend) -> Failure {
         let failure = Failure::busy(
             "the transaction that the index build waits for did not end within the deadline",
         );
@@ -238,7 +238,7 @@ impl Waiter {
 }
 
 /// Adds who is in the way, and what to do about them.
-pub(super) fn name(mut failure: Failure, in_the_way: &[Session]) -> Failure {
+pub(super) fn name(mut failure: Failure, in_the_way: &[Backend]) -> Failure {
     for session in in_the_way {
         failure = failure.cause(format!("in the way: {session}"));
     }

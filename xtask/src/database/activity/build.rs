@@ -3,7 +3,7 @@
 use postgres::Client;
 use postgres::types::Type;
 
-use super::session::{COLUMNS, Session, sessions};
+use super::session::{Backend, COLUMNS, sessions};
 use crate::error::Result;
 use crate::ui;
 
@@ -13,7 +13,7 @@ pub(crate) struct IndexBuild {
     /// PostgreSQL's words for the phase, with the share that is done where it is known.
     pub(crate) phase: String,
     /// Whose transaction it waits for.
-    pub(crate) waits_for: Option<Session>,
+    pub(crate) waits_for: Option<Backend>,
 }
 
 /// How far a backend's index build is, if it builds one.
@@ -45,7 +45,7 @@ pub(crate) fn index_build(client: &mut Client, pid: i32) -> Result<Option<IndexB
 /// Who may be building this index right now: whoever holds the lock on its table that a concurrent
 /// build holds from its beginning to its end. That is seen whosever the session is, while the view of
 /// builds under way hides those of other roles. An autovacuum holds the same lock and builds nothing.
-pub(crate) fn index_builder(client: &mut Client, table: u32) -> Result<Option<Session>> {
+pub(crate) fn index_builder(client: &mut Client, table: u32) -> Result<Option<Backend>> {
     let row = client.query_typed_opt(
         &format!(
             "SELECT {COLUMNS} FROM pg_catalog.pg_stat_activity AS a
@@ -60,5 +60,5 @@ pub(crate) fn index_builder(client: &mut Client, table: u32) -> Result<Option<Se
         ),
         &[(&table, Type::OID)],
     )?;
-    Ok(row.as_ref().map(Session::from_row))
+    Ok(row.as_ref().map(Backend::from_row))
 }

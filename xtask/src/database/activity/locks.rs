@@ -3,7 +3,7 @@
 use postgres::Client;
 use postgres::types::Type;
 
-use super::session::{COLUMNS, Session};
+use super::session::{Backend, COLUMNS};
 use crate::error::Result;
 
 /// What a waiting backend waits for: the tables it stands in line for, and who blocks it.
@@ -11,12 +11,12 @@ use crate::error::Result;
 pub(crate) struct Waiting {
     /// Relations whose lock it has asked for and not got.
     pub(crate) relations: Vec<u32>,
-    pub(crate) blockers: Vec<Session>,
+    pub(crate) blockers: Vec<Backend>,
 }
 
 impl Waiting {
     /// Whether this very transaction was in the way.
-    pub(crate) fn is_blocked_by(&self, session: &Session) -> bool {
+    pub(crate) fn is_blocked_by(&self, session: &Backend) -> bool {
         self.blockers.iter().any(|blocker| blocker.is_same(session))
     }
 
@@ -63,12 +63,12 @@ pub(crate) fn holders(
     client: &mut Client,
     relations: &[u32],
     pids: &[i32],
-) -> Result<Vec<Session>> {
+) -> Result<Vec<Backend>> {
     holders_of(client, relations, pids, "%")
 }
 
 /// Whoever keeps readers out of this relation: it takes the strongest lock.
-pub(crate) fn exclusive_holders(client: &mut Client, relation: u32) -> Result<Vec<Session>> {
+pub(crate) fn exclusive_holders(client: &mut Client, relation: u32) -> Result<Vec<Backend>> {
     holders_of(client, &[relation], &[], "AccessExclusiveLock")
 }
 
@@ -91,7 +91,7 @@ fn holders_of(
     relations: &[u32],
     pids: &[i32],
     mode: &str,
-) -> Result<Vec<Session>> {
+) -> Result<Vec<Backend>> {
     let rows = client.query_typed(
         &format!(
             "WITH holding AS MATERIALIZED (
@@ -121,11 +121,11 @@ fn holders_of(
             (&mode, Type::TEXT),
         ],
     )?;
-    Ok(rows.iter().map(Session::from_row).collect())
+    Ok(rows.iter().map(Backend::from_row).collect())
 }
 
 /// Who waits for a lock that the session `pid` holds, the longest first, and how many wait behind them.
-pub(crate) fn waiting_for(client: &mut Client, pid: i32) -> Result<(Vec<Session>, u64)> {
+pub(crate) fn waiting_for(client: &mut Client, pid: i32) -> Result<(Vec<Backend>, u64)> {
     let rows = client.query_typed(
         &format!(
             "WITH waits AS MATERIALIZED (
@@ -141,7 +141,7 @@ pub(crate) fn waiting_for(client: &mut Client, pid: i32) -> Result<(Vec<Session>
         &[(&pid, Type::INT4)],
     )?;
     let behind = rows.first().map_or(0, |row| row.get::<_, i64>(9) as u64);
-    Ok((rows.iter().map(Session::from_row).collect(), behind))
+    Ok((rows.iter().map(Backend::from_row).collect(), behind))
 }
 
 /// Whether a session stands in line for this advisory lock. A bigint key stands in `pg_locks` as its

@@ -11,5 +11,5 @@ pub(crate) use locks::{
     Waiting, displace_autovacuum, exclusive_holders, holders, somebody_waits_for_us, waiting,
     waiting_for, waits_for_advisory_lock,
 };
-pub(crate) use session::{Session, cancel, dumps, named, old_transactions, sessions, terminate};
+pub(crate) use session::{Backend, cancel, dumps, named, old_transactions, sessions, terminate};
 pub(crate) use stalled::{Stalled, stalled};

@@ -11,7 +11,7 @@ use crate::ui;
 
 /// A session, as `pg_stat_activity` shows it to this role.
 #[derive(Clone, Debug)]
-pub(crate) struct Session {
+pub(crate) struct Backend {
     pub(crate) pid: i32,
     pub(crate) user: String,
     pub(crate) application: String,
@@ -30,9 +30,9 @@ pub(crate) struct Session {
     kind: String,
 }
 
-impl Session {
-    pub(super) fn from_row(row: &postgres::Row) -> Session {
-        Session {
+impl Backend {
+    pub(super) fn from_row(row: &postgres::Row) -> Backend {
+        Backend {
             pid: row.get(0),
             user: row.get(1),
             application: row.get(2),
@@ -62,7 +62,7 @@ impl Session {
     }
 
     /// Whether this is that very transaction.
-    pub(crate) fn is_same(&self, other: &Session) -> bool {
+    pub(crate) fn is_same(&self, other: &Backend) -> bool {
         self.pid == other.pid && self.transaction == other.transaction
     }
 
@@ -72,7 +72,7 @@ impl Session {
     }
 }
 
-impl fmt::Display for Session {
+impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "pid {}", self.pid)?;
         if self.background {
@@ -100,7 +100,7 @@ impl fmt::Display for Session {
     }
 }
 
-/// The columns that [`Session::from_row`] reads; of a transaction there may be one more.
+/// The columns that [`Backend::from_row`] reads; of a transaction there may be one more.
 pub(super) const COLUMNS: &str =
     "a.pid, coalesce(a.usename::text, ''), coalesce(a.application_name, ''),
     coalesce(a.state, a.backend_type, ''),
@@ -109,16 +109,16 @@ pub(super) const COLUMNS: &str =
     coalesce(a.backend_type, 'background process')";
 
 /// The sessions with these process ids that are still there.
-pub(crate) fn sessions(client: &mut Client, pids: &[i32]) -> Result<Vec<Session>> {
+pub(crate) fn sessions(client: &mut Client, pids: &[i32]) -> Result<Vec<Backend>> {
     let rows = client.query_typed(
         &format!("SELECT {COLUMNS} FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = ANY ($1)"),
         &[(&pids, Type::INT4_ARRAY)],
     )?;
-    Ok(rows.iter().map(Session::from_row).collect())
+    Ok(rows.iter().map(Backend::from_row).collect())
 }
 
 /// Sessions of this database that call themselves so, ourselves left out.
-pub(crate) fn named(client: &mut Client, pattern: &str) -> Result<Vec<Session>> {
+pub(crate) fn named(client: &mut Client, pattern: &str) -> Result<Vec<Backend>> {
     let rows = client.query_typed(
         &format!(
             "SELECT {COLUMNS} FROM pg_catalog.pg_stat_activity AS a
@@ -128,16 +128,16 @@ pub(crate) fn named(client: &mut Client, pattern: &str) -> Result<Vec<Session>> 
         ),
         &[(&pattern, Type::TEXT)],
     )?;
-    Ok(rows.iter().map(Session::from_row).collect())
+    Ok(rows.iter().map(Backend::from_row).collect())
 }
 
 /// Running pg_dumps of this database.
-pub(crate) fn dumps(client: &mut Client) -> Result<Vec<Session>> {
+pub(crate) fn dumps(client: &mut Client) -> Result<Vec<Backend>> {
     named(client, "pg\\_dump%")
 }
 
 /// Sessions of this database in a transaction older than `age`, oldest first, ourselves left out.
-pub(crate) fn old_transactions(client: &mut Client, age: Duration) -> Result<Vec<Session>> {
+pub(crate) fn old_transactions(client: &mut Client, age: Duration) -> Result<Vec<Backend>> {
     let rows = client.query_typed(
         &format!(
             "SELECT {COLUMNS} FROM pg_catalog.pg_stat_activity AS a
@@ -148,7 +148,7 @@ pub(crate) fn old_transactions(client: &mut Client, age: Duration) -> Result<Vec
         ),
         &[(&age.as_secs_f64(), Type::FLOAT8)],
     )?;
-    Ok(rows.iter().map(Session::from_row).collect())
+    Ok(rows.iter().map(Backend::from_row).collect())
 }
 
 /// Cancels what a backend runs now.

@@ -5,14 +5,14 @@ use std::time::Duration;
 use postgres::Client;
 use postgres::types::Type;
 
-use super::session::{COLUMNS, Session};
+use super::session::{Backend, COLUMNS};
 use crate::error::Result;
 
 /// Somebody who waits for a lock that a session of ours holds, to read, to write, or because an
 /// application locks so.
 #[derive(Clone, Debug)]
 pub(crate) struct Stalled {
-    pub(crate) session: Session,
+    pub(crate) session: Backend,
     /// The table that the lock is on; of a row's lock where it can be told.
     relation: Option<u32>,
     /// Its qualified name, once it is asked for.
@@ -92,7 +92,7 @@ pub(crate) fn stalled(
         ],
     )?;
     let stalled = row.get::<_, Option<i32>>(0).map(|_| Stalled {
-        session: Session::from_row(&row),
+        session: Backend::from_row(&row),
         relation: row.get(9),
         table: None,
         mode: row.get(10),

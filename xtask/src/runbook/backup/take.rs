@@ -161,7 +161,7 @@ impl Job<'_> {
     /// attempts, to see between them who holds the lock.
     fn begin_locked(&self, db: &mut Database, deadline: Instant) -> Result {
         let (ctx, qualified) = (self.ctx, &self.qualified);
-        let mut named: Vec<activity::Session> = Vec::new();
+        let mut named: Vec<activity::Backend> = Vec::new();
         let progress = ctx.ui.progress("Waiting");
         loop {
             check_interrupt()?;

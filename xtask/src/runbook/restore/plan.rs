@@ -8,7 +8,7 @@ use postgres::{Client, GenericClient};
 
 use super::compare::SHOWN;
 use super::types::{Conversion, is_widening};
-use super::{Request, Session};
+use super::{MergeSession, Request};
 use crate::database::catalog::{self, Column, Relation};
 use crate::database::{OWN_SEARCH_PATH, set_search_path};
 use crate::error::{Failure, Result, shell_word};
@@ -251,7 +251,7 @@ impl Plan {
 
     /// In the staging table, where it is asked for: the backup's values as values of today's types. The
     /// expressions are the user's, and mean what they do in a migration.
-    pub(super) fn convert(&self, session: &mut Session) -> Result {
+    pub(super) fn convert(&self, session: &mut MergeSession) -> Result {
         if self.conversions.is_empty() {
             return Ok(());
         }
@@ -268,7 +268,7 @@ impl Plan {
                 },
             )
             .collect();
-        let Session {
+        let MergeSession {
             client,
             search_path,
             ..
