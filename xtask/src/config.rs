@@ -149,7 +149,7 @@ impl Config {
         let unreadable = |error: &dyn std::fmt::Display| {
             Failure::usage(format!("cannot read `{}`", path.display()))
                 .cause(error.to_string())
-                .hint(format!("mend or remove {}", path.display()))
+                .hint(format!("fix or remove {}", path.display()))
         };
         let lines = dotenvy::from_path_iter(&path).map_err(|error| unreadable(&error))?;
         let mut found = None;
@@ -254,7 +254,7 @@ fn workspace_root(env: &Env, current: &Path) -> Result<PathBuf> {
         .find(|folder| folder.join("Cargo.lock").exists())
         .map(Path::to_owned)
         .ok_or_else(|| {
-            Failure::usage("this is no workspace")
+            Failure::usage("not in a Cargo workspace")
                 .cause(format!(
                     "no `Cargo.lock` in `{}` or above",
                     current.display()

@@ -45,6 +45,8 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// Why, outermost first.
     pub(crate) causes: Vec<String>,
+    /// What PostgreSQL advises itself.
+    pub(crate) server_hint: Option<String>,
     /// The place in a migration file, with a caret, as several lines.
     pub(crate) excerpt: Option<String>,
     /// After a partial failure: what was applied, what was undone, what is left.
@@ -90,6 +92,13 @@ impl Failure {
         Self::new(Kind::Interrupted, message)
     }
 
+    /// What was attempted, for which all that is known so far is the cause.
+    pub(crate) fn attempted(mut self, what: impl Into<String>) -> Self {
+        let cause = std::mem::replace(&mut self.message, what.into());
+        self.causes.insert(0, cause);
+        self
+    }
+
     pub(crate) fn cause(mut self, cause: impl Into<String>) -> Self {
         self.causes.push(cause.into());
         self
@@ -105,13 +114,16 @@ impl Failure {
         self
     }
 
-    /// Message and causes in one line.
+    /// Message, causes and PostgreSQL's hint in one line.
     pub(crate) fn one_line(&self) -> String {
-        let parts: Vec<&str> = std::iter::once(&self.message)
-            .chain(&self.causes)
-            .map(String::as_str)
-            .collect();
-        parts.join("; ")
+        let mut text = self.message.clone();
+        for cause in &self.causes {
+            text.push_str(&format!("; {cause}"));
+        }
+        if let Some(hint) = &self.server_hint {
+            text.push_str(&format!("; server hint: {hint}"));
+        }
+        text
     }
 
     pub(crate) fn sqlstate(mut self, sqlstate: impl Into<String>) -> Self {

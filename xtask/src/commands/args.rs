@@ -171,9 +171,9 @@ fn server_timeout(text: &str) -> Result<Duration, String> {
     const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
     match duration(text)? {
         Duration::ZERO => {
-            Err("PostgreSQL takes 0 for \"wait without end\": name a time".to_owned())
+            Err("0 means \"wait forever\" to PostgreSQL: give a time above 0".to_owned())
         }
-        time if time > LONGEST => Err("PostgreSQL takes 24 days at most".to_owned()),
+        time if time > LONGEST => Err("PostgreSQL allows 24 days at most".to_owned()),
         time => Ok(time),
     }
 }
@@ -181,7 +181,9 @@ fn server_timeout(text: &str) -> Result<Duration, String> {
 /// Reads a deadline of ours, which is a timeout of the server's for what a session waits for in one go.
 pub(super) fn lock_deadline(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err("it would be over before the first try: name a time".to_owned()),
+        Duration::ZERO => {
+            Err("it would be over before the first try: give a time above 0".to_owned())
+        }
         _ => server_timeout(text),
     }
 }
@@ -191,7 +193,9 @@ fn stall_budget(text: &str) -> Result<StallBudget, String> {
     match text {
         "off" => Ok(StallBudget(None)),
         _ => match duration(text)? {
-            Duration::ZERO => Err("nothing could hold a lock for so long; to wait: off".to_owned()),
+            Duration::ZERO => {
+                Err("no statement could finish in that time; to set no limit: off".to_owned())
+            }
             budget => Ok(StallBudget(Some(budget))),
         },
     }

@@ -146,7 +146,7 @@ fn list(ctx: &Context, check: bool) -> Result {
     if !check || (bad.is_empty() && strays.is_empty()) {
         return Ok(());
     }
-    let mut failure = Failure::finding("not every backup is what was written");
+    let mut failure = Failure::finding("not every backup is intact");
     for entry in bad {
         failure = failure.cause(format!("{}: {}", entry.file.display(), entry.state.name()));
     }
@@ -245,7 +245,7 @@ fn delete(ctx: &Context, flags: &Prune, shown: &[Found]) -> Result<(Vec<PathBuf>
             _ => {
                 ctx.ui.info(
                     "Keeping",
-                    format_args!("{}: it is not as it was shown any more", file.display()),
+                    format_args!("{}: it has changed since it was shown", file.display()),
                 );
                 kept.push(file);
             }
@@ -260,7 +260,7 @@ fn keeping(ctx: &Context, backup: &Found) {
     let why = match backup.state {
         _ if backup.was_renamed() => "it was renamed, so it is yours to delete".to_owned(),
         State::Good | State::Missing => format!(
-            "no newer backup of `{}` that is proven and unharmed is known to have all of its rows and values",
+            "no newer backup of `{}` that is proven and intact is known to hold all of its rows and values",
             manifest.table
         ),
         state => format!("it is {}, so it is yours to delete", state.name()),

@@ -127,7 +127,7 @@ fn compare(ctx: &Context, db: &mut Database, wanted: &[&Migration]) -> Result {
     report(ctx, &differences);
     if !differences.missing.is_empty() {
         let mut failure = Failure::finding(format!(
-            "the live schema of `{}` is not what the baseline makes",
+            "the live schema of `{}` differs from what the baseline creates",
             db.server.name
         ));
         for line in differences.missing {
@@ -136,7 +136,7 @@ fn compare(ctx: &Context, db: &mut Database, wanted: &[&Migration]) -> Result {
         return Err(failure
             .state("nothing was recorded")
             .hint(Hint::to(
-                "make the baseline file say what is there, then",
+                "change the baseline file to match the live schema, then",
                 "db-baseline",
             ))
             .hint(Hint::to(
@@ -145,9 +145,10 @@ fn compare(ctx: &Context, db: &mut Database, wanted: &[&Migration]) -> Result {
             ))
             .into());
     }
-    if let Some(failure) =
-        verify::failed("the live schema is not what the baseline makes", &checked)
-    {
+    if let Some(failure) = verify::failed(
+        "the live schema differs from what the baseline creates",
+        &checked,
+    ) {
         return Err(failure
             .state("nothing was recorded")
             .hint(Hint::run("db-verify"))
@@ -167,7 +168,7 @@ fn compare(ctx: &Context, db: &mut Database, wanted: &[&Migration]) -> Result {
 fn report(ctx: &Context, differences: &Differences) {
     for line in &differences.extra {
         ctx.ui.warn(format_args!(
-            "the live schema has more than the baseline makes: {line}"
+            "the live schema has what the baseline does not create: {line}"
         ));
     }
 }

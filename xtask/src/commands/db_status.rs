@@ -136,7 +136,7 @@ fn next(report: &Report<'_>) -> Option<Hint> {
 }
 
 fn finding(report: &Report<'_>) -> Failure {
-    let mut failure = Failure::finding("not everything is applied as it is in the files");
+    let mut failure = Failure::finding("not every migration is applied as its file says");
     for (number, what) in [
         (report.pending, "pending"),
         (report.missing, "missing"),

@@ -148,7 +148,7 @@ fn not_for_this_role(db: &Database, standbys: u64) -> Failure {
         }
     ))
     .cause(format!(
-        "role `{user}` may not see how far they are: that takes pg_read_all_stats"
+        "role `{user}` may not see how far they are: that needs pg_read_all_stats"
     ))
     .hint(Hint::psql(
         "as a superuser",
@@ -178,8 +178,8 @@ fn finding(report: &Report, invalid: &[InvalidIndex]) -> Option<Failure> {
             .any(|check| !check.ok && check.version != 0)
         {
             failure = failure
-                .hint("where a later migration means it so, correct the verify file: it is not part of the history")
-                .hint(Hint::to("to make it anew, with a backup first", "db-rollback"))
+                .hint("if a later migration changed this on purpose, correct the verify file: it is not part of the history")
+                .hint(Hint::to("to roll it back and apply it again, with a backup first", "db-rollback"))
                 .hint(Hint::to("then", "db-migrate"));
         }
         return Some(failure);

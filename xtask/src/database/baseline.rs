@@ -180,14 +180,13 @@ fn run(transaction: &mut Transaction<'_>, scripts: &[&Script]) -> Result {
     for script in scripts {
         transaction.batch_execute(&script.text).map_err(|error| {
             let failure = crate::runbook::failures::from_error(&anyhow::Error::from(error));
+            let attempted = format!(
+                "cannot compare `{}` with the live schema",
+                script.path.display()
+            );
             Failure {
-                message: format!(
-                    "cannot compare `{}` with the live schema",
-                    script.path.display()
-                ),
-                causes: [vec![failure.message], failure.causes].concat(),
-                hints: vec![Hint::to("mend the file, then", "db-baseline --dry-run")],
-                ..failure
+                hints: vec![Hint::to("fix the file, then", "db-baseline --dry-run")],
+                ..failure.attempted(attempted)
             }
         })?;
     }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use postgres::types::Type;
 
-use super::activity::{self, Session};
+use super::activity::{self, Backend};
 use super::{Database, pooler};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
@@ -77,14 +77,15 @@ fn take(db: &mut Database, wait: &mut Wait<'_>) -> Result {
 fn outlive_orphans(db: &mut Database, locks: Locks, wait: &mut Wait<'_>) -> Result {
     while let Some(orphan) = orphan(db)? {
         if locks.end_orphans {
-            activity::terminate(&mut db.client, orphan.pid)
-                .with_context(|| format!("cannot end what a killed run has left: {orphan}"))?;
+            activity::terminate(&mut db.client, orphan.pid).with_context(|| {
+                format!("cannot end a session that a killed run left: {orphan}")
+            })?;
         }
         wait.pause(
-            "a killed run is still at work on the server",
+            "a killed run is still running on the server",
             Some(&orphan),
             || {
-                Failure::busy("what a killed run has left is still at work on the server")
+                Failure::busy("a session that a killed run left is still running on the server")
                     .hint(Hint::again_with("end it", "--end-orphans"))
             },
         )?;
@@ -117,7 +118,7 @@ pub(crate) fn at_work(db: &mut Database) -> Result<bool> {
 ///
 /// # Errors
 /// If the server cannot be asked.
-pub(crate) fn orphan(db: &mut Database) -> Result<Option<Session>> {
+pub(crate) fn orphan(db: &mut Database) -> Result<Option<Backend>> {
     let mut orphans = activity::named(&mut db.client, &format!("xtask %{PSQL}"))?;
     orphans.truncate(1);
     Ok(orphans.pop())
@@ -139,7 +140,7 @@ fn holder_sql() -> String {
 }
 
 /// Who holds it.
-fn holder(db: &mut Database, key: i64) -> Result<Option<Session>> {
+fn holder(db: &mut Database, key: i64) -> Result<Option<Backend>> {
     let rows = db.client.query_typed(
         &holder_sql(),
         &[
@@ -175,7 +176,7 @@ impl<'a> Wait<'a> {
     fn pause(
         &mut self,
         why: &str,
-        whom: Option<&Session>,
+        whom: Option<&Backend>,
         failure: impl FnOnce() -> Failure,
     ) -> Result {
         if let Some(session) = whom

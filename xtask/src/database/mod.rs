@@ -217,16 +217,16 @@ impl Database {
                 .to_owned(),
             version_number: known(number)
                 .parse()
-                .context("the server's version is no number")?,
+                .context("the server's version is not a number")?,
             in_recovery: in_recovery == Some("t"),
             read_only: read_only == Some("on"),
             schema: schema.map(str::to_owned),
             clock: known(clock)
                 .parse()
-                .context("the server's clock shows no time")?,
+                .context("the server's clock cannot be read")?,
             backend_pid: known(pid)
                 .parse()
-                .context("the server's process has no number")?,
+                .context("the server's process id is not a number")?,
             history_schema: history_schema.map(str::to_owned),
             newest_run: None,
             encoding: known(encoding),
@@ -348,7 +348,7 @@ pub(crate) fn own_session(
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });
-    rows.nth(1).context("the server does not answer")
+    rows.nth(1).context("the server did not answer")
 }
 
 fn call(name: &str, value: &str) -> String {

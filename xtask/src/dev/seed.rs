@@ -15,7 +15,7 @@ use crate::error::{Failure, Kind, Result};
 use crate::hint::Hint;
 use crate::runbook::apply::server_failure;
 use crate::runbook::failures;
-use crate::tools::psql::{Chunk, Session, SessionError};
+use crate::tools::psql::{Chunk, PsqlSession, SessionError};
 use crate::ui;
 use crate::{hex, interrupt};
 
@@ -64,7 +64,7 @@ impl SeedFile {
         let started = Instant::now();
         let name = &ctx.application_name;
         let psql = ctx.tools().psql()?;
-        let mut psql = Session::start(&psql, &db.target, name, &db.session_options)?;
+        let mut psql = PsqlSession::start(&psql, &db.target, name, &db.session_options)?;
         psql.greet(name).map_err(|error| self.failure(&error))?;
         let progress = ctx.ui.progress("Seeding");
         // Another db-seed would number its rows the same.
@@ -112,7 +112,7 @@ impl SeedFile {
         Ok(format!("\\set password_hash '{hash}'\n"))
     }
 
-    fn feed(&self, db: &mut Database, psql: &mut Session, before: String) -> Result {
+    fn feed(&self, db: &mut Database, psql: &mut PsqlSession, before: String) -> Result {
         interrupt::check()?;
         let pid = psql.backend_pid();
         let chunk = Chunk {
@@ -134,11 +134,10 @@ impl SeedFile {
         if interrupt::requested() {
             failure.kind = Kind::Interrupted;
         }
-        let cause = std::mem::replace(
-            &mut failure.message,
-            format!("cannot run the seed file `{}`", self.path.display()),
-        );
-        failure.causes.insert(0, cause);
+        failure = failure.attempted(format!(
+            "cannot run the seed file `{}`",
+            self.path.display()
+        ));
         // A table or a column that a pending migration makes.
         if matches!(failure.sqlstate.as_deref(), Some("42P01" | "42703")) {
             failure.hints = vec![Hint::run("db-migrate"), Hint::again("then")];
@@ -167,6 +166,7 @@ fn development_password(config: &Config) -> Result<String> {
         return Ok(password);
     }
     let mut bytes = [0u8; 9];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| anyhow::anyhow!("cannot get random bytes: {error}"))?;
     config.keep_in_dot_env(DEV_PASSWORD, &hex::encode(&bytes))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use postgres::Client;
 
-use crate::database::activity::{self, Session};
+use crate::database::activity::{self, Backend};
 use crate::hint::Hint;
 use crate::ui::{self, Progress, Ui};
 
@@ -26,9 +26,9 @@ pub(crate) struct BuildWatch<'a> {
     /// How long it may wait for one session, where it can be given up without harm.
     patience: Option<Duration>,
     /// For whom it waits now, and since when.
-    waiting: Option<(Session, Duration)>,
+    waiting: Option<(Backend, Duration)>,
     /// For whom it waited when it was given up.
-    pub(crate) gave_up: Option<Session>,
+    pub(crate) gave_up: Option<Backend>,
 }
 
 impl<'a> BuildWatch<'a> {
@@ -119,7 +119,7 @@ impl<'a> BuildWatch<'a> {
         &mut self,
         client: &mut Client,
         pid: i32,
-        session: &Session,
+        session: &Backend,
         elapsed: Duration,
     ) -> crate::error::Result {
         match &self.waiting {
@@ -145,7 +145,7 @@ impl<'a> BuildWatch<'a> {
     fn break_circle(
         &mut self,
         client: &mut Client,
-        session: &activity::Session,
+        session: &activity::Backend,
     ) -> crate::error::Result {
         if !activity::waits_for_advisory_lock(client, session.pid, self.lock_key)? {
             return Ok(());

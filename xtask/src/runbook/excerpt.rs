@@ -1,15 +1,19 @@
 //! Where in a migration file a statement failed: file, line, column, and a caret.
 
+use std::ops::Range;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use squawk_lexer::TokenKind;
-use unicode_width::UnicodeWidthChar as _;
 
 use crate::migration::script::Script;
 use crate::migration::sql::{self, Statement, position};
 use crate::tools::psql::SessionError;
 use crate::tools::sql_error::Position;
 
-/// A longer source line is cut, this many characters to each side of the caret.
-const SHOWN_EACH_SIDE: usize = 60;
+/// A longer source line is cut.
+const WIDTH: usize = 140;
+/// More than can be shown to either side of a place, in bytes.
+const NEAR: usize = 1000;
 
 /// The place as a compiler shows it, if the error arose in the file.
 ///
@@ -38,7 +42,7 @@ pub(crate) fn of(script: &Script, error: &SessionError) -> Option<String> {
         Some(byte) => pointer(script, byte),
         None if before.is_empty() => pointer(script, last.range.start),
         // Without a position nothing tells the statements of one line apart.
-        None => line_of(script, ended_at, statements.len()),
+        None => any_of(script, ended_at, &statements),
     })
 }
 
@@ -152,55 +156,48 @@ fn only_mention(script: &Script, statement: &Statement, fault: &Position) -> Opt
 /// `file:line:column`, the line, and a caret below it.
 fn pointer(script: &Script, byte: usize) -> String {
     let (line, column) = position(&script.text, byte);
-    let source = script.text.lines().nth(line - 1).unwrap_or_default();
-    let skipped = (column - 1).saturating_sub(SHOWN_EACH_SIDE);
-    let (cut, skipped) = if skipped > 0 {
-        ("...", skipped)
-    } else {
-        ("", 0)
-    };
-    let before = source.chars().skip(skipped).take(column - 1 - skipped);
-    // As wide as what stands above it; a tab is as wide as the terminal makes it.
-    let indent: String = cut
-        .chars()
-        .chain(before)
-        .map(|c| match c {
-            '\t' => "\t".to_owned(),
-            _ => " ".repeat(c.width().unwrap_or(0)),
-        })
-        .collect();
     let place = format!("{}:{line}:{column}", script.path.display());
-    let shown = format!(
-        "{cut}{}",
-        cut_after(source, skipped, column - 1 + SHOWN_EACH_SIDE)
-    );
-    framed(&place, line, &shown, &format!("{indent}^"))
+    drawn(script, &place, line, byte..byte, None)
 }
 
 /// `file:line` and the line, where it has several statements and any may be meant.
-fn line_of(script: &Script, line: usize, statements: usize) -> String {
-    let source = script.text.lines().nth(line - 1).unwrap_or_default();
+fn any_of(script: &Script, line: usize, statements: &[&Statement]) -> String {
     let place = format!("{}:{line}", script.path.display());
-    let remark = format!("one of the {statements} statements that end on this line");
-    framed(
-        &place,
-        line,
-        &cut_after(source, 0, 2 * SHOWN_EACH_SIDE),
-        &remark,
-    )
+    let remark = format!(
+        "one of the {} statements that end on this line",
+        statements.len()
+    );
+    let start = statements.first().map_or(0, |first| first.range.start);
+    let end = statements.last().map_or(0, |last| last.range.end);
+    drawn(script, &place, line, start..end, Some(&remark))
 }
 
-fn cut_after(source: &str, from: usize, to: usize) -> String {
-    let mut shown: String = source.chars().take(to).skip(from).collect();
-    if source.chars().nth(to).is_some() {
-        shown.push_str("...");
-    }
-    shown
-}
-
-fn framed(place: &str, line: usize, source: &str, below: &str) -> String {
+/// The line with a mark below this part of it; a long line is cut to what fits a screen.
+fn drawn(
+    script: &Script,
+    place: &str,
+    line: usize,
+    part: Range<usize>,
+    remark: Option<&str>,
+) -> String {
+    let text = &script.text;
+    let lines_before = text.split_inclusive('\n').take(line - 1);
+    let before: usize = lines_before.map(str::len).sum();
+    let end = before + text[before..].lines().next().map_or(0, str::len);
+    let part = part.start.clamp(before, end)..part.end.clamp(before, end);
+    // What is far from it is not shown anyway, and may be the whole of a large file.
+    let from = text.floor_char_boundary(part.start.saturating_sub(NEAR).max(before));
+    let to = text.ceil_char_boundary(part.start.saturating_add(NEAR).min(end));
+    let part = part.start - from..part.end.min(to) - from;
+    let mark = AnnotationKind::Primary.span(part).label(remark);
+    let snippet = Snippet::source(&text[from..to])
+        .line_start(line)
+        .annotation(mark);
+    let drawn = Renderer::plain()
+        .term_width(WIDTH)
+        .render(&[Group::with_level(Level::ERROR).element(snippet)]);
     let space = " ".repeat(line.to_string().len());
-    format!("{space}--> {place}\n{space} |\n{line} | {source}\n{space} | {below}")
+    format!("{space}--> {place}\n{drawn}")
 }
 
 #[cfg(test)]

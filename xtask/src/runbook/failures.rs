@@ -38,10 +38,10 @@ fn look(purpose: &'static str, table: &str) -> Hint {
 const TABLE: &[Row] = &[
     row(
         "42501",
-        "this role lacks the right: altering a table takes its owner or a superuser, backing it up takes SELECT",
+        "this role lacks a privilege: to alter a table it must be the owner or a superuser, to back it up it needs SELECT",
         |_| {
             vec![Hint::again_with(
-                "connect as the table's owner, whom db-doctor names",
+                "connect as the table's owner (db-doctor shows who that is)",
                 "--database-url postgres://OWNER@HOST/DATABASE",
             )]
         },
@@ -51,7 +51,7 @@ const TABLE: &[Row] = &[
         "a column of that name exists already, and the statement does not say IF NOT EXISTS",
         |_| {
             vec![Hint::again(
-                "if the column is the wanted one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, then",
+                "if that column is the right one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, then",
             )]
         },
     ),
@@ -60,7 +60,7 @@ const TABLE: &[Row] = &[
         "a table or index of that name exists already, and the statement does not say IF NOT EXISTS",
         |table| {
             vec![
-                look("look whether it is the wanted one and valid", table),
+                look("check that it is the right one and valid", table),
                 Hint::again("if it is, write IF NOT EXISTS, then"),
                 Hint::to("if the whole schema was there before", "db-baseline"),
             ]
@@ -72,7 +72,7 @@ const TABLE: &[Row] = &[
         |_| {
             vec![
                 Hint::psql("compare with the server's version", "SELECT version()"),
-                Hint::again("mend the file, then"),
+                Hint::again("fix the file, then"),
             ]
         },
     ),
@@ -110,18 +110,18 @@ const TABLE: &[Row] = &[
     row("42703", "the table has no column of that name", |table| {
         vec![
             look("look what it has", table),
-            Hint::again("mend the file, then"),
+            Hint::again("fix the file, then"),
         ]
     }),
     row("42704", "no object of that name exists", |table| {
         vec![
             look("look what there is", table),
-            Hint::again("mend the file, then"),
+            Hint::again("fix the file, then"),
         ]
     }),
     row(
         "42809",
-        "the object of that name is of another kind",
+        "the object of that name is of a different kind",
         |_| vec![Hint::run("db-doctor")],
     ),
     row(
@@ -151,20 +151,18 @@ const TABLE: &[Row] = &[
     row("57P03", "the server is starting or stopping", |_| {
         vec![Hint::to("wait a moment, then", "db-doctor")]
     }),
-    row(
-        "23505",
-        "a value is there twice where it must be unique",
-        |_| vec![Hint::again("mend the rows or the file, then")],
-    ),
+    row("23505", "a value that must be unique occurs twice", |_| {
+        vec![Hint::again("fix the rows or the file, then")]
+    }),
     row("23502", "a row has NULL where a value is required", |_| {
         vec![Hint::again("fill the rows first, then")]
     }),
     row("23503", "a row refers to one that does not exist", |_| {
-        vec![Hint::again("mend the rows first, then")]
+        vec![Hint::again("fix the rows first, then")]
     }),
     row("23514", "a row breaks a check constraint", |_| {
         vec![Hint::again(
-            "mend the rows first, or add the constraint NOT VALID, then",
+            "fix the rows first, or add the constraint NOT VALID, then",
         )]
     }),
     row("2BP01", "other objects depend on it", |_| {
@@ -175,7 +173,7 @@ const TABLE: &[Row] = &[
     row("0A000", "this server does not support that", |_| {
         vec![
             Hint::psql("compare with the server's version", "SELECT version()"),
-            Hint::again("mend the file, then"),
+            Hint::again("fix the file, then"),
         ]
     }),
 ];
@@ -212,8 +210,7 @@ pub(crate) fn from_error(error: &anyhow::Error) -> Failure {
     // Context that was put around it says what was attempted.
     let attempted = error.to_string();
     if attempted != failure.message {
-        let message = std::mem::replace(&mut failure.message, attempted);
-        failure.causes.insert(0, message);
+        failure = failure.attempted(attempted);
     }
     if interrupt::requested() && failure.sqlstate.as_deref() == Some("57014") {
         failure.kind = Kind::Interrupted;
@@ -249,9 +246,7 @@ fn from_chain(error: &anyhow::Error) -> Failure {
                 failure
                     .causes
                     .extend(db.detail().map(|detail| format!("DETAIL: {detail}")));
-                failure
-                    .causes
-                    .extend(db.hint().map(|hint| format!("HINT: {hint}")));
+                failure.server_hint = db.hint().map(str::to_owned);
                 return failure.sqlstate(db.code().code());
             }
             if error.is_closed() {
@@ -294,7 +289,7 @@ fn io_hint(kind: ErrorKind) -> Option<Hint> {
         _ => return None,
     };
     Some(Hint::to(
-        format!("{first}, then see where things stand"),
+        format!("{first}, then see what state it is in"),
         "db-status",
     ))
 }

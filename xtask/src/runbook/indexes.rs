@@ -15,7 +15,7 @@ use crate::migration::source::Migration;
 use crate::migration::sql::Statement;
 
 /// An index that a script makes by name.
-pub(crate) struct Wanted {
+pub(crate) struct ExpectedIndex {
     name: ObjectName,
     table: ObjectName,
     unique: bool,
@@ -27,9 +27,9 @@ pub(crate) struct Wanted {
     changed_after: bool,
 }
 
-impl Wanted {
+impl ExpectedIndex {
     /// What a statement's effect makes, if it makes an index and names it.
-    fn of(script: &Script, statement: &Statement, effect: Effect) -> Option<Wanted> {
+    fn of(script: &Script, statement: &Statement, effect: Effect) -> Option<ExpectedIndex> {
         let Effect::CreateIndex {
             name: Some(name),
             table,
@@ -40,7 +40,7 @@ impl Wanted {
             return None;
         };
         let definition = effects::index_definition(&script.text, statement)?.to_owned();
-        Some(Wanted {
+        Some(ExpectedIndex {
             name: ObjectName {
                 schema: table.schema.clone(),
                 name,
@@ -71,8 +71,8 @@ impl Wanted {
 }
 
 /// The indexes that are to be there when these scripts have run: what a later one drops is not.
-fn standing<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<Wanted> {
-    let mut standing: Vec<Wanted> = Vec::new();
+fn standing<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<ExpectedIndex> {
+    let mut standing: Vec<ExpectedIndex> = Vec::new();
     let mut changed = false;
     for script in scripts {
         for (statement, effects) in script.effects() {
@@ -86,7 +86,7 @@ fn standing<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<Wanted> {
                 if let Effect::DropIndex { name, .. } = &effect {
                     standing.retain(|wanted| wanted.name != *name);
                 }
-                if let Some(mut made) = Wanted::of(script, statement, effect) {
+                if let Some(mut made) = ExpectedIndex::of(script, statement, effect) {
                     made.changed_before = changed;
                     standing.retain(|earlier| earlier.name != made.name);
                     standing.push(made);
@@ -106,7 +106,7 @@ fn may_change(script: &Script, statement: &Statement, effects: &[Effect]) -> boo
 }
 
 /// The indexes that are to be there when this script has run.
-fn lasting(script: &Script) -> Vec<Wanted> {
+fn lasting(script: &Script) -> Vec<ExpectedIndex> {
     standing([script])
 }
 
@@ -164,11 +164,11 @@ pub(crate) fn after(runner: &mut Runner<'_>, script: &Script) -> Result {
             None if wanted.changed_before || wanted.changed_after => continue,
             // A temporary table is not ours to see.
             None if catalog::find(runner.db, &wanted.table)?.is_none() => continue,
-            None => Failure::failed(format!("index `{}` is not there", wanted.name))
-                .cause("something else has its name, or somebody has dropped it just now"),
+            None => Failure::failed(format!("index `{}` does not exist", wanted.name))
+                .cause("another object has its name, or somebody has just dropped it"),
             Some(state) if !state.usable() => {
                 Failure::failed(format!("index `{}` is INVALID", state.name))
-                    .cause("its build did not end well; the next run drops it and builds it again")
+                    .cause("its build failed; the next run drops it and builds it again")
             }
             Some(state) => match differs(runner.db, &wanted, &state)? {
                 None => {
@@ -238,7 +238,7 @@ pub(crate) fn leftovers(db: &mut Database, script: &Script) -> Vec<String> {
 ///
 /// # Errors
 /// If the catalog cannot be asked.
-fn mismatch(db: &mut Database, wanted: &Wanted) -> Result<Option<Failure>> {
+fn mismatch(db: &mut Database, wanted: &ExpectedIndex) -> Result<Option<Failure>> {
     match state(db, wanted)? {
         Some(state) => differs(db, wanted, &state),
         None => Ok(None),
@@ -246,7 +246,11 @@ fn mismatch(db: &mut Database, wanted: &Wanted) -> Result<Option<Failure>> {
 }
 
 /// An index that is not usable is told elsewhere.
-fn differs(db: &mut Database, wanted: &Wanted, state: &IndexState) -> Result<Option<Failure>> {
+fn differs(
+    db: &mut Database,
+    wanted: &ExpectedIndex,
+    state: &IndexState,
+) -> Result<Option<Failure>> {
     let there = catalog::nameless(&state.definition);
     let as_written = there == wanted.as_written() && state.table_name == wanted.table.name;
     if !state.usable() || as_written || db.server.in_recovery || db.server.read_only {
@@ -254,13 +258,13 @@ fn differs(db: &mut Database, wanted: &Wanted, state: &IndexState) -> Result<Opt
     }
     let different = |there: &str, asked: &str| {
         Failure::finding(format!(
-            "index `{}` is another one than the migration makes",
+            "index `{}` exists with a different definition",
             state.name
         ))
-        .cause(format!("there is:  {there}"))
-        .cause(format!("wanted is: {asked}"))
+        .cause(format!("found:    {there}"))
+        .cause(format!("expected: {asked}"))
         .hint(Hint::psql(
-            "keep the one that is right; to drop the other",
+            "if the migration is right, drop the existing index",
             &format!("DROP INDEX CONCURRENTLY {}", state.name),
         ))
         .hint(Hint::again("then"))
@@ -313,7 +317,7 @@ pub(crate) fn foresee<'a>(
 }
 
 /// The indexes that scripts make, whose names mean now what they will mean then.
-fn unchanged<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<Wanted> {
+fn unchanged<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<ExpectedIndex> {
     let mut wanted = standing(scripts);
     wanted.retain(|wanted| !wanted.changed_before);
     wanted
@@ -349,7 +353,7 @@ pub(crate) fn findings<'a>(
 }
 
 /// Looks at all indexes, and of which of these another one is there.
-fn look(db: &mut Database, current: Vec<Wanted>) -> Result<Findings> {
+fn look(db: &mut Database, current: Vec<ExpectedIndex>) -> Result<Findings> {
     let names: Vec<&ObjectName> = current.iter().map(|wanted| &wanted.name).collect();
     let (states, invalid) = catalog::look_at_indexes(db, &names)?;
     let mut differing = Vec::new();
@@ -363,7 +367,7 @@ fn look(db: &mut Database, current: Vec<Wanted>) -> Result<Findings> {
 
 /// What is there under the name of an index that a migration makes: an index is made in the schema of
 /// its table, wherever else the search path leads.
-fn state(db: &mut Database, wanted: &Wanted) -> Result<Option<IndexState>> {
+fn state(db: &mut Database, wanted: &ExpectedIndex) -> Result<Option<IndexState>> {
     let Some(table) = catalog::find(db, &wanted.table)? else {
         return Ok(None);
     };
@@ -374,7 +378,7 @@ fn state(db: &mut Database, wanted: &Wanted) -> Result<Option<IndexState>> {
     catalog::index_state(db, &name)
 }
 
-fn drop_if_invalid(runner: &mut Runner<'_>, wanted: &Wanted, why: &str) -> Result {
+fn drop_if_invalid(runner: &mut Runner<'_>, wanted: &ExpectedIndex, why: &str) -> Result {
     let Some(state) = state(runner.db, wanted)?.filter(|state| !state.usable()) else {
         return Ok(());
     };
@@ -386,7 +390,7 @@ fn drop_if_invalid(runner: &mut Runner<'_>, wanted: &Wanted, why: &str) -> Resul
 }
 
 /// Somebody may be building it right now: dropping it would wait for them and then undo their work.
-fn wait_for_builder(runner: &mut Runner<'_>, wanted: &Wanted, state: &IndexState) -> Result {
+fn wait_for_builder(runner: &mut Runner<'_>, wanted: &ExpectedIndex, state: &IndexState) -> Result {
     let started = Instant::now();
     let progress = runner.ui.progress("Waiting");
     let mut told = false;

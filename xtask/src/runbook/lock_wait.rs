@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::apply::LockStats;
-use crate::database::activity::{self, Session, Waiting};
+use crate::database::activity::{self, Backend, Waiting};
 use crate::database::{Database, catalog};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
@@ -35,9 +35,9 @@ pub(crate) struct Waiter {
     attempts: u32,
     first_failure: Option<Instant>,
     /// The transactions that were named.
-    told: Vec<Session>,
+    told: Vec<Backend>,
     /// When each holder was first met, for those whose age this role may not see.
-    met: Vec<(Session, Instant)>,
+    met: Vec<(Backend, Instant)>,
 }
 
 impl Waiter {
@@ -154,7 +154,7 @@ impl Waiter {
     }
 
     /// Whether this transaction is older than a try is long, as far as can be seen.
-    fn outlasts_a_try(&mut self, holder: &Session) -> bool {
+    fn outlasts_a_try(&mut self, holder: &Backend) -> bool {
         let age = holder.transaction_age.unwrap_or_else(|| {
             let met = self.met.iter().find(|(known, _)| known.is_same(holder));
             match met {
@@ -170,7 +170,7 @@ impl Waiter {
 
     /// Names each transaction once; an autovacuum is asked to make way, as it would be for whoever
     /// waits for it in a queue.
-    fn tell(&mut self, db: &mut Database, ui: &Ui, in_the_way: &[Session]) {
+    fn tell(&mut self, db: &mut Database, ui: &Ui, in_the_way: &[Backend]) {
         for session in in_the_way {
             if self.told.iter().any(|told| told.is_same(session)) {
                 continue;
@@ -190,16 +190,25 @@ impl Waiter {
     }
 
     /// Cancels an autovacuum, or where this role may not, waits for it where nobody queues behind.
-    fn displace(&self, db: &mut Database, autovacuum: &Session) -> bool {
+    fn displace(&self, db: &mut Database, autovacuum: &Backend) -> bool {
         activity::cancel(&mut db.client, autovacuum.pid).is_ok()
             || self.tables.iter().any(|table| {
                 activity::displace_autovacuum(&mut db.client, &table.to_string()).is_ok()
             })
     }
 
-    fn busy(&self, in_the_way: &[Session]) -> Failure {
-        let failure = Failure::busy("the table's lock was not to be had within the deadline")
-            .sqlstate("55P03");
+    fn busy(&self, in_the_way: &[Backend]) -> Failure {
+        let tables: Vec<String> = self.tables.iter().map(|name| format!("`{name}`")).collect();
+        let which = match tables.len() {
+            0 => "a lock".to_owned(),
+            1 => format!("the lock on {}", tables[0]),
+            _ => format!("the locks on {}", tables.join(", ")),
+        };
+        let failure = Failure::busy(format!(
+            "could not acquire {which} within {}",
+            ui::limit(self.locks.lock_deadline)
+        ))
+        .sqlstate("55P03");
         let tries = match (self.attempts, self.first_failure) {
             (_, None) => "waited".to_owned(),
             (1, _) => "1 try in".to_owned(),
@@ -209,7 +218,7 @@ impl Waiter {
         let queued = match self.first_failure {
             Some(_) => format!(
                 ", none longer than {} in the queue",
-                ui::time(self.locks.lock_timeout)
+                ui::limit(self.locks.lock_timeout)
             ),
             None => String::new(),
         };
@@ -220,14 +229,16 @@ impl Waiter {
     }
 
     /// A concurrent build that was given up, since this session did not end within the deadline.
-    pub(crate) fn gave_up(&self, waits_for: &Session) -> Failure {
-        let failure = Failure::busy("what the index waits for did not end within the deadline");
+    pub(crate) fn gave_up(&self, waits_for: &Backend) -> Failure {
+        let failure = Failure::busy(
+            "the transaction that the index build waits for did not end within the deadline",
+        );
         name(failure, std::slice::from_ref(waits_for))
     }
 }
 
 /// Adds who is in the way, and what to do about them.
-pub(super) fn name(mut failure: Failure, in_the_way: &[Session]) -> Failure {
+pub(super) fn name(mut failure: Failure, in_the_way: &[Backend]) -> Failure {
     for session in in_the_way {
         failure = failure.cause(format!("in the way: {session}"));
     }
@@ -239,7 +250,7 @@ pub(super) fn name(mut failure: Failure, in_the_way: &[Session]) -> Failure {
         None => match in_the_way.first() {
             // Its name stands where a session has its application's.
             Some(prepared) => (
-                "end it, so or with COMMIT PREPARED",
+                "end it, like this or with COMMIT PREPARED",
                 format!(
                     "ROLLBACK PREPARED {}",
                     printable_literal(&prepared.application)

@@ -141,7 +141,7 @@ impl Forecast {
             Lost::Object(kind, name) => format!("{kind} `{name}`"),
             Lost::Unknown(place) => match loss.outside_transaction {
                 true => format!(
-                    "what {place} destroys cannot be previewed, and is not found out before it takes effect"
+                    "what {place} destroys cannot be previewed, and is not known before it takes effect"
                 ),
                 false => format!(
                     "what {place} destroys cannot be previewed; the server is asked before it is committed"

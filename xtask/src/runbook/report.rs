@@ -108,7 +108,7 @@ fn after_migration(
         .collect();
     if !outcome.backups.is_empty() {
         next.push(format!(
-            "from {}, if all is well, the backup may go: {prune}",
+            "from {}, if all is well, the backup may be deleted: {prune}",
             day(db.server.clock + KEEP_BACKUPS),
         ));
     }
@@ -117,7 +117,7 @@ fn after_migration(
     let due = backup::prunable(found, KEEP_BACKUPS, db.server.clock, known)?.delete;
     if !due.is_empty() {
         next.push(format!(
-            "{} may go already: {prune}",
+            "{} may be deleted already: {prune}",
             ui::plural(due.len() as u64, "old backup")
         ));
     }

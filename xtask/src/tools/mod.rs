@@ -170,7 +170,8 @@ fn with_target(mut command: Command, target: &ConnInfo) -> Command {
 /// Twelve random characters that no message will hold by chance.
 pub(crate) fn nonce() -> Result<String> {
     let mut bytes = [0u8; 6];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| anyhow::anyhow!("cannot get random bytes: {error}"))?;
     Ok(crate::hex::encode(&bytes))
 }
 

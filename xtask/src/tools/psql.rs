@@ -127,7 +127,7 @@ struct Sent {
 }
 
 /// A running psql.
-pub(crate) struct Session {
+pub(crate) struct PsqlSession {
     child: Child,
     /// To the thread that feeds psql: a pipe takes 64 KiB, and psql reads on when it has run what it has.
     stdin: Option<Sender<String>>,
@@ -143,8 +143,8 @@ pub(crate) struct Session {
     backend_pid: i32,
 }
 
-impl Session {
-    /// Starts psql, which connects while the caller goes on; [`Session::greet`] must follow. Nothing
+impl PsqlSession {
+    /// Starts psql, which connects while the caller goes on; [`PsqlSession::greet`] must follow. Nothing
     /// is asked for: no password prompt, no `.psqlrc`.
     ///
     /// # Errors
@@ -154,7 +154,7 @@ impl Session {
         target: &ConnInfo,
         application_name: &str,
         options: &str,
-    ) -> Result<Session> {
+    ) -> Result<PsqlSession> {
         let mut command = command(psql, target, application_name, options)?;
         command
             .args(["--quiet", "--no-align", "--tuples-only", "--file=-"])
@@ -185,7 +185,7 @@ impl Session {
                 }
             }
         });
-        Ok(Session {
+        Ok(PsqlSession {
             child,
             stdin: Some(stdin),
             stderr,
@@ -233,7 +233,7 @@ impl Session {
         self.backend_pid
     }
 
-    /// Feeds a chunk and waits until it has run, see [`Session::receive`].
+    /// Feeds a chunk and waits until it has run, see [`PsqlSession::receive`].
     ///
     /// # Errors
     /// If a statement failed or the connection was lost; the session is over then.
@@ -261,7 +261,7 @@ impl Session {
     /// every [`LOOK_EVERY`] while it runs: to see who is in the way, to show progress, to cancel.
     ///
     /// # Errors
-    /// As [`Session::run`]; nothing that was sent behind it runs then.
+    /// As [`PsqlSession::run`]; nothing that was sent behind it runs then.
     pub(crate) fn receive(
         &mut self,
         look: &mut dyn FnMut(Duration),
@@ -372,7 +372,7 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+impl Drop for PsqlSession {
     fn drop(&mut self) {
         // Without its stdin psql ends by itself after the statement it is at; a session that is
         // dropped in the middle of one has been cancelled on the server before.

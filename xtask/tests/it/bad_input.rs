@@ -326,7 +326,7 @@ fn a_version_that_is_no_number_is_told() {
         &[("2026a_one.up.sql", b"SELECT 1;\n")],
         expect![[r#"
             error: cannot use the migrations in `migrations`
-            caused by: migrations/2026a_one.up.sql: the version `2026a` is no number (of 64 bits)
+            caused by: migrations/2026a_one.up.sql: the version `2026a` is not a 64-bit number
 
             hint: name it `<version>_<name>.up.sql`, the version a UTC timestamp such as `date -u +%Y%m%d%H%M%S` prints, or move it out of the folder
             hint: then look again: cargo xtask db-migrate --dry-run
@@ -595,7 +595,7 @@ fn users_that_is_partitioned_takes_the_column_but_no_concurrent_index() {
 
             hint: list them: cargo xtask db-psql -- -c '\d+ public.users'
             hint: name each: in the migration, `-- xtask: backup PARTITION`, or: cargo xtask db-backup PARTITION
-            hint: or go without a backup of ours: cargo xtask db-migrate --to 20251231143000 --no-backup
+            hint: or continue without a backup: cargo xtask db-migrate --to 20251231143000 --no-backup
         "#]]);
     project
         .xtask(&["db-migrate", "--to", "20251231143000", "--no-backup"])
@@ -634,9 +634,9 @@ fn a_role_that_may_not_keep_the_history_is_told() {
         .reads("42501", expect![[r#"
             error: cannot read the history table `public._sqlx_migrations` (SQLSTATE 42501)
             caused by: permission denied for table _sqlx_migrations
-            caused by: this role lacks the right: altering a table takes its owner or a superuser, backing it up takes SELECT
+            caused by: this role lacks a privilege: to alter a table it must be the owner or a superuser, to back it up it needs SELECT
 
-            hint: connect as the table's owner, whom db-doctor names: cargo xtask db-migrate --database-url postgres://OWNER@HOST/DATABASE
+            hint: connect as the table's owner (db-doctor shows who that is): cargo xtask db-migrate --database-url postgres://OWNER@HOST/DATABASE
         "#]]);
 }
 
@@ -780,11 +780,11 @@ fn a_full_disk_is_told_and_leaves_no_half_backup() {
     no_room.reads(
         "",
         expect![[r#"
-        error: there is no room for the backup
+        error: not enough disk space for the backup
         caused by: [SIZE] free in `[WORKSPACE]/backups`, and the tables take [SIZE]
         state: nothing was changed
 
-        hint: choose a folder with more room: cargo xtask db-migrate --backups DIR
+        hint: choose a folder with more space: cargo xtask db-migrate --backups DIR
     "#]],
     );
     // Found on the way: the server keeps compressed what the dump has in full.
@@ -930,15 +930,15 @@ fn a_verify_file_that_cannot_run_is_told_by_its_own_name() {
         .reads("42703", expect![[r#"
             error: cannot run a check of `migrations/verify/20251231143000_add_users_last_login_at.sql` (SQLSTATE 42703)
             caused by: column "nope" does not exist
-            caused by: HINT: Perhaps you meant to reference the column "users.role".
              --> migrations/verify/20251231143000_add_users_last_login_at.sql:2:8
               |
             2 |        nope AS ok FROM users;
               |        ^
+            server hint: Perhaps you meant to reference the column "users.role".
             state: `20251231143000_add_users_last_login_at` was rolled back: it has changed nothing
             state: not started: `20251231143100_index_users_last_login_at`
 
-            hint: mend the check, then: cargo xtask db-migrate
+            hint: fix the check, then: cargo xtask db-migrate
         "#]]);
     project.write(verify, "SELECT 1;\n");
     let failed = project.fails(&["db-migrate"], 2);
@@ -958,7 +958,7 @@ fn outside_of_a_workspace_there_is_nothing_to_run_on() {
     let mut command = project.command(&["db-status"]);
     let run = Run::of(command.current_dir(outside.path())).exits(2);
     assert!(
-        run.stderr.contains("this is no workspace"),
+        run.stderr.contains("not in a Cargo workspace"),
         "{}",
         run.stderr
     );

@@ -226,7 +226,7 @@ fn a_command_that_finds_something_exits_3_with_its_report() {
         .xtask(&["db-status", "--check", "--format", "json"])
         .exits(3);
     assert_eq!(document(&run)["pending"], 2);
-    let run = run.says("error: not everything is applied");
+    let run = run.says("error: not every migration is applied");
     assert!(!run.stdout.contains("error"), "{}", run.stdout);
     project
         .xtask(&["db-status", "--check"])

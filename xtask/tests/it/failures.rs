@@ -84,10 +84,10 @@ fn a_role_that_may_not_read_the_table_is_told_before_the_backup() {
     let failed = project.fails(&["db-migrate", "--database-url", &url], 1);
     failed.reads("42501", expect![[r#"
         error: role `[DATABASE]_app` may not read `public.users` (SQLSTATE 42501)
-        caused by: a backup reads every row, and its sequences
+        caused by: a backup reads every row, and the table's sequences
         caused by: it belongs to `[DATABASE]_app`
 
-        hint: let it, as a superuser: cargo xtask db-psql --database-url postgres://postgres@127.0.0.1:[PORT]/[DATABASE] -- -c 'GRANT SELECT ON public.users TO [DATABASE]_app'
+        hint: allow it, as a superuser: cargo xtask db-psql --database-url postgres://postgres@127.0.0.1:[PORT]/[DATABASE] -- -c 'GRANT SELECT ON public.users TO [DATABASE]_app'
     "#]]);
     assert!(!project.path("backups").exists());
 }
@@ -135,7 +135,7 @@ fn a_column_that_exists_is_told_with_its_remedy() {
             state: `2_change` was rolled back: it has changed nothing
             state: not started: `3_later`
 
-            hint: if the column is the wanted one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, then: cargo xtask db-migrate
+            hint: if that column is the right one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, then: cargo xtask db-migrate
         "#]]);
 }
 
@@ -172,7 +172,7 @@ fn syntax_that_the_server_does_not_know_is_pointed_at() {
             state: not started: `3_later`
 
             hint: compare with the server's version: cargo xtask db-psql -- -c 'SELECT version()'
-            hint: mend the file, then: cargo xtask db-migrate
+            hint: fix the file, then: cargo xtask db-migrate
         "#]],
     );
 }
@@ -217,7 +217,7 @@ fn an_index_that_exists_is_told_with_its_remedy() {
             state: `2_change` did not take effect; it is not recorded
             state: not started: `3_later`
 
-            hint: look whether it is the wanted one and valid: cargo xtask db-psql -- -c '\d users'
+            hint: check that it is the right one and valid: cargo xtask db-psql -- -c '\d users'
             hint: if it is, write IF NOT EXISTS, then: cargo xtask db-migrate
             hint: if the whole schema was there before: cargo xtask db-baseline
         "#]]);
@@ -232,12 +232,12 @@ fn an_index_of_another_definition_is_shown_beside_the_wanted_one() {
     project
         .fails(&["db-migrate"], 3)
         .reads("", expect![[r#"
-            error: index `public.users_email` is another one than the migration makes
-            caused by: there is:  CREATE INDEX USING btree (id)
-            caused by: wanted is: CREATE INDEX USING btree (email)
+            error: index `public.users_email` exists with a different definition
+            caused by: found:  CREATE INDEX USING btree (id)
+            caused by: expected: CREATE INDEX USING btree (email)
             state: no migration has run; nothing was changed
 
-            hint: keep the one that is right; to drop the other: cargo xtask db-psql -- -c 'DROP INDEX CONCURRENTLY public.users_email'
+            hint: if the migration is right, drop the existing index: cargo xtask db-psql -- -c 'DROP INDEX CONCURRENTLY public.users_email'
             hint: then: cargo xtask db-migrate
         "#]]);
 }
@@ -262,7 +262,7 @@ fn a_locked_table_is_left_alone_and_its_holder_named() {
     );
     let report = failed.report.replace(&holder_pid, "[PID]");
     expect![[r#"
-        error: the table's lock was not to be had within the deadline (SQLSTATE 55P03)
+        error: could not acquire the lock on `users` within [TIME] (SQLSTATE 55P03)
         caused by: in the way: pid [PID], user admin, application report, idle in transaction, in its transaction for [TIME]
         caused by: 1 try in [TIME], none longer than [TIME] in the queue
          --> migrations/2_change.up.sql:3:1
@@ -311,7 +311,7 @@ fn behind_an_exclusive_lock_every_command_ends() {
     "#]].assert_eq(&fails(&["db-migrate"]));
     let unproven = fails(&["db-migrate", "--proof", "none"]);
     assert!(unproven.contains("(SQLSTATE 55P03)"), "{unproven}");
-    assert!(fails(&["db-migrate", "--no-backup"]).contains("not to be had"));
+    assert!(fails(&["db-migrate", "--no-backup"]).contains("could not acquire the lock"));
     drop(holder);
     project.xtask(&["db-migrate"]).succeeds();
 }
@@ -340,7 +340,7 @@ fn a_run_that_fails_half_way_says_what_is_done_undone_and_not_begun() {
         state: `3_later` was rolled back: it has changed nothing
         state: not started: `4_last`
 
-        hint: if the column is the wanted one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, then: cargo xtask db-migrate
+        hint: if that column is the right one, write ADD COLUMN IF NOT EXISTS, let the verify file check its type, then: cargo xtask db-migrate
     "#]].assert_eq(&project.portable(report));
     assert_eq!(
         project.value("SELECT string_agg(version::text, ' ') FROM _sqlx_migrations"),
@@ -379,7 +379,7 @@ fn outside_a_transaction_what_took_effect_is_said() {
         state: not started: `3_later`
 
         hint: look what it has: cargo xtask db-psql -- -c '\d users'
-        hint: mend the file, then: cargo xtask db-migrate
+        hint: fix the file, then: cargo xtask db-migrate
     "#]].assert_eq(&project.portable(report));
 }
 
@@ -471,7 +471,7 @@ fn excerpt(up: &str, sqlstate: &str, excerpt: Expect) {
         .stderr
         .lines()
         .skip_while(|line| !line.trim_start().starts_with("--> "))
-        .take_while(|line| !line.starts_with("state: "))
+        .take_while(|line| !line.starts_with("state: ") && !line.starts_with("server hint: "))
         .collect();
     excerpt.assert_eq(&lines.join("\n"));
 }
@@ -528,10 +528,10 @@ fn without_a_position_the_statements_of_one_line_are_not_told_apart() {
         up,
         "42701",
         expect![[r#"
-         --> migrations/2_change.up.sql:2
-          |
-        2 | ALTER TABLE a ADD y int; ALTER TABLE a ADD y int; ALTER TABLE a ADD z int;
-          | one of the 3 statements that end on this line"#]],
+             --> migrations/2_change.up.sql:2
+              |
+            2 | ALTER TABLE a ADD y int; ALTER TABLE a ADD y int; ALTER TABLE a ADD z int;
+              | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ one of the 3 statements that end on this line"#]],
     );
 }
 
@@ -543,17 +543,17 @@ fn tabs_before_the_fault_keep_their_width() {
         expect![[r#"
              --> migrations/2_change.up.sql:2:3
               |
-            2 | 		nope
-              | 		^"#]],
+            2 |         nope
+              |         ^"#]],
     );
     excerpt(
         "SELECT\t\tnope FROM users;\n",
         "42703",
         expect![[r#"
-         --> migrations/2_change.up.sql:1:9
-          |
-        1 | SELECT		nope FROM users;
-          |       		^"#]],
+             --> migrations/2_change.up.sql:1:9
+              |
+            1 | SELECT        nope FROM users;
+              |               ^"#]],
     );
 }
 
@@ -587,20 +587,20 @@ fn a_very_long_line_is_cut_around_the_fault() {
         &up,
         "42703",
         expect![[r#"
-         --> migrations/2_change.up.sql:1:517
-          |
-        1 | ...aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', 'b', nope, '漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢...
-          |                                                                ^"#]],
+             --> migrations/2_change.up.sql:1:517
+              |
+            1 | ...aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', 'b', nope, '漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢...
+              |                                                                    ^"#]],
     );
     let up = format!("SELECT '{after}', 'b', nope, '{before}' FROM users;\n");
     excerpt(
         &up,
         "42703",
         expect![[r#"
-         --> migrations/2_change.up.sql:1:517
-          |
-        1 | ...漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢', 'b', nope, 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...
-          |                                                                                                                    ^"#]],
+             --> migrations/2_change.up.sql:1:517
+              |
+            1 | ... 漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢', 'b', nope, 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...
+              |                                                                   ^"#]],
     );
 }
 
@@ -649,7 +649,7 @@ fn an_error_without_a_position_points_at_its_statement() {
             error: cannot apply `migrations/2_change.up.sql` (SQLSTATE 23505)
             caused by: duplicate key value violates unique constraint "users_pkey"
             caused by: DETAIL: Key (id)=(1) already exists.
-            caused by: a value is there twice where it must be unique
+            caused by: a value that must be unique occurs twice
              --> migrations/2_change.up.sql:4:1
               |
             4 | INSERT INTO users
@@ -657,7 +657,7 @@ fn an_error_without_a_position_points_at_its_statement() {
             state: `2_change` was rolled back: it has changed nothing
             state: not started: `3_later`
 
-            hint: mend the rows or the file, then: cargo xtask db-migrate
+            hint: fix the rows or the file, then: cargo xtask db-migrate
         "#]],
     );
 }
@@ -671,17 +671,17 @@ fn an_error_inside_a_do_block_shows_its_query_and_where_it_stands() {
         .reads("42883", expect![[r#"
             error: cannot apply `migrations/2_change.up.sql` (SQLSTATE 42883)
             caused by: function nope(integer) does not exist
-            caused by: HINT: No function matches the given name and argument types. You might need to add explicit type casts.
             caused by: QUERY: SELECT nope(1)
             caused by: CONTEXT: PL/pgSQL function inline_code_block line 4 at PERFORM
              --> migrations/2_change.up.sql:4:13
               |
             4 |     PERFORM nope(1);
               |             ^
+            server hint: No function matches the given name and argument types. You might need to add explicit type casts.
             state: `2_change` was rolled back: it has changed nothing
             state: not started: `3_later`
 
-            hint: mend the file, then: cargo xtask db-migrate
+            hint: fix the file, then: cargo xtask db-migrate
         "#]]);
     // Named twice, it may be either: then the statement is pointed at.
     let up = "DO $$\nBEGIN\n    IF false THEN PERFORM nope(1); END IF;\n    PERFORM nope(1);\nEND\n$$;\n";
@@ -709,16 +709,16 @@ fn an_error_of_a_functions_own_shows_its_context() {
             error: cannot apply `migrations/2_change.up.sql` (SQLSTATE P0001)
             caused by: not today
             caused by: DETAIL: it is late
-            caused by: HINT: come tomorrow
             caused by: CONTEXT: PL/pgSQL function refuse() line 3 at RAISE
              --> migrations/2_change.up.sql:6:1
               |
             6 | SELECT refuse();
               | ^
+            server hint: come tomorrow
             state: `2_change` was rolled back: it has changed nothing
             state: not started: `3_later`
 
-            hint: mend the file, then: cargo xtask db-migrate
+            hint: fix the file, then: cargo xtask db-migrate
         "#]],
     );
 }

@@ -553,7 +553,7 @@ fn a_file_that_destroys_something_else_each_time_is_not_tried_for_ever() {
     project
         .xtask(&["db-migrate"])
         .exits(1)
-        .says("cannot keep what `1_x` destroys")
+        .says("cannot back up all that `1_x` destroys")
         .says("it has changed nothing");
     let rows = project.value(
         "SELECT sum((xpath('/row/n/text()', query_to_xml('SELECT count(*) AS n FROM ' || relname, false, true, '')))[1]::text::int)

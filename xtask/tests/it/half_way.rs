@@ -206,7 +206,7 @@ fn a_migration_that_moves_the_history_is_rolled_back_or_stopped_and_told() {
             refused
                 .exits(status)
                 .says("moves, renames or drops `_sqlx_migrations`")
-                .says("take that out of migrations/2_move.up.sql, then: cargo xtask db-migrate")
+                .says("remove that from migrations/2_move.up.sql, then: cargo xtask db-migrate")
                 .says("changed");
             assert_eq!(project.dump(), before, "{head}{change}");
         }

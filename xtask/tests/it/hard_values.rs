@@ -46,7 +46,7 @@ fn composite_values_with_a_null_in_them_are_compared() {
                 .env("PG_BIN_DIR", &folder),
         )
         .exits(1)
-        .says("not as the table has them");
+        .says("their content is not the table's");
     }
     assert_eq!(backups(&project).len(), 1);
 }

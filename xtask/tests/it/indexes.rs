@@ -128,9 +128,9 @@ fn another_definition_under_the_right_name_is_an_error_that_shows_both() {
         let there = project.value(&format!("SELECT pg_get_indexdef('{INDEX}'::regclass)"));
         let before = project.dump();
         let run = project.xtask(&["db-migrate"]).exits(3);
-        let run = run.says("is another one than the migration makes");
+        let run = run.says("exists with a different definition");
         let (_, using) = there.split_once(" USING ").expect("a definition");
-        let run = run.says("there is: ").says(using).says("wanted is: ");
+        let run = run.says("found: ").says(using).says("expected: ");
         assert!(
             what == "table"
                 || run
@@ -143,7 +143,7 @@ fn another_definition_under_the_right_name_is_an_error_that_shows_both() {
         project
             .xtask(&["db-status", "--check"])
             .exits(3)
-            .says("is another one");
+            .says("exists with a different definition");
         project.xtask(&["db-doctor"]).exits(3);
         project.sql(&format!("DROP INDEX {INDEX}"));
     }
@@ -152,7 +152,7 @@ fn another_definition_under_the_right_name_is_an_error_that_shows_both() {
     project.sql(&format!(
         "DROP INDEX {INDEX}; CREATE INDEX {INDEX} ON users (created_at)"
     ));
-    is_seen(&project, "is another one");
+    is_seen(&project, "exists with a different definition");
 }
 
 #[test]
@@ -342,7 +342,7 @@ fn a_partitioned_index_may_be_left_for_a_later_file_to_complete_and_that_is_said
     project
         .xtask(&["db-migrate"])
         .exits(3)
-        .says("is another one than the migration makes");
+        .says("exists with a different definition");
 }
 
 #[test]
@@ -462,7 +462,7 @@ fn another_index_stops_a_run_before_it_begins_and_the_dry_run_says_so() {
             project
                 .xtask(arguments)
                 .exits(3)
-                .says("is another one than the migration makes")
+                .says("exists with a different definition")
                 .says("nothing was changed");
             assert_eq!(project.value("SELECT to_regclass('before')"), "");
         }
@@ -478,6 +478,6 @@ fn another_index_stops_a_run_before_it_begins_and_the_dry_run_says_so() {
     project
         .xtask(&["db-migrate"])
         .exits(3)
-        .says("is another one than the migration makes")
+        .says("exists with a different definition")
         .says("was committed and is in the history");
 }

@@ -319,7 +319,7 @@ fn where_the_network_is_frozen_one_signal_ends_the_tool_and_it_says_what_may_go_
     let at = Instant::now();
     run.ends()
         .exits(130)
-        .says("the server does not answer")
+        .says("the server did not answer")
         .says("may still run on the server")
         .says("hint: cargo xtask db-status");
     assert!(at.elapsed() < Duration::from_secs(8), "{:?}", at.elapsed());
@@ -336,13 +336,13 @@ fn a_lock_timeout_that_the_server_would_take_for_none_is_refused() {
             "db-migrate",
             "--lock-timeout",
             "0s",
-            "PostgreSQL takes 0 for",
+            "to PostgreSQL: give a time above 0",
         ),
         (
             "db-migrate",
             "--lock-timeout",
             "30d",
-            "PostgreSQL takes 24 days",
+            "PostgreSQL allows 24 days",
         ),
         (
             "db-migrate",
@@ -354,7 +354,7 @@ fn a_lock_timeout_that_the_server_would_take_for_none_is_refused() {
             "db-migrate",
             "--lock-deadline",
             "30d",
-            "PostgreSQL takes 24 days",
+            "PostgreSQL allows 24 days",
         ),
         (
             "db-backup",
@@ -366,7 +366,7 @@ fn a_lock_timeout_that_the_server_would_take_for_none_is_refused() {
             "db-backup",
             "--lock-deadline",
             "30d",
-            "PostgreSQL takes 24 days",
+            "PostgreSQL allows 24 days",
         ),
     ] {
         let run = project.xtask(&[command, flag, time]).exits(2);

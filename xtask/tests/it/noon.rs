@@ -611,11 +611,8 @@ fn what_other_sessions_call_themselves_neither_steers_the_terminal_nor_runs_in_a
     assert_eq!(project.value(prepared), "1");
 
     // The hint, pasted.
-    let (_, hint) = run
-        .stderr
-        .split_once("end it, so or with COMMIT PREPARED: ")
-        .expect("a hint");
-    let (command, _) = hint.split_once('\n').expect("a command");
+    let (_, hint) = run.stderr.split_once("COMMIT PREPARED: ").expect("a hint");
+    let command = hint.lines().next().expect("a command");
     project.write(
         "bin/cargo",
         format!("#!/bin/sh\nshift\nexec '{XTASK}' \"$@\"\n"),

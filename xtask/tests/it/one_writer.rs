@@ -127,7 +127,7 @@ fn a_build_that_a_killed_run_has_left_is_waited_for_by_name() {
     let (holder, builder) = killed_in_its_build(&project);
     let mut next = project.start(&["db-migrate"]);
     next.says(&format!(
-        "a killed run is still at work on the server: pid {builder},"
+        "a killed run is still running on the server: pid {builder},"
     ));
     project
         .xtask(&["db-migrate", "--lock-deadline", "300ms"])

@@ -201,7 +201,7 @@ fn every_type_is_proven_in_every_place() {
     project
         .xtask(&["db-backup", "--database-url", &url, table])
         .exits(1)
-        .says("there is no place to restore the backup for proof")
+        .says("there is no place to restore the backup and prove it")
         .says("GRANT TEMPORARY");
     project.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }
@@ -228,17 +228,17 @@ fn a_bad_dump_is_never_called_good() {
         (
             "a changed value",
             "\"$REAL\" \"$@\" | sed 's/\\tUser 77\\t/\\tUser 78\\t/'",
-            "not as the table has them",
+            "their content is not the table's",
         ),
         (
             "a swapped pair",
             "\"$REAL\" \"$@\" | sed 's/^\\([0-9]*\\)\\t\\(user5@[^\\t]*\\)\\t\\([^\\t]*\\)\\t\\([^\\t]*\\)\\t/\\1\\t\\2\\t\\4\\t\\3\\t/'",
-            "not as the table has them",
+            "their content is not the table's",
         ),
         (
             "a NULL made empty",
             "\"$REAL\" \"$@\" | sed 's/User 9\\t/\\t/'",
-            "not as the table has them",
+            "their content is not the table's",
         ),
         (
             "a lost row",
@@ -481,7 +481,7 @@ fn a_disk_without_room_is_refused_early_and_a_full_one_late() {
         project
             .xtask(&["db-migrate"])
             .exits(1)
-            .says("there is no room for the backup")
+            .says("not enough disk space for the backup")
             .says("--backups DIR");
         project
             .xtask(&["db-doctor"])
@@ -580,7 +580,7 @@ fn pruning_keeps_the_newest_proven_backup_of_each_table() {
     project
         .xtask(&["db-backups", "prune"])
         .exits(2)
-        .says("nobody can answer");
+        .says("confirmation required, but stdin is not a terminal");
     assert_eq!(there(), 7);
     let run = project
         .xtask(&["db-backups", "prune", "--older-than", "35d", "--yes"])
@@ -617,7 +617,7 @@ fn a_migration_reminds_of_backups_that_are_due() {
     let run = project.xtask(&["db-migrate"]).succeeds();
     assert!(
         run.stdout
-            .contains("1 old backup may go already: cargo xtask db-backups prune"),
+            .contains("1 old backup may be deleted already: cargo xtask db-backups prune"),
         "{}",
         run.stdout
     );

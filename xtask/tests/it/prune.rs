@@ -200,7 +200,7 @@ fn what_changes_while_prune_asks_is_looked_at_again() {
     terminal.press("y\n");
     let (status, said) = terminal.end();
     assert_eq!(status, 0, "{said}");
-    assert!(said.contains("not as it was shown"), "{said}");
+    assert!(said.contains("it has changed since it was shown"), "{said}");
     assert!(is_there(&project, &old));
 }
 

@@ -717,7 +717,7 @@ fn a_dry_run_writes_nothing_and_one_column_can_be_taken_alone() {
     project
         .xtask(&["db-restore", &file])
         .exits(2)
-        .says("nobody can answer");
+        .says("confirmation required, but stdin is not a terminal");
     assert_eq!(state(), before);
 
     project

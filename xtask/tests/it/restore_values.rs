@@ -211,7 +211,7 @@ fn what_stands_in_the_way_of_a_restore_has_a_way_on() {
         .exits(1)
         .says("positive")
         .says("drop the constraint");
-    assert!(!run.stderr.contains("mend the rows"), "{}", run.stderr);
+    assert!(!run.stderr.contains("fix the rows"), "{}", run.stderr);
     project.sql("ALTER TABLE t DROP CONSTRAINT positive");
     project.xtask(&["db-restore", &file]).succeeds();
     assert_eq!(table(&project, "t"), "(1,-1) (2,2)");

@@ -308,7 +308,7 @@ fn an_orphan_is_found_whatever_name_the_environment_gives_it() {
     signal("KILL", run.id());
     project.write("migrations/1_slow.up.sql", "SELECT 1;");
     let again = start(&["db-migrate", "--end-orphans"]).ends();
-    again.succeeds().says("a killed run is still at work");
+    again.succeeds().says("a killed run is still running");
     assert_eq!(project.value(ASLEEP), "0");
 }
 
@@ -350,7 +350,7 @@ fn a_read_only_default_is_a_fence_for_whatever_writes_and_for_nothing_else() {
         match writes {
             true => {
                 run.exits(1)
-                    .says("is fenced off")
+                    .says("is set to read-only")
                     .says("(SQLSTATE 25006)")
                     .says("default_transaction_read_only");
             }

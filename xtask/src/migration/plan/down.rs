@@ -88,7 +88,7 @@ pub(crate) fn check_unchanged(
             .cause(format!("it would undo now: {}", names(undone)))
             .state("nothing was changed by this command")
             .hint(Hint::run("db-status"))
-            .hint(Hint::again("then, if it is still wanted"))
+            .hint(Hint::again("then, if you still want it"))
             .into(),
     )
 }

@@ -32,9 +32,7 @@ impl FileName {
             return Err("sqlx knows only the lowercase ending `.sql`".to_owned());
         }
         let Some((number, rest)) = full.split_once('_') else {
-            return Err(
-                "is no migration: nothing separates a version from a name by `_`".to_owned(),
-            );
+            return Err("is not a migration: no `_` separates a version from a name".to_owned());
         };
         let version = match number.parse::<i64>() {
             Ok(version) if version > 0 => version,
@@ -42,7 +40,7 @@ impl FileName {
                 return Err(format!("the version `{number}` is not greater than zero"));
             }
             Err(_) => {
-                return Err(format!("the version `{number}` is no number (of 64 bits)"));
+                return Err(format!("the version `{number}` is not a 64-bit number"));
             }
         };
         let kind = [FileKind::Up, FileKind::Down]

@@ -22,7 +22,7 @@ use crate::tools::sql_error::ServerMessage;
 const LOST_SESSION_ENDS: Duration = Duration::from_secs(5);
 /// What is said where nobody has seen the end of it.
 pub(super) const GOES_ON: &str =
-    "the server may still be at it; the next run waits for that to end";
+    "the server may still be running it; the next run waits for that to end";
 
 impl Runner<'_> {
     /// A failed transaction. Where the session was lost, it may have been committed all the same.
@@ -49,7 +49,7 @@ impl Runner<'_> {
             Ok(_) => format!("`{stem}` was not committed: it has changed nothing"),
             Err(_) => {
                 return failure.cause(GOES_ON).state(format!(
-                    "whether `{stem}` was committed, only the history on the server knows"
+                    "whether `{stem}` was committed is not known here: the history on the server shows it"
                 ));
             }
         };
@@ -95,7 +95,7 @@ impl Runner<'_> {
                 "cannot write `{}` into the history table `{table}`",
                 path
             ))
-            .cause("not exactly one row was written: a trigger, a policy or another session has changed what there is")
+            .cause("not exactly one row was written: a trigger, a policy or another session interfered")
             .hint(Hint::psql("look at it", &format!("\\d {table}")))
             .hint(Hint::again("then"));
         }
@@ -111,9 +111,6 @@ pub(crate) fn server_failure(message: &ServerMessage) -> Failure {
         .extend(message.detail.iter().map(|text| format!("DETAIL: {text}")));
     failure
         .causes
-        .extend(message.hint.iter().map(|text| format!("HINT: {text}")));
-    failure
-        .causes
         .extend(message.query.iter().map(|text| format!("QUERY: {text}")));
     failure.causes.extend(
         message
@@ -121,6 +118,7 @@ pub(crate) fn server_failure(message: &ServerMessage) -> Failure {
             .iter()
             .map(|text| format!("CONTEXT: {text}")),
     );
+    failure.server_hint = message.hint.clone();
     failure.sqlstate = message.sqlstate.clone();
     failure
 }
@@ -131,28 +129,19 @@ fn script_failure(script: &Script, direction: Direction, error: &SessionError) -
         Direction::Up => "apply",
         Direction::Down => "undo",
     };
-    let server = server_failure(&error.message);
-    let mut failure = Failure {
-        message: format!("cannot {verb} `{}`", script.path.display()),
-        sqlstate: server.sqlstate.clone(),
-        ..Failure::default()
-    };
-    failure.causes.push(server.message);
-    failure.causes.extend(server.causes);
+    let attempted = format!("cannot {verb} `{}`", script.path.display());
+    let mut failure = server_failure(&error.message).attempted(attempted);
     failure.excerpt = excerpt::of(script, error);
     if failure.sqlstate.as_deref() == Some("42P01") && preflight::moves_history(script) {
         let file = script.path.display();
         failure = failure
             .cause(preflight::HISTORY_MOVED)
-            .hint(Hint::again(format!("take that out of {file}, then")));
+            .hint(Hint::again(format!("remove that from {file}, then")));
     }
     if failure.sqlstate.is_none() {
         // psql itself is gone, or its connection: the server may not know yet.
         failure = failure
-            .hint(Hint::to(
-                "look whether server and tools are well",
-                "db-doctor",
-            ))
+            .hint(Hint::to("check the server and the tools", "db-doctor"))
             .hint(Hint::again("then go on"));
     }
     let affected = AffectedTables::from_scripts([script], None);

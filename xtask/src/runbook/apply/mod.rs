@@ -28,7 +28,7 @@ use crate::migration::effects::ObjectName;
 use crate::migration::script::Script;
 use crate::migration::source::{Direction, Migration};
 use crate::options::Locks;
-use crate::tools::psql::{Chunk, Session};
+use crate::tools::psql::{Chunk, PsqlSession};
 use crate::ui::Ui;
 
 /// What it took to run one migration.
@@ -51,7 +51,7 @@ pub(crate) struct Runner<'a> {
     pub(crate) guard: Guard,
     /// When this run started, by the server's clock: every migration of a run has the same.
     pub(crate) installed_on: Timestamp,
-    session: Option<Session>,
+    session: Option<PsqlSession>,
     /// Whether the session has run a migration that may have left something behind in it.
     used: bool,
     /// Whether the session has the prepared statement that records a migration.
@@ -98,7 +98,7 @@ impl<'a> Runner<'a> {
     }
 
     /// With a psql that was started ahead: it connects while native queries look around.
-    pub(crate) fn with_psql(mut self, session: Session) -> Runner<'a> {
+    pub(crate) fn with_psql(mut self, session: PsqlSession) -> Runner<'a> {
         self.session = Some(session);
         self
     }
@@ -266,6 +266,6 @@ pub(crate) fn announce(ui: &Ui, backup: &CompletedBackup) {
     ));
 }
 
-fn not_as_it_should_be(migration: &Migration) -> String {
-    format!("`{}` is not as it should be", migration.stem)
+fn checks_failed(migration: &Migration) -> String {
+    format!("checks failed for `{}`", migration.stem)
 }

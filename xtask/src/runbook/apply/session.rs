@@ -10,7 +10,7 @@ use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::interrupt;
 use crate::runbook::stall::StallWatch;
-use crate::tools::psql::{Chunk, Reply, Session, SessionError};
+use crate::tools::psql::{Chunk, PsqlSession, Reply, SessionError};
 use crate::tools::sql_error::ServerMessage;
 
 /// How often a statement that goes on is cancelled again after an interrupt.
@@ -62,11 +62,13 @@ impl Runner<'_> {
                 match set.and_then(|_| session.greet(&name)) {
                     Ok(true) => {}
                     Ok(false) => {
-                        return Err(Failure::failed("psql's session does not take our settings")
-                            .cause("its timeouts, encoding or name are others than were set")
-                            .state("nothing was changed")
-                            .hint(pooler::directly())
-                            .into());
+                        return Err(
+                            Failure::failed("psql's session did not accept our settings")
+                                .cause("its timeouts, encoding or name differ from what was set")
+                                .state("nothing was changed")
+                                .hint(pooler::directly())
+                                .into(),
+                        );
                     }
                     Err(error) => return Ok(Err(error)),
                 }
@@ -212,7 +214,7 @@ impl Runner<'_> {
 ///
 /// # Errors
 /// If there is no psql.
-pub(crate) fn start_psql(ctx: &Context, db: &Database) -> Result<Session> {
+pub(crate) fn start_psql(ctx: &Context, db: &Database) -> Result<PsqlSession> {
     let name = lock::psql_name(&ctx.application_name);
-    Session::start(&ctx.tools().psql()?, &db.target, &name, &db.session_options)
+    PsqlSession::start(&ctx.tools().psql()?, &db.target, &name, &db.session_options)
 }

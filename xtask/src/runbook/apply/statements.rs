@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use super::failure::{GOES_ON, server_failure};
 use super::session::CLEAN;
-use super::{LockStats, Runner, not_as_it_should_be};
+use super::{LockStats, Runner, checks_failed};
 use crate::database::activity::Waiting;
 use crate::database::catalog::{self};
 use crate::error::{Failure, Kind, Result};
@@ -98,10 +98,10 @@ impl Runner<'_> {
             let state = format!("`{}` took effect and is not recorded", migration.stem);
             let checked = verify::run(self.db, [migration])
                 .map_err(|error| failures::from_error(&error).state(&state))?;
-            if let Some(failure) = verify::failed(&not_as_it_should_be(migration), &checked) {
+            if let Some(failure) = verify::failed(&checks_failed(migration), &checked) {
                 return Err(failure
                     .state(state)
-                    .hint(Hint::again("mend what the checks name, then"))
+                    .hint(Hint::again("fix what the checks name, then"))
                     .into());
             }
         }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::failure::server_failure;
 use super::session::CLEAN;
-use super::{LockStats, Runner, announce, not_as_it_should_be};
+use super::{LockStats, Runner, announce, checks_failed};
 use crate::database::activity::Waiting;
 use crate::database::history;
 use crate::error::{Failure, Result};
@@ -64,11 +64,11 @@ impl Runner<'_> {
                 // What it destroys is another thing each time.
                 Try::Kept if kept == KEPT => {
                     return Err(Failure::failed(format!(
-                        "cannot keep what `{}` destroys",
+                        "cannot back up all that `{}` destroys",
                         migration.stem
                     ))
                     .cause(format!(
-                        "after {KEPT} backups it still destroys what is in none"
+                        "after {KEPT} backups it still destroys something that is in none of them"
                     ))
                     .state(format!(
                         "`{}` was rolled back: it has changed nothing",
@@ -142,12 +142,12 @@ impl Runner<'_> {
             serde_json::from_str(answer).context("cannot read what psql answers")?;
         if let Some(checks) = &checks {
             let checked = checks.outcome(migration.version, answer.checks);
-            if let Some(failure) = verify::failed(&not_as_it_should_be(migration), &checked) {
+            if let Some(failure) = verify::failed(&checks_failed(migration), &checked) {
                 return Err(failure
                     .state(format!("`{}` was rolled back", migration.stem))
                     .hint(Hint::to(
                         format!(
-                            "what is there was made otherwise, or {} and its verify file disagree",
+                            "the existing object differs, or {} and its verify file disagree",
                             script.path.display()
                         ),
                         "db-psql",
@@ -222,7 +222,7 @@ impl Runner<'_> {
             Err(error) => {
                 let failure = failures::from_error(&error).state(rolled_back);
                 return Err(failure
-                    .hint(Hint::again_with("or lose it", "--no-backup"))
+                    .hint(Hint::again_with("or accept the loss", "--no-backup"))
                     .into());
             }
         };
@@ -243,9 +243,11 @@ impl Runner<'_> {
             .guard
             .back_up_all(self.ctx, self.db, &not_backed_up)
             .map_err(|error| {
-                failures::from_error(&error.context(format!("cannot keep what `{stem}` destroys")))
-                    .state(rolled_back)
-                    .hint(Hint::again_with("or lose it", "--no-backup"))
+                failures::from_error(
+                    &error.context(format!("cannot back up what `{stem}` destroys")),
+                )
+                .state(rolled_back)
+                .hint(Hint::again_with("or accept the loss", "--no-backup"))
             })?;
         for backup in &taken {
             announce(self.ui, backup);

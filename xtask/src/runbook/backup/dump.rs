@@ -248,10 +248,10 @@ fn compare(
         return Ok(());
     };
     Err(
-        Failure::failed(format!("the backup of `{table}` is not good"))
+        Failure::failed(format!("backup verification failed for `{table}`"))
             .cause(if rows == held.rows {
                 format!(
-                    "all {} rows came back, but not as the table has them",
+                    "all {} rows were restored, but their content is not the table's",
                     ui::count(rows)
                 )
             } else {

@@ -129,7 +129,7 @@ impl Manifest {
         if !same || here.oid != self.database_oid {
             return Ok(Some(
                 Failure::failed("the backup is of another database").cause(format!(
-                    "it was taken from `{}` on {}:{}, another one than {}",
+                    "it was taken from `{}` on {}:{}, which is not {}",
                     self.database, self.host, self.port, db.server
                 )),
             ));
@@ -155,7 +155,7 @@ impl Manifest {
         Ok(Some(
             Failure::failed("the backup may be of another server")
                 .cause(cause)
-                .cause("a copy of a server's files looks the same, and its rows are others"),
+                .cause("a copy of a server's files looks the same, but its rows may differ"),
         ))
     }
 

@@ -102,7 +102,7 @@ impl Scratch {
             Ok(scratch) => return Ok(scratch),
             Err(error) => note_reason(place, &error),
         }
-        let mut failure = Failure::failed("there is no place to restore the backup for proof");
+        let mut failure = Failure::failed("there is no place to restore the backup and prove it");
         failure.causes = reasons;
         Err(failure
             .hint(format!(

@@ -162,7 +162,7 @@ impl Job<'_> {
     /// attempts, to see between them who holds the lock.
     fn begin_locked(&self, db: &mut Database, deadline: Instant) -> Result {
         let (ctx, qualified) = (self.ctx, &self.qualified);
-        let mut named: Vec<activity::Session> = Vec::new();
+        let mut named: Vec<activity::Backend> = Vec::new();
         let progress = ctx.ui.progress("Waiting");
         loop {
             check_interrupt()?;
@@ -188,7 +188,7 @@ impl Job<'_> {
             if left.is_zero() {
                 let failure = Failure::busy(format!(
                     "cannot lock `{qualified}` for reading within {}",
-                    ui::time(db.lock_wait)
+                    ui::limit(db.lock_wait)
                 ))
                 .sqlstate("55P03");
                 return Err(lock_wait::name(failure, &in_the_way).into());

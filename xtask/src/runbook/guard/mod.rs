@@ -250,5 +250,5 @@ pub(super) fn holds_any(db: &mut Database, table: &str, column: Option<&str>) ->
         let exists = format!("SELECT EXISTS (SELECT FROM ONLY {table}{with})");
         Ok(transaction.query_typed_one(&exists, &[])?.get(0))
     };
-    look().with_context(|| format!("cannot look whether `{table}` holds anything"))
+    look().with_context(|| format!("cannot check whether `{table}` holds any rows"))
 }

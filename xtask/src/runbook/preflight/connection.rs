@@ -79,19 +79,19 @@ fn fit(server: &Server) -> Result {
         .into());
     }
     if server.read_only {
-        return Err(Failure::failed(format!("`{}` is fenced off: it accepts reads only", server.name))
+        return Err(Failure::failed(format!("`{}` is set to read-only", server.name))
             .sqlstate("25006")
             .cause(format!(
-                "default_transaction_read_only is on for `{}`, here for this role, this database or the server: somebody wants nothing to be written",
+                "default_transaction_read_only is on for `{}`, here for this role, this database or the server: somebody wants nothing written",
                 server.user
             ))
             .state("nothing was changed")
             .hint(Hint::psql("see who has set it", "\\drds"))
             .hint(Hint::to(
-                "where the fence may be lifted, by whoever put it up",
+                "to allow writes again, as whoever forbade them",
                 "db-psql -- -c 'SET default_transaction_read_only = off' -c 'ALTER DATABASE … RESET default_transaction_read_only'",
             ))
-            .hint(Hint::again_with("of several hosts take the one that may be written to", "--database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'"))
+            .hint(Hint::again_with("with several hosts, connect to the one that accepts writes", "--database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'"))
             .into());
     }
     Ok(())

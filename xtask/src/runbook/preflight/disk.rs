@@ -58,7 +58,7 @@ fn room(folder: &Path, tables: &[Relation]) -> Result<(u64, u64)> {
     if free >= needed {
         return Ok((free, needed));
     }
-    Err(Failure::failed("there is no room for the backup")
+    Err(Failure::failed("not enough disk space for the backup")
         .cause(format!(
             "{} free in `{}`, and the tables take {}",
             ui::bytes(free),
@@ -67,7 +67,7 @@ fn room(folder: &Path, tables: &[Relation]) -> Result<(u64, u64)> {
         ))
         .state("nothing was changed")
         .hint(Hint::again_with(
-            "choose a folder with more room",
+            "choose a folder with more space",
             "--backups DIR",
         ))
         .into())

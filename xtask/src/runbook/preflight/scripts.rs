@@ -70,7 +70,7 @@ fn history_stays(scripts: &[&Script]) -> Result {
                 .cause(HISTORY_MOVED)
                 .state("no migration has run; nothing was changed")
                 .hint(Hint::again(format!(
-                    "take that out of {}, then",
+                    "remove that from {}, then",
                     script.path.display()
                 )))
                 .into(),

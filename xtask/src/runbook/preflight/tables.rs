@@ -154,7 +154,7 @@ pub(crate) fn can_be_backed_up(db: &mut Database, relation: &Relation) -> Result
                 "db-backup PARTITION",
             ))
             .hint(Hint::again_with(
-                "or go without a backup of ours",
+                "or continue without a backup",
                 "--no-backup",
             ))
             .into());
@@ -174,10 +174,10 @@ fn not_readable(db: &mut Database, relation: &Relation) -> Result<Failure> {
     Ok(
         Failure::failed(format!("role `{user}` may not read `{table}`"))
             .sqlstate("42501")
-            .cause("a backup reads every row, and its sequences")
+            .cause("a backup reads every row, and the table's sequences")
             .cause(format!("it belongs to `{}`", relation.owner))
             .hint(Hint::to(
-                "let it, as a superuser",
+                "allow it, as a superuser",
                 format!(
                     "db-psql --database-url {} -- -c 'GRANT SELECT ON {} TO {}'",
                     db.server.address("postgres"),
@@ -195,12 +195,11 @@ pub(crate) fn names_no_table(
     name: &ObjectName,
 ) -> Result<Failure> {
     let elsewhere = catalog::schemas_with(db, &name.name)?;
-    let mut failure = missing_table(db, name, &elsewhere);
-    failure.causes.insert(0, failure.message);
-    failure.message = format!(
+    let attempted = format!(
         "cannot back up `{name}`, as {} asks for",
         script.path.display()
     );
+    let failure = missing_table(db, name, &elsewhere).attempted(attempted);
     Ok(failure.state("this migration has changed nothing"))
 }
 

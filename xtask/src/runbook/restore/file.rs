@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use postgres::Client;
 
 use super::plan::Plan;
-use super::{Request, Session};
+use super::{MergeSession, Request};
 use crate::Context;
 use crate::database::Database;
 use crate::error::{Failure, Result, shell_word};
@@ -121,7 +121,7 @@ pub(super) fn same_database(db: &mut Database, manifest: &Manifest, request: &Re
 /// Loads the file's rows into the temporary table, and checks on the way that it is what was written.
 pub(super) fn stage(
     ctx: &Context,
-    session: &mut Session,
+    session: &mut MergeSession,
     file: &Path,
     manifest: &Manifest,
     plan: &Plan,

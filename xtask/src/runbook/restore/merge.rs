@@ -8,7 +8,7 @@ use postgres::{Client, IsolationLevel, Transaction};
 
 use super::compare::conflict;
 use super::plan::{Plan, changed};
-use super::{Part, Request, Session, conflicts, references, tables_of};
+use super::{MergeSession, Part, Request, conflicts, references, tables_of};
 use crate::Context;
 use crate::database::Database;
 use crate::database::activity::{self, Waiting};
@@ -189,7 +189,7 @@ impl Plan {
 pub(super) fn merge(
     ctx: &Context,
     db: &mut Database,
-    session: &mut Session,
+    session: &mut MergeSession,
     parts: &[Part],
     request: &Request,
 ) -> Result<Vec<Written>> {

@@ -134,7 +134,7 @@ pub(crate) fn run(ctx: &Context, request: &Request) -> Result<Vec<Merged>> {
     if !request.dry_run {
         lock::acquire(&mut db, request.locks, &ctx.ui)?;
     }
-    let mut session = Session::open(ctx, &mut db)?;
+    let mut session = MergeSession::open(ctx, &mut db)?;
     let mut parts = Vec::new();
     for (given, ((file, manifest), table)) in request.files.iter().zip(found.iter().zip(&tables)) {
         let plan = Plan::of(&mut session.client, table, manifest, given, request)?;
@@ -215,7 +215,7 @@ fn one_for_each_table(request: &Request, found: &[(PathBuf, Manifest)]) -> Resul
 /// Reads the backup beside the table, and says what differs.
 fn compare(
     ctx: &Context,
-    session: &mut Session,
+    session: &mut MergeSession,
     plan: Plan,
     file: &Path,
     manifest: &Manifest,
@@ -257,7 +257,7 @@ fn compare(
 fn stands_in_the_way(
     ctx: &Context,
     parts: &[Part],
-    session: &mut Session,
+    session: &mut MergeSession,
     request: &Request,
 ) -> Result {
     let conflicts = conflicts(parts, session)?;
@@ -274,7 +274,7 @@ fn stands_in_the_way(
 }
 
 /// The values that must be unique and would be there twice, of all tables.
-fn conflicts(parts: &[Part], session: &mut Session) -> Result<Vec<String>> {
+fn conflicts(parts: &[Part], session: &mut MergeSession) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for part in parts {
         found.extend(part.plan.conflicts(&mut session.client)?);
@@ -315,7 +315,7 @@ fn tables_of(parts: &[Part]) -> String {
 }
 
 /// The session that merges; another one holds the migration lock and watches.
-struct Session {
+struct MergeSession {
     client: Client,
     pid: i32,
     /// As it is configured, for the merge alone: what is temporary, also what the server drops when the
@@ -325,8 +325,8 @@ struct Session {
     search_path: String,
 }
 
-impl Session {
-    fn open(ctx: &Context, db: &mut Database) -> Result<Session> {
+impl MergeSession {
+    fn open(ctx: &Context, db: &mut Database) -> Result<MergeSession> {
         let lock_timeout = db.lock_wait.as_millis();
         let options = format!("{SESSION_OPTIONS} {OPTIONS} -c lock_timeout={lock_timeout}");
         let connection = connect::connect(&db.target, &ctx.application_name, &options)?;
@@ -351,7 +351,7 @@ impl Session {
         if pid == db.server.backend_pid {
             return Err(pooler::failure(db).into());
         }
-        Ok(Session {
+        Ok(MergeSession {
             client,
             pid,
             synchronous_commit,

@@ -8,7 +8,7 @@ use postgres::{Client, GenericClient};
 
 use super::compare::SHOWN;
 use super::types::{Conversion, is_widening};
-use super::{Request, Session};
+use super::{MergeSession, Request};
 use crate::database::catalog::{self, Column, Relation};
 use crate::database::{OWN_SEARCH_PATH, set_search_path};
 use crate::error::{Failure, Result, shell_word};
@@ -213,7 +213,7 @@ impl Plan {
                 .state("nothing was restored")
                 .hint(Hint::to(
                     format!(
-                        "say what a value of type {was} is as {now}; as it is, or another expression in place of the second `{name}`"
+                        "say how a value of type {was} becomes {now}: unchanged, as here, or by an expression after the `=`"
                     ),
                     format!("db-restore {shown} --convert '{name}={name}' --dry-run"),
                 ))
@@ -251,7 +251,7 @@ impl Plan {
 
     /// In the staging table, where it is asked for: the backup's values as values of today's types. The
     /// expressions are the user's, and mean what they do in a migration.
-    pub(super) fn convert(&self, session: &mut Session) -> Result {
+    pub(super) fn convert(&self, session: &mut MergeSession) -> Result {
         if self.conversions.is_empty() {
             return Ok(());
         }
@@ -268,7 +268,7 @@ impl Plan {
                 },
             )
             .collect();
-        let Session {
+        let MergeSession {
             client,
             search_path,
             ..
@@ -458,7 +458,7 @@ pub(super) fn changed(table: &str, cause: &str) -> Failure {
         .cause(cause)
         .state("nothing was restored")
         .hint(Hint::again_with(
-            "look whether the backup still fits",
+            "check whether the backup still fits",
             "--dry-run",
         ))
 }

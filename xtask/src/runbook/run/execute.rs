@@ -54,7 +54,7 @@ fn change(
 ) -> Result {
     let verb = match plan.direction {
         Direction::Up => "Applied",
-        Direction::Down => "Undid",
+        Direction::Down => "Reverted",
     };
     let migrations: Vec<&Migration> = plan.changes.iter().map(|of| of.migration).collect();
     for (done, change) in plan.changes.iter().enumerate() {
@@ -161,7 +161,7 @@ fn half_way(mut failure: Failure, plan: &Plan<'_>, done: usize) -> Failure {
         let kind = failure.kind;
         failure = failure.hint(match kind {
             Kind::Interrupted | Kind::Busy => Hint::again(""),
-            _ => Hint::again("mend the file, then"),
+            _ => Hint::again("fix the file, then"),
         });
     }
     failure

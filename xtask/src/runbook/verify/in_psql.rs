@@ -69,13 +69,8 @@ impl<'a> Checks<'a> {
             position.line = position.line.checked_sub(1).filter(|&line| line > 0)?;
             Some(position)
         });
-        let server = server_failure(&message);
-        let mut failure = Failure {
-            message: format!("cannot run a check of `{}`", self.verify.path.display()),
-            sqlstate: server.sqlstate,
-            causes: [vec![server.message], server.causes].concat(),
-            ..Failure::default()
-        };
+        let attempted = format!("cannot run a check of `{}`", self.verify.path.display());
+        let mut failure = server_failure(&message).attempted(attempted);
         failure.excerpt = excerpt::of(
             self.verify,
             &SessionError {
@@ -96,6 +91,6 @@ impl<'a> Checks<'a> {
             failure.kind = Kind::Usage;
             return Some(failure.hint(SHAPE).hint(Hint::again("then")));
         }
-        Some(failure.hint(Hint::again("mend the check, then")))
+        Some(failure.hint(Hint::again("fix the check, then")))
     }
 }

@@ -1,0 +1,182 @@
+//! Indexes by their definitions: what a name stands for, and which are INVALID.
+
+use postgres::types::Type;
+use serde::Serialize;
+
+use super::Relation;
+use crate::database::{Database, USERS_PATH, set_search_path};
+use crate::error::Result;
+use crate::migration::effects::ObjectName;
+
+/// An index that PostgreSQL does not use, or does not maintain.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct InvalidIndex {
+    /// Qualified name.
+    pub(crate) name: String,
+    /// Qualified name of its table.
+    pub(crate) table: String,
+    /// What `pg_get_indexdef` says.
+    pub(crate) definition: String,
+}
+
+/// Indexes of this database that are not valid or not ready, as an interrupted
+/// CREATE INDEX CONCURRENTLY leaves them.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn invalid_indexes(db: &mut Database) -> Result<Vec<InvalidIndex>> {
+    Ok(look_at_indexes(db, &[])?.1)
+}
+
+/// What is there under an index's name.
+#[derive(Clone, Debug)]
+pub(crate) struct IndexState {
+    pub(crate) name: ObjectName,
+    /// Its table's oid and name; an index is in the schema of its table.
+    pub(crate) table: u32,
+    pub(crate) table_name: String,
+    pub(crate) valid: bool,
+    pub(crate) ready: bool,
+    /// Whether it is that of a partitioned table, which holds no entries itself.
+    pub(crate) partitioned: bool,
+    /// What `pg_get_indexdef` says.
+    pub(crate) definition: String,
+}
+
+impl IndexState {
+    /// Whether PostgreSQL uses it for queries and keeps it up to date.
+    pub(crate) fn usable(&self) -> bool {
+        self.partitioned || (self.valid && self.ready)
+    }
+
+    /// A partitioned table's index is INVALID from `CREATE INDEX … ON ONLY` on until the index of every
+    /// partition is attached to it: no build has failed there.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        self.partitioned && !self.valid
+    }
+}
+
+/// Finds an index by its schema, or through the search path.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn index_state(db: &mut Database, name: &ObjectName) -> Result<Option<IndexState>> {
+    Ok(look_at_indexes(db, &[name])?.0.pop().flatten())
+}
+
+/// What is there under each of these names; and which indexes are INVALID, whatever their names: in one
+/// round trip however many they are, and of the catalogs only two are joined, since a session that has
+/// just begun must first learn what each looks like.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn look_at_indexes(
+    db: &mut Database,
+    names: &[&ObjectName],
+) -> Result<(Vec<Option<IndexState>>, Vec<InvalidIndex>)> {
+    let written: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let rows = db.client.query_typed(
+        &format!(
+            "{USERS_PATH}, wanted (oids) AS MATERIALIZED (
+                 SELECT ARRAY(SELECT pg_catalog.to_regclass(CASE WHEN path.was_set THEN name END)::oid
+                              FROM path CROSS JOIN unnest($2::text[]) WITH ORDINALITY AS w (name, position)
+                              ORDER BY position))
+             SELECT array_positions(oids, i.indexrelid), {index}, i.indrelid, {table},
+                    i.indisvalid, i.indisready, c.relkind = 'I',
+                    c.relkind = 'i' AND c.relnamespace <> 'pg_toast'::pg_catalog.regnamespace,
+                    i.indexrelid::pg_catalog.regclass::text, i.indrelid::pg_catalog.regclass::text,
+                    pg_catalog.pg_get_indexdef(i.indexrelid)
+             FROM wanted CROSS JOIN pg_catalog.pg_index AS i
+             JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
+             WHERE i.indexrelid = ANY (oids) OR NOT (i.indisvalid AND i.indisready)
+             ORDER BY 9",
+            index = names_of("i.indexrelid"),
+            table = names_of("i.indrelid"),
+        ),
+        &[(&db.search_path, Type::TEXT), (&written, Type::TEXT_ARRAY)],
+    )?;
+    let mut states = vec![None; names.len()];
+    let mut invalid = Vec::new();
+    for row in rows {
+        // Both are asked for by what is there now, not when the query began: somebody may have dropped it.
+        let (Some([schema, name]), Some(definition)) = (schema_and_name(&row, 1), row.get(10))
+        else {
+            continue;
+        };
+        let state = IndexState {
+            name: ObjectName {
+                schema: Some(schema),
+                name,
+            },
+            table: row.get(2),
+            table_name: schema_and_name(&row, 3).map_or_else(String::new, |[_, name]| name),
+            valid: row.get(4),
+            ready: row.get(5),
+            partitioned: row.get(6),
+            definition,
+        };
+        let is_leftover: bool = row.get(7);
+        if is_leftover && !(state.valid && state.ready) {
+            invalid.push(InvalidIndex {
+                name: row.get(8),
+                table: row.get(9),
+                definition: state.definition.clone(),
+            });
+        }
+        for position in row.get::<_, Vec<i32>>(0) {
+            states[position as usize - 1] = Some(state.clone());
+        }
+    }
+    Ok((states, invalid))
+}
+
+/// An expression for the schema and the name of the relation with this id.
+fn names_of(oid: &str) -> String {
+    format!(
+        "(pg_catalog.pg_identify_object_as_address('pg_catalog.pg_class'::pg_catalog.regclass, {oid}, 0)).object_names"
+    )
+}
+
+fn schema_and_name(row: &postgres::Row, column: usize) -> Option<[String; 2]> {
+    row.get::<_, Option<Vec<String>>>(column)?.try_into().ok()
+}
+
+/// The definition that PostgreSQL would give an index, without names: the index is made on an empty
+/// temporary table of the same columns, asked for, and rolled back.
+///
+/// # Errors
+/// If the definition is not valid for this table.
+pub(crate) fn index_definition(
+    db: &mut Database,
+    table: &Relation,
+    unique: bool,
+    definition: &str,
+) -> Result<String> {
+    let unique = if unique { "UNIQUE " } else { "" };
+    let mut transaction = db.client.transaction()?;
+    // The definition is the migration's, and means what it does there.
+    transaction.batch_execute(&format!(
+        "{};
+         CREATE TEMPORARY TABLE xtask_like (LIKE {});
+         CREATE {unique}INDEX xtask_index ON pg_temp.xtask_like {definition}",
+        set_search_path(&db.search_path),
+        table.qualified()
+    ))?;
+    let row = transaction.query_typed_one(
+        "SELECT pg_catalog.pg_get_indexdef('pg_temp.xtask_index'::pg_catalog.regclass)",
+        &[],
+    )?;
+    transaction.rollback()?;
+    Ok(nameless(&row.get::<_, String>(0)))
+}
+
+/// `CREATE UNIQUE INDEX name ON schema.table USING …` as `CREATE UNIQUE INDEX USING …`.
+pub(crate) fn nameless(definition: &str) -> String {
+    // Neither name can hold this word unquoted, and a quoted one would need both its spaces.
+    match (definition.find(" INDEX "), definition.find(" USING ")) {
+        (Some(index), Some(using)) if index < using => {
+            format!("{} INDEX{}", &definition[..index], &definition[using..])
+        }
+        _ => definition.to_owned(),
+    }
+}
