@@ -11,6 +11,7 @@ mod bad_input;
 mod baseline;
 mod common;
 mod contract;
+mod docs;
 mod failing;
 mod failures;
 mod flow;
