@@ -110,7 +110,7 @@ impl Context {
     /// If there is none, or it does not let us in.
     pub(crate) fn connect(&self) -> Result<Database> {
         let (target, _) = self.target()?;
-        let target = server::route(self, target)?;
+        let target = server::effective_target(self, target)?;
         let refused = match self.connect_to(&target) {
             Ok(db) => return Ok(self.connected(db)),
             Err(refused) => refused,
@@ -143,7 +143,7 @@ impl Context {
             // A server that does not hear it is asked again by whoever waits for it.
             let _ = canceller.cancel();
         });
-        Database::learn(connection, &self.application_name).map_err(|error| ConnectError {
+        Database::inspect(connection, &self.application_name).map_err(|error| ConnectError {
             problem: ConnectProblem::Other,
             failure: Box::new(failures::from_error(&error)),
         })

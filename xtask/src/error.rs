@@ -18,7 +18,7 @@ pub(crate) enum Kind {
     Usage,
     /// A check found something.
     Finding,
-    /// A lock was not to be had within its deadline; nothing changed.
+    /// A lock could not be acquired within its deadline; nothing changed.
     Busy,
     /// Interrupted by a person or a supervisor.
     Interrupted,
@@ -82,7 +82,7 @@ impl Failure {
         Self::new(Kind::Finding, message)
     }
 
-    /// A lock was not to be had in time (exit 4).
+    /// A lock could not be acquired in time (exit 4).
     pub(crate) fn busy(message: impl Into<String>) -> Self {
         Self::new(Kind::Busy, message)
     }

@@ -59,7 +59,7 @@ pub fn run(command: &Command, global: &Global) -> ExitCode {
     );
     interrupt::install();
     let result = Context::new(ui, global.locations(), command.name()).and_then(|mut ctx| {
-        let result = command.run(&mut ctx).and_then(|()| ctx.ui.all_said());
+        let result = command.run(&mut ctx).and_then(|()| ctx.ui.check_stdout());
         result.map_err(|error| {
             let failure = failures::to_show(&error);
             ctx.ui.failure(&failure);

@@ -58,7 +58,7 @@ pub(crate) fn run(ctx: &Context, flags: &Baseline) -> Result {
     let guard = Guard::new(BackupOptions::default());
     let mut runner = Runner::new(ctx, &mut db, flags.locks.options(), guard);
     runner.ensure_history()?;
-    runner.record_unrun(&wanted)?;
+    runner.mark_applied(&wanted)?;
     runner.finish();
     for migration in &wanted {
         ctx.ui.status(

@@ -30,7 +30,7 @@ pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
     let folder = ctx.folder()?;
     let private = is_private_wanted(ctx)?;
     let target = if private {
-        let server = server::provide(ctx)?;
+        let server = server::ensure_running(ctx)?;
         server.with_dbname(ctx.target()?.0.dbname())
     } else {
         ctx.target()?.0

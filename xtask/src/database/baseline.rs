@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use postgres::Transaction;
 use postgres::types::Type;
 
-use super::{Database, OWN_SEARCH_PATH, USERS_PATH, set_search_path};
+use super::{Database, OWN_SEARCH_PATH, USERS_PATH};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::migration::effects::Effect;
@@ -48,8 +48,8 @@ pub(crate) fn compare(db: &mut Database, scripts: &[&Script]) -> Result<Differen
     let mut transaction = db.client.transaction()?;
     transaction.batch_execute(LOCK_TIMEOUT)?;
     let (wanted, live) = match named.is_empty() {
-        true => beside(&mut transaction, scripts, &path, &live_schema)?,
-        false => instead(&mut transaction, scripts, &path, &live_schema, named)?,
+        true => compare_in_temp_schema(&mut transaction, scripts, &path, &live_schema)?,
+        false => compare_in_renamed_schema(&mut transaction, scripts, &path, &live_schema, named)?,
     };
     transaction.rollback()?;
     Ok(differences(&wanted, &live))
@@ -68,16 +68,16 @@ fn named_schemas(scripts: &[&Script]) -> BTreeSet<String> {
 }
 
 /// What the scripts make in the temporary schema, and what the live schema holds.
-fn beside(
+fn compare_in_temp_schema(
     transaction: &mut Transaction<'_>,
     scripts: &[&Script],
     path: &str,
     live_schema: &str,
 ) -> Result<(Schema, Schema)> {
     let (beside, behind) = (format!("pg_temp, {path}"), format!("{path}, pg_temp"));
-    search(transaction, &beside)?;
+    set_search_path(transaction, &beside)?;
     run(transaction, scripts)?;
-    search(transaction, OWN_SEARCH_PATH)?;
+    set_search_path(transaction, OWN_SEARCH_PATH)?;
     let temp: Option<String> = transaction
         .query_typed_one(
             "SELECT (SELECT nspname::text FROM pg_catalog.pg_namespace
@@ -96,7 +96,7 @@ fn beside(
 }
 
 /// What the scripts make in schemas of these names, and what the live ones hold.
-fn instead(
+fn compare_in_renamed_schema(
     transaction: &mut Transaction<'_>,
     scripts: &[&Script],
     path: &str,
@@ -121,7 +121,7 @@ fn instead(
     }
     create_schema(transaction, live_schema)?;
     move_extensions(transaction, live_schema)?;
-    search(transaction, &path)?;
+    set_search_path(transaction, &path)?;
     run(transaction, scripts)?;
     let wanted = describe(transaction, &path, schemas.iter().copied(), live_schema)?;
     Ok((wanted, live))
@@ -193,8 +193,8 @@ fn run(transaction: &mut Transaction<'_>, scripts: &[&Script]) -> Result {
     Ok(())
 }
 
-fn search(transaction: &mut Transaction<'_>, path: &str) -> Result {
-    Ok(transaction.batch_execute(&set_search_path(path))?)
+fn set_search_path(transaction: &mut Transaction<'_>, path: &str) -> Result {
+    Ok(transaction.batch_execute(&super::set_search_path(path))?)
 }
 
 /// Tables, each with its properties as text.
@@ -211,7 +211,7 @@ fn describe<'a>(
     let schemas: Vec<&str> = schemas.into_iter().collect();
     // Names of constraints and indexes are left out: what they do counts. NOT NULL, which newer
     // servers keep as a constraint too (18), is told by the column.
-    search(transaction, OWN_SEARCH_PATH)?;
+    set_search_path(transaction, OWN_SEARCH_PATH)?;
     let rows = transaction
         .query_typed(
             &format!("{USERS_PATH}, tables AS MATERIALIZED (
@@ -248,7 +248,7 @@ fn describe<'a>(
             ],
         )
         .context("cannot describe the schema")?;
-    search(transaction, OWN_SEARCH_PATH)?;
+    set_search_path(transaction, OWN_SEARCH_PATH)?;
     let mut tables = Schema::new();
     for row in rows {
         let properties = tables.entry(row.get(0)).or_default();

@@ -43,7 +43,7 @@ pub(super) fn schema_of(name: &str) -> String {
     )
 }
 
-/// As [`read`], trusting what [`Database::learn`] saw when it connected.
+/// As [`read`], trusting what [`Database::inspect`] saw when it connected.
 ///
 /// # Errors
 /// If the table cannot be read.

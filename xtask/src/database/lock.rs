@@ -35,7 +35,7 @@ pub(crate) fn psql_name(application_name: &str) -> String {
 /// [`crate::error::Kind::Busy`] with the holder's or the orphan's name at the deadline; a failure where
 /// a pooler is in between.
 pub(crate) fn acquire(db: &mut Database, locks: Locks, ui: &Ui) -> Result {
-    db.settle().context("cannot prepare the session")?;
+    db.prepare_session().context("cannot prepare the session")?;
     let mut wait = Wait::new(locks.lock_deadline, ui);
     take(db, &mut wait)?;
     pooler::refuse(db)?;

@@ -65,7 +65,7 @@ pub(crate) struct Database {
     pub(crate) server: Server,
     /// How long the native session, and whatever reads beside it, may wait for a lock.
     pub(crate) lock_wait: Duration,
-    /// What psql's sessions start with: [`SESSION_OPTIONS`], and more once [`Database::settle`] has
+    /// What psql's sessions start with: [`SESSION_OPTIONS`], and more once [`Database::prepare_session`] has
     /// asked the server what it knows.
     pub(crate) session_options: String,
     /// The user's `search_path`, by which the names in migrations are looked up. The native session
@@ -168,7 +168,7 @@ impl Database {
     ///
     /// # Errors
     /// If the server says no, or something that nobody can understand.
-    pub(crate) fn learn(connection: Connection, application_name: &str) -> Result<Database> {
+    pub(crate) fn inspect(connection: Connection, application_name: &str) -> Result<Database> {
         let encrypted = connection.encrypted;
         let (mut client, target) = (connection.client, connection.info);
         let questions = [
@@ -275,7 +275,7 @@ impl Database {
     ///
     /// # Errors
     /// If the server cannot be asked.
-    pub(crate) fn settle(&mut self) -> Result {
+    pub(crate) fn prepare_session(&mut self) -> Result {
         if self.server.major() >= 17 {
             let without = " -c transaction_timeout=0";
             self.session_options.push_str(without);

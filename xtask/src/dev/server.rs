@@ -33,7 +33,7 @@ pub(crate) fn cluster(ctx: &Context) -> Result<Cluster> {
 ///
 /// # Errors
 /// If PostgreSQL is not installed and is not to be, or the server does not start.
-pub(crate) fn provide(ctx: &mut Context) -> Result<ConnInfo> {
+pub(crate) fn ensure_running(ctx: &mut Context) -> Result<ConnInfo> {
     if ctx.tools().server().is_err() {
         install(ctx)?;
     }
@@ -150,7 +150,7 @@ fn password(target: &ConnInfo) -> Option<String> {
 ///
 /// # Errors
 /// If the cluster belongs to another user.
-pub(crate) fn route(ctx: &Context, mut target: ConnInfo) -> Result<ConnInfo> {
+pub(crate) fn effective_target(ctx: &Context, mut target: ConnInfo) -> Result<ConnInfo> {
     if !is_private(ctx, &target)? {
         return Ok(target);
     }
@@ -165,7 +165,7 @@ pub(crate) fn route(ctx: &Context, mut target: ConnInfo) -> Result<ConnInfo> {
 ///
 /// # Errors
 /// If the cluster belongs to another user.
-pub(crate) fn beside(ctx: &Context, target: &ConnInfo) -> Result<Option<ConnInfo>> {
+pub(crate) fn private_target(ctx: &Context, target: &ConnInfo) -> Result<Option<ConnInfo>> {
     if !has_home(ctx) || is_private(ctx, target)? {
         return Ok(None);
     }

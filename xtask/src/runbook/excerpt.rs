@@ -25,7 +25,7 @@ pub(crate) fn of(script: &Script, error: &SessionError) -> Option<String> {
     let message = &error.message;
     let byte = match (&message.position, &message.query) {
         (Some(fault), None) => statements.iter().find_map(|statement| {
-            if error.led && statement.range == script.statements[0].range {
+            if error.has_lead && statement.range == script.statements[0].range {
                 // Sent together with all that stands before it, below a line of ours.
                 let line = fault.line.checked_sub(1)?;
                 return byte_of(script, 0, line, fault);
@@ -224,7 +224,7 @@ mod tests {
             statement: None,
             body_line: Some(ended_at),
             after_line: None,
-            led: false,
+            has_lead: false,
         };
         of(&script, &error)
     }

@@ -294,7 +294,7 @@ fn io_hint(kind: ErrorKind) -> Option<Hint> {
     ))
 }
 
-/// A failed connection, with the platform's way to mend it.
+/// A failed connection, with the platform's way to fix it.
 pub(crate) fn connect_failure(error: &ConnectError) -> Failure {
     let failure = (*error.failure).clone();
     match error.problem {

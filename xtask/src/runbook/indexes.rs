@@ -71,30 +71,30 @@ impl ExpectedIndex {
 }
 
 /// The indexes that are to be there when these scripts have run: what a later one drops is not.
-fn standing<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<ExpectedIndex> {
-    let mut standing: Vec<ExpectedIndex> = Vec::new();
+fn final_indexes<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<ExpectedIndex> {
+    let mut indexes: Vec<ExpectedIndex> = Vec::new();
     let mut changed = false;
     for script in scripts {
         for (statement, effects) in script.effects() {
             if may_change(script, statement, &effects) {
                 changed = true;
-                for wanted in &mut standing {
+                for wanted in &mut indexes {
                     wanted.changed_after = true;
                 }
             }
             for effect in effects {
                 if let Effect::DropIndex { name, .. } = &effect {
-                    standing.retain(|wanted| wanted.name != *name);
+                    indexes.retain(|wanted| wanted.name != *name);
                 }
                 if let Some(mut made) = ExpectedIndex::of(script, statement, effect) {
                     made.changed_before = changed;
-                    standing.retain(|earlier| earlier.name != made.name);
-                    standing.push(made);
+                    indexes.retain(|earlier| earlier.name != made.name);
+                    indexes.push(made);
                 }
             }
         }
     }
-    standing
+    indexes
 }
 
 /// Whether a statement may change what is under an index's name: drop it, alone or with its table, its
@@ -106,8 +106,8 @@ fn may_change(script: &Script, statement: &Statement, effects: &[Effect]) -> boo
 }
 
 /// The indexes that are to be there when this script has run.
-fn lasting(script: &Script) -> Vec<ExpectedIndex> {
-    standing([script])
+fn indexes_of(script: &Script) -> Vec<ExpectedIndex> {
+    final_indexes([script])
 }
 
 /// Whether a script would accept an index that is there already, whatever it is like.
@@ -131,7 +131,7 @@ pub(crate) fn accepts_any(script: &Script) -> bool {
 /// # Errors
 /// If a leftover cannot be dropped, or the definitions differ.
 pub(crate) fn before(runner: &mut Runner<'_>, script: &Script) -> Result {
-    for wanted in lasting(script) {
+    for wanted in indexes_of(script) {
         let Some(state) = state(runner.db, &wanted)? else {
             continue;
         };
@@ -158,7 +158,7 @@ pub(crate) fn before(runner: &mut Runner<'_>, script: &Script) -> Result {
 /// # Errors
 /// If one is not.
 pub(crate) fn after(runner: &mut Runner<'_>, script: &Script) -> Result {
-    for wanted in lasting(script) {
+    for wanted in indexes_of(script) {
         let failure = match state(runner.db, &wanted)? {
             // The script may have looked elsewhere, or taken it away again with its table.
             None if wanted.changed_before || wanted.changed_after => continue,
@@ -193,7 +193,7 @@ pub(crate) fn after(runner: &mut Runner<'_>, script: &Script) -> Result {
 /// # Errors
 /// If it cannot be dropped.
 pub(crate) fn clean_up(runner: &mut Runner<'_>, script: &Script) -> Result {
-    for wanted in lasting(script) {
+    for wanted in indexes_of(script) {
         drop_if_invalid(runner, &wanted, "unfinished: dropping it")?;
     }
     Ok(())
@@ -209,7 +209,7 @@ pub(crate) fn leftovers(db: &mut Database, script: &Script) -> Vec<String> {
         }
         _ => None,
     });
-    let makes = lasting(script);
+    let makes = indexes_of(script);
     let makes = makes.iter().map(|wanted| {
         (
             wanted.name.clone(),
@@ -318,7 +318,7 @@ pub(crate) fn foresee<'a>(
 
 /// The indexes that scripts make, whose names mean now what they will mean then.
 fn unchanged<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<ExpectedIndex> {
-    let mut wanted = standing(scripts);
+    let mut wanted = final_indexes(scripts);
     wanted.retain(|wanted| !wanted.changed_before);
     wanted
 }
@@ -344,7 +344,7 @@ pub(crate) fn findings<'a>(
     let (applied, pending): (Vec<_>, Vec<_>) = migrations
         .into_iter()
         .partition(|migration| is_applied(migration));
-    let mut current = standing(applied.iter().map(|migration| &migration.up));
+    let mut current = final_indexes(applied.iter().map(|migration| &migration.up));
     for wanted in unchanged(pending.iter().map(|migration| &migration.up)) {
         current.retain(|earlier| earlier.name != wanted.name);
         current.push(wanted);

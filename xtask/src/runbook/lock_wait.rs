@@ -119,7 +119,7 @@ impl Waiter {
         let mut in_the_way = seen.blockers.clone();
         let progress = ui.progress("Waiting");
         loop {
-            self.tell(db, ui, &in_the_way);
+            self.announce(db, ui, &in_the_way);
             if self.started.elapsed() >= self.locks.lock_deadline {
                 let mut failure = self.busy(&in_the_way);
                 failure.excerpt = place();
@@ -170,7 +170,7 @@ impl Waiter {
 
     /// Names each transaction once; an autovacuum is asked to make way, as it would be for whoever
     /// waits for it in a queue.
-    fn tell(&mut self, db: &mut Database, ui: &Ui, in_the_way: &[Backend]) {
+    fn announce(&mut self, db: &mut Database, ui: &Ui, in_the_way: &[Backend]) {
         for session in in_the_way {
             if self.told.iter().any(|told| told.is_same(session)) {
                 continue;

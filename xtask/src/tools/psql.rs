@@ -58,7 +58,7 @@ pub(crate) struct SessionError {
     /// The byte of its file at which the failing statement starts, where it was fed alone.
     pub(crate) statement: Option<usize>,
     /// Whether [`Chunk::lead`] stood before the body's first statement.
-    pub(crate) led: bool,
+    pub(crate) has_lead: bool,
 }
 
 impl Reply {
@@ -122,7 +122,7 @@ struct Sent {
     body: Range<usize>,
     /// Those that hold our commands behind it.
     after: Range<usize>,
-    led: bool,
+    has_lead: bool,
     wants_value: bool,
 }
 
@@ -323,7 +323,7 @@ impl PsqlSession {
             body: body_starts
                 ..body_starts + chunk.body.map_or(0, |body| body.matches('\n').count()),
             after: after_starts..after_starts + chunk.after.matches('\n').count(),
-            led: !chunk.lead.is_empty(),
+            has_lead: !chunk.lead.is_empty(),
             wants_value: chunk.value.is_some(),
         };
         (text, sent)
@@ -361,7 +361,7 @@ impl PsqlSession {
             body_line,
             after_line,
             statement: None,
-            led: sent.led,
+            has_lead: sent.has_lead,
         })
     }
 

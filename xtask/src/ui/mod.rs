@@ -39,9 +39,9 @@ pub(crate) struct Ui {
     live: bool,
     pub(crate) invocation: Invocation,
     /// Whether the one JSON document has been printed.
-    answered: Cell<bool>,
+    json_printed: Cell<bool>,
     /// Why stdout did not take everything.
-    unsaid: RefCell<Option<io::Error>>,
+    stdout_error: RefCell<Option<io::Error>>,
 }
 
 impl Ui {
@@ -70,8 +70,8 @@ impl Ui {
             format,
             live: live && !quiet,
             invocation,
-            answered: Cell::new(false),
-            unsaid: RefCell::new(None),
+            json_printed: Cell::new(false),
+            stdout_error: RefCell::new(None),
         }
     }
 
@@ -89,7 +89,7 @@ impl Ui {
         self.line(GOOD, verb, what);
     }
 
-    /// A line of progress about something that goes on now, or is only said.
+    /// A line of progress about something that goes on now, or is only reported.
     pub(crate) fn info(&self, verb: &str, what: impl Display) {
         self.line(INFO, verb, what);
     }
@@ -157,18 +157,18 @@ impl Ui {
         match writeln!(anstream::stdout(), "{text}") {
             // Whoever reads no further has what they wanted.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                self.unsaid.replace(Some(error));
+                self.stdout_error.replace(Some(error));
             }
             _ => {}
         }
     }
 
-    /// Whether stdout took all that was said.
+    /// Whether stdout took all that was written.
     ///
     /// # Errors
     /// If it did not, as on a full disk: what a script finds there is not what was found.
-    pub(crate) fn all_said(&self) -> Result {
-        match self.unsaid.take() {
+    pub(crate) fn check_stdout(&self) -> Result {
+        match self.stdout_error.take() {
             Some(error) => Err(Failure::failed("cannot write to stdout")
                 .cause(error.to_string())
                 .state("the command itself succeeded")
@@ -183,7 +183,7 @@ impl Ui {
         if self.json_wanted() {
             let text = serde_json::to_string(document)?;
             self.out(text);
-            self.answered.set(true);
+            self.json_printed.set(true);
         }
         Ok(())
     }
@@ -191,7 +191,7 @@ impl Ui {
     /// Prints a failure: for people on stderr; as the one JSON document on stdout if that is wanted,
     /// unless a report with what was found is there already.
     pub(crate) fn failure(&self, failure: &Failure) {
-        if self.json_wanted() && !self.answered.get() {
+        if self.json_wanted() && !self.json_printed.get() {
             let document = self.failure_json(failure).to_string();
             let _ = writeln!(anstream::stdout(), "{}", without_passwords(&document));
         }

@@ -115,11 +115,11 @@ fn doubtful_folders_are_refused() {
     let table: &[(&[(&str, &str)], &str)] = &[
         (
             &[up, ("2.sql", "")],
-            "migrations/2.sql: is no migration: nothing separates",
+            "migrations/2.sql: is not a migration: no `_` separates",
         ),
         (
             &[up, ("x_b.sql", "")],
-            "migrations/x_b.sql: the version `x` is no number",
+            "migrations/x_b.sql: the version `x` is not a 64-bit number",
         ),
         (
             &[up, ("0_b.sql", "")],
@@ -131,7 +131,7 @@ fn doubtful_folders_are_refused() {
         ),
         (
             &[up, ("99999999999999999999_b.sql", "")],
-            "migrations/99999999999999999999_b.sql: the version `99999999999999999999` is no number",
+            "migrations/99999999999999999999_b.sql: the version `99999999999999999999` is not a 64-bit number",
         ),
         (
             &[up, ("2_b.SQL", "")],

@@ -66,7 +66,7 @@ pub(crate) struct Runner<'a> {
     stalled: Option<Stalled>,
     /// Whether a statement runs that works concurrently.
     concurrent: bool,
-    /// After an interrupt: what runs now mends, and is not to be cancelled.
+    /// After an interrupt: what runs now repairs, and is not to be cancelled.
     cleaning: bool,
 }
 
@@ -156,7 +156,7 @@ impl<'a> Runner<'a> {
     ///
     /// # Errors
     /// If psql or the server says no; nothing is recorded then.
-    pub(crate) fn record_unrun(&mut self, migrations: &[&Migration]) -> Result {
+    pub(crate) fn mark_applied(&mut self, migrations: &[&Migration]) -> Result {
         let rows: String = migrations
             .iter()
             .map(|migration| {
@@ -179,8 +179,8 @@ impl<'a> Runner<'a> {
     /// Applies or undoes one migration and writes the history.
     ///
     /// # Errors
-    /// With the place in the file where a statement failed; with [`Kind::Busy`] where a lock was not
-    /// to be had within the deadline. A transactional migration has then changed nothing.
+    /// With the place in the file where a statement failed; with [`Kind::Busy`] where a lock could
+    /// not be acquired within the deadline. A transactional migration has then changed nothing.
     ///
     /// psql may be fed some of those that are `upcoming` already; it gets to them only if this one
     /// succeeds.

@@ -80,7 +80,7 @@ impl Runner<'_> {
 
     /// Ends settings, temporary tables and roles that an earlier migration may have left, as
     /// `DISCARD ALL` does, which must stand alone (PostgreSQL manual, DISCARD).
-    pub(super) fn fresh(&mut self) -> String {
+    pub(super) fn reset_session_sql(&mut self) -> String {
         let used = std::mem::take(&mut self.used);
         self.prepared &= !used;
         let discard = match used {
@@ -198,7 +198,7 @@ impl Runner<'_> {
     }
 
     /// What the server had to say: that something was there already is worth knowing.
-    pub(super) fn tell(&self, reply: &Reply) {
+    pub(super) fn print_notices(&self, reply: &Reply) {
         for notice in &reply.notices {
             match notice.sqlstate.as_deref() {
                 Some("42701" | "42P07" | "42P06") => {

@@ -34,7 +34,7 @@ const SUCCESS: &str = "00000";
 /// What one statement came to.
 enum Alone {
     Done,
-    /// A lock was not to be had: it did nothing, and a transaction of the file's own that it is part of
+    /// A lock could not be acquired: it did nothing, and a transaction of the file's own that it is part of
     /// is aborted.
     Locked(Waiting, Box<SessionError>),
 }
@@ -50,7 +50,7 @@ impl Runner<'_> {
         let started = Instant::now();
         if self.used {
             let chunk = Chunk {
-                before: self.fresh(),
+                before: self.reset_session_sql(),
                 ..Chunk::default()
             };
             self.feed(&chunk, &mut |_, _, _| {})?
@@ -72,7 +72,7 @@ impl Runner<'_> {
             let within = transactions.iter().find(|of| of.contains(&next));
             let begun = within.map_or(next, |of| *of.start());
             let result = interrupt::check()
-                .and_then(|()| self.alone(script, statement, direction, &mut waiter));
+                .and_then(|()| self.run_statement(script, statement, direction, &mut waiter));
             next = match result {
                 Ok(Alone::Done) => next + 1,
                 Ok(Alone::Locked(seen, error)) => {
@@ -127,7 +127,7 @@ impl Runner<'_> {
 
     /// One statement outside of a transaction. One that works concurrently gets no short lock
     /// timeout, which would leave an INVALID index behind; any other may be tried again.
-    fn alone(
+    fn run_statement(
         &mut self,
         script: &Script,
         statement: &Statement,
@@ -186,14 +186,14 @@ impl Runner<'_> {
             })?;
             let code = reply.value.take().unwrap_or_default();
             if code == SUCCESS {
-                self.tell(&reply);
+                self.print_notices(&reply);
                 return Ok(Alone::Done);
             }
             let error = SessionError {
                 message: reply.error(&code),
                 body_line: None,
                 after_line: None,
-                led: false,
+                has_lead: false,
                 statement: Some(statement.range.start),
             };
             if let Some(session) = gave_up {

@@ -32,7 +32,7 @@ const AHEAD_BYTES: usize = 4 * 1024;
 /// What one try of a migration's transaction came to.
 enum Try {
     Committed,
-    /// It was rolled back: a lock was not to be had.
+    /// It was rolled back: a lock could not be acquired.
     Locked(Box<SessionError>),
     /// It was rolled back; what it destroys is kept now.
     Kept,
@@ -122,7 +122,7 @@ impl Runner<'_> {
                     .into());
             }
         };
-        self.tell(&reply);
+        self.print_notices(&reply);
         if commits_by_itself {
             return Ok(Try::Committed);
         }
@@ -309,7 +309,7 @@ impl Runner<'_> {
         if let Err(error) = self.connect()? {
             return Ok(Err(error));
         }
-        let mut before = self.fresh();
+        let mut before = self.reset_session_sql();
         let mut begin = format!("BEGIN \\; {lock_timeout}");
         // Its lock on the history is waited for no longer than any other, and before we have one.
         if self.is_prepared(script, direction) && !std::mem::replace(&mut self.prepared, true) {

@@ -79,7 +79,7 @@ impl Scratch {
             reasons.push(format!("{place}: {}", failure.one_line()));
         };
         let place = "on the private server";
-        let private = server::beside(ctx, target).and_then(|private| match private {
+        let private = server::private_target(ctx, target).and_then(|private| match private {
             Some(private) => {
                 Scratch::database(ctx, &private, Some(source), columns, place).map(Some)
             }

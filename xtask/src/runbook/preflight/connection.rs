@@ -27,7 +27,7 @@ pub(super) const SERVER: Check = Check {
     name: "server",
     before: &[When::Run, When::Restore, When::Baseline],
     look: Look::Server(|_, db| {
-        fit(&db.server)?;
+        check_supported(&db.server)?;
         Ok(Found::ok(format!(
             "PostgreSQL {}, primary",
             db.server.server_version
@@ -51,7 +51,7 @@ pub(super) const CLOCK: Check = Check {
     }),
 };
 
-fn fit(server: &Server) -> Result {
+fn check_supported(server: &Server) -> Result {
     if server.major() < OLDEST_SERVER {
         return Err(
             Failure::failed(format!("PostgreSQL {} is too old", server.server_version))
@@ -130,7 +130,7 @@ mod tests {
             ("14.0", 140_000, false),
             ("18.1", 180_001, false),
         ] {
-            let outcome = fit(&server(version, number, false));
+            let outcome = check_supported(&server(version, number, false));
             let failure = outcome.map_err(|error| error.downcast::<Failure>().expect("a failure"));
             assert_eq!(failure.is_err(), refused, "{version}");
             if let Err(failure) = failure {

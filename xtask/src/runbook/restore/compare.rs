@@ -46,7 +46,7 @@ impl Plan {
         let (table, staging, changes) = (&self.table, &self.staging, &self.changes);
         let columns = |of: &str| {
             let columns: Vec<String> = self
-                .taken
+                .updated_columns
                 .iter()
                 .map(|name| format!("{of}.{name}{}", self.beneath(name)))
                 .collect();
@@ -54,7 +54,7 @@ impl Plan {
         };
         let differs = format!("{} OPERATOR(pg_catalog.*<>) {}", columns("l"), columns("s"));
         let replaces: Vec<String> = self
-            .taken
+            .updated_columns
             .iter()
             .map(|name| {
                 format!("pg_catalog.num_nulls(l.{name}) = 0 AND ROW(l.{name}{beneath})::record OPERATOR(pg_catalog.*<>) ROW(s.{name})::record", beneath = self.beneath(name))
@@ -130,7 +130,7 @@ impl Plan {
         })
     }
 
-    pub(super) fn tell(&self, merged: &Merged, replaced: u64) -> String {
+    pub(super) fn summary_text(&self, merged: &Merged, replaced: u64) -> String {
         let mut text = format!(
             "{}: {} to return, {} to take the backup's values, {} unchanged, {} newer than the backup",
             self.table,
@@ -236,7 +236,7 @@ impl Plan {
 
     /// What a column of a row that is written will hold.
     fn written(&self, name: &String) -> String {
-        match self.taken.contains(name) {
+        match self.updated_columns.contains(name) {
             true => format!("s.{name}"),
             false => format!("CASE WHEN c.missing THEN s.{name} ELSE l.{name} END AS {name}"),
         }

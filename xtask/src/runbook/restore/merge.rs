@@ -121,11 +121,11 @@ impl Plan {
 
     /// Rows that are there and differ, as the comparison saw them, take the backup's values.
     fn update_sql(&self) -> String {
-        if self.taken.is_empty() {
+        if self.updated_columns.is_empty() {
             return "SELECT WHERE false".to_owned();
         }
         let set: Vec<String> = self
-            .taken
+            .updated_columns
             .iter()
             .map(|name| format!("{name} = s.{name}"))
             .collect();

@@ -117,7 +117,7 @@ struct Part {
 /// # Errors
 /// If a file is not what was written, belongs to another database, or does not fit its table;
 /// [`Kind::Finding`] where a restored value must be unique and belongs to another row now;
-/// [`Kind::Busy`] where a lock was not to be had. Nothing has changed then.
+/// [`Kind::Busy`] where a lock could not be acquired. Nothing has changed then.
 pub(crate) fn run(ctx: &Context, request: &Request) -> Result<Vec<Merged>> {
     let started = Instant::now();
     let found = request.files.iter().map(|given| find(ctx, given));
@@ -145,7 +145,7 @@ pub(crate) fn run(ctx: &Context, request: &Request) -> Result<Vec<Merged>> {
         for part in &parts {
             ctx.ui.data(
                 part.plan
-                    .tell(&part.compared.merged, part.compared.replaced),
+                    .summary_text(&part.compared.merged, part.compared.replaced),
             );
         }
         let merged = parts.into_iter().map(|part| part.compared.merged);
@@ -169,7 +169,7 @@ pub(crate) fn run(ctx: &Context, request: &Request) -> Result<Vec<Merged>> {
                 plan.table,
             ));
         }
-        let summary = plan.tell(&merged, 0);
+        let summary = plan.summary_text(&merged, 0);
         ctx.ui.status(
             "Restored",
             format_args!("{summary}  {}", ui::time(started.elapsed())),
@@ -248,8 +248,10 @@ fn compare(
             ),
         );
     }
-    ctx.ui
-        .info("Compared", plan.tell(&compared.merged, compared.replaced));
+    ctx.ui.info(
+        "Compared",
+        plan.summary_text(&compared.merged, compared.replaced),
+    );
     Ok(Part { plan, compared })
 }
 

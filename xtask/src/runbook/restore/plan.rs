@@ -62,7 +62,7 @@ pub(super) struct Plan {
     /// Columns that both have, quoted: what a missing row returns with.
     pub(super) common: Vec<String>,
     /// Those of them, quoted, that a differing row takes from the backup.
-    pub(super) taken: Vec<String>,
+    pub(super) updated_columns: Vec<String>,
     pub(super) skipped: Vec<String>,
     /// Columns that rows return with and that an UPDATE may not set.
     pub(super) fixed: Vec<String>,
@@ -124,7 +124,7 @@ impl Plan {
             owned: table.owned,
             staged: Vec::new(),
             common: Vec::new(),
-            taken: Vec::new(),
+            updated_columns: Vec::new(),
             skipped: Vec::new(),
             fixed: Vec::new(),
             conversions: conversions(request, manifest)?,
@@ -190,7 +190,7 @@ impl Plan {
                 plan.fixed.push(saved.name.clone());
             }
             if wanted && !key.contains(&saved.name) && !column.always_identity {
-                plan.taken.push(name.clone());
+                plan.updated_columns.push(name.clone());
             }
             plan.common.push(name);
         }
@@ -229,7 +229,7 @@ impl Plan {
         }
         if let Some(name) = only
             .iter()
-            .find(|name| !plan.taken.contains(&quote_identifier(name)))
+            .find(|name| !plan.updated_columns.contains(&quote_identifier(name)))
         {
             return Err(
                 Failure::usage(format!("column `{name}` cannot be taken from the backup"))

@@ -18,7 +18,7 @@ use crate::runbook::backup::{self, State};
 
 /// A row whose foreign key refers to nothing.
 pub(super) struct Dangling {
-    said: String,
+    text: String,
     /// Qualified name of the table that it refers to.
     refers_to: String,
 }
@@ -79,7 +79,7 @@ pub(super) fn dangling(parts: &[Part], client: &mut Client) -> Result<Vec<Dangli
                 let (row, value): (String, String) = (row.get(0), row.get(1));
                 let refers_to = key.refers_to.1.clone();
                 Dangling {
-                    said: format!(
+                    text: format!(
                         "{}: row {row} of `{}` refers to {value} in `{refers_to}`, which is not there",
                         key.name, part.plan.table
                     ),
@@ -101,7 +101,7 @@ pub(super) fn explain(
 ) -> Failure {
     failure
         .causes
-        .extend(dangling.iter().map(|of| of.said.clone()));
+        .extend(dangling.iter().map(|of| of.text.clone()));
     failure.state = vec!["nothing was restored".to_owned()];
     let backups = backup::list(&ctx.config.backups, &ctx.ui).unwrap_or_default();
     let mut tables: Vec<&str> = dangling.iter().map(|of| &*of.refers_to).collect();

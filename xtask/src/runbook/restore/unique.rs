@@ -68,7 +68,7 @@ impl Plan {
         indexes.retain(|index| {
             let mut needed = index.columns.iter().map(|name| quote_identifier(name));
             needed.clone().all(|name| self.common.contains(&name))
-                && needed.any(|name| self.taken.contains(&name))
+                && needed.any(|name| self.updated_columns.contains(&name))
         });
         Ok(indexes)
     }
@@ -132,7 +132,7 @@ impl Plan {
             let name = quote_identifier(&bare);
             // A column that only the predicate reads would leave the value where it is.
             let is_key = index.expressions.iter().any(|key| key.contains(&bare));
-            if !is_key || !self.taken.contains(&name) {
+            if !is_key || !self.updated_columns.contains(&name) {
                 continue;
             }
             let (not_null, category): (bool, String) = (row.get(1), row.get(2));

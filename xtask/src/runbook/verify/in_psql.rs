@@ -77,7 +77,7 @@ impl<'a> Checks<'a> {
                 message,
                 body_line: None,
                 after_line: None,
-                led: false,
+                has_lead: false,
                 statement: Some(statement.range.start),
             },
         );
