@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::error::shell_word;
+use crate::shell::shell_word;
 
 /// One step of what to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]

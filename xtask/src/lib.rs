@@ -3,12 +3,14 @@
 //! A program that has nothing of its own is `fn main() -> ExitCode { xtask_db::main() }`. One that has
 //! tasks flattens [`Global`] into its arguments and [`Command`] into its subcommands, and calls [`run`].
 
+mod access;
 mod commands;
 mod config;
 mod context;
 mod database;
 mod dev;
 mod error;
+mod failures;
 mod hex;
 mod hint;
 mod interrupt;
@@ -16,6 +18,7 @@ mod migration;
 mod options;
 mod runbook;
 mod settings;
+mod shell;
 mod tools;
 mod ui;
 
@@ -31,7 +34,6 @@ pub(crate) use context::Context;
 use error::{Failure, Kind};
 use hint::{Hint, Invocation};
 use options::{Color, Format};
-use runbook::failures;
 use ui::Ui;
 
 /// The whole program: reads the arguments, runs the command, says what went wrong.

@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::args::Output;
 use crate::Context;
 use crate::error::{Failure, Result};
+use crate::failures;
 use crate::hint::Hint;
-use crate::runbook::failures;
 use crate::runbook::preflight::{self, Found};
 use crate::ui;
 

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::migration::quote::quote_identifier;
 use crate::migration::source::Folder;
 use crate::options::{BackupOptions, Locks, Reports};
-use crate::runbook::{self, Options, failures};
+use crate::runbook::{self, Options};
 
 /// Arguments of `db-setup`.
 #[derive(Args, Debug)]
@@ -90,7 +90,7 @@ fn ensure_database(ctx: &Context, target: &ConnInfo) -> Result<bool> {
             create_database(ctx, target)?;
             Ok(true)
         }
-        Err(error) => Err(failures::connect_failure(&error).into()),
+        Err(error) => Err(error.explained().into()),
     }
 }
 
@@ -98,7 +98,7 @@ fn create_database(ctx: &Context, target: &ConnInfo) -> Result {
     let name = target.dbname().to_owned();
     let mut maintenance = ctx
         .connect_to(&target.with_dbname("postgres"))
-        .map_err(|error| failures::connect_failure(&error))?;
+        .map_err(|error| error.explained())?;
     let created = maintenance
         .client
         .batch_execute(&format!("CREATE DATABASE {}", quote_identifier(&name)));

@@ -137,7 +137,7 @@ fn move_aside(transaction: &mut Transaction<'_>, schema: &str, aside: &str) -> R
     }
     let rename = format!("ALTER SCHEMA {} RENAME TO {aside}", quote_if_needed(schema));
     transaction.batch_execute(&rename).map_err(|error| {
-        crate::runbook::failures::from_error(&anyhow::Error::from(error))
+        crate::failures::from_error(&anyhow::Error::from(error))
             .cause(format!("a file names the schema `{schema}`: to compare what it makes, the live schema is renamed in a transaction that is rolled back"))
             .hint(Hint::to("connect as the owner of the schema and of the database, or leave the schema to the search path, then", "db-baseline"))
     })?;
@@ -179,7 +179,7 @@ fn move_extensions(transaction: &mut Transaction<'_>, live_schema: &str) -> Resu
 fn run(transaction: &mut Transaction<'_>, scripts: &[&Script]) -> Result {
     for script in scripts {
         transaction.batch_execute(&script.text).map_err(|error| {
-            let failure = crate::runbook::failures::from_error(&anyhow::Error::from(error));
+            let failure = crate::failures::from_error(&anyhow::Error::from(error));
             let attempted = format!(
                 "cannot compare `{}` with the live schema",
                 script.path.display()

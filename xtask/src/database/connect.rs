@@ -7,7 +7,9 @@ pub(crate) use pg_connect::ErrorKind as ConnectProblem;
 pub(crate) use pg_connect::blocking::{Canceller, Connection};
 use pg_connect::{ConnInfo, Error, ErrorKind, Session};
 
+use super::pooler;
 use crate::error::{Failure, Kind};
+use crate::failures;
 use crate::hint::Hint;
 use crate::interrupt;
 
@@ -18,6 +20,51 @@ use crate::interrupt;
 pub(crate) struct ConnectError {
     pub(crate) problem: ConnectProblem,
     pub(crate) failure: Box<Failure>,
+}
+
+impl ConnectError {
+    /// A failed connection, with the platform's way to fix it.
+    pub(crate) fn explained(&self) -> Failure {
+        let failure = (*self.failure).clone();
+        match self.problem {
+            ConnectProblem::Refused => {
+                let failure = match failures::start_hint() {
+                    Some(start) => failure.hint(format!("start PostgreSQL: {start}")),
+                    None => failure,
+                };
+                failure.hint(Hint::to(
+                    "or use a private server for development, with no DATABASE_URL here and in `.env`",
+                    "db-setup",
+                ))
+            }
+            ConnectProblem::NoSuchDatabase => failure
+                .hint(Hint::to("create it", "db-setup"))
+                .hint("or name another with --database-url"),
+            ConnectProblem::NoSuchRole | ConnectProblem::Authentication => failure.hint(Hint::to(
+                "check user and password in DATABASE_URL or `~/.pgpass`, then",
+                "db-doctor",
+            )),
+            ConnectProblem::NoSuchHost | ConnectProblem::Timeout => failure.hint(Hint::to(
+                "check host and port in DATABASE_URL, then",
+                "db-doctor",
+            )),
+            ConnectProblem::StartingUp => {
+                failure.hint(Hint::to("wait a moment, then", "db-doctor"))
+            }
+            ConnectProblem::TooManyConnections => {
+                failure.hint(Hint::to("close some connections, then", "db-doctor"))
+            }
+            ConnectProblem::Tls => failure.hint(Hint::to(
+                "check sslmode and sslrootcert in DATABASE_URL, then",
+                "db-doctor",
+            )),
+            // 08P01 protocol_violation: no server says that to us.
+            ConnectProblem::Other if failure.sqlstate.as_deref() == Some("08P01") => failure
+                .cause("a proxy is in between that does not pass on what a session starts with")
+                .hint(pooler::directly()),
+            _ => failure.hint(Hint::run("db-doctor")),
+        }
+    }
 }
 
 impl From<ConnectError> for anyhow::Error {

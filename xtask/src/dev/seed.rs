@@ -12,9 +12,8 @@ use crate::Context;
 use crate::config::{Config, DEV_PASSWORD};
 use crate::database::{Database, activity};
 use crate::error::{Failure, Kind, Result};
+use crate::failures;
 use crate::hint::Hint;
-use crate::runbook::apply::server_failure;
-use crate::runbook::failures;
 use crate::tools::psql::{Chunk, PsqlSession, SessionError};
 use crate::ui;
 use crate::{hex, interrupt};
@@ -130,7 +129,7 @@ impl SeedFile {
     }
 
     fn failure(&self, error: &SessionError) -> anyhow::Error {
-        let mut failure = failures::explain(server_failure(&error.message));
+        let mut failure = failures::explain(error.message.failure());
         if interrupt::requested() {
             failure.kind = Kind::Interrupted;
         }

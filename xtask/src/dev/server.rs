@@ -9,8 +9,8 @@ use private_server::{Cluster, NewCluster, Platform, Status};
 use crate::Context;
 use crate::config::DATABASE_URL;
 use crate::error::{Failure, Result};
+use crate::failures;
 use crate::hint::Hint;
-use crate::runbook::failures;
 use crate::tools;
 use pg_connect::ConnInfo;
 

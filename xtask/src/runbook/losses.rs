@@ -4,12 +4,12 @@
 use crate::database::Database;
 use crate::database::catalog::{self, Relation};
 use crate::error::Result;
+use crate::failures::sqlstate;
 use crate::migration::effects::{Effect, ObjectName};
 use crate::migration::former_names::FormerNames;
 use crate::migration::script::Script;
 use crate::migration::source::Direction;
 use crate::migration::sql::{Statement, position};
-use crate::runbook::failures::sqlstate;
 use crate::ui;
 
 /// Something that a script destroys.

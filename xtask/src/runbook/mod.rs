@@ -5,7 +5,6 @@ pub(crate) mod apply;
 pub(crate) mod backup;
 mod build_watch;
 mod excerpt;
-pub(crate) mod failures;
 pub(crate) mod guard;
 pub(crate) mod indexes;
 mod lock_wait;

@@ -3,10 +3,11 @@
 use super::backup;
 use crate::database::Database;
 use crate::database::catalog::Relation;
-use crate::error::{Result, shell_word};
+use crate::error::Result;
 use crate::hint::Invocation;
 use crate::migration::script::Script;
 use crate::migration::source::{Direction, Migration};
+use crate::shell::shell_word;
 
 /// Back up these tables, run these migrations in this order, check.
 pub(crate) struct Plan<'a> {

@@ -13,10 +13,11 @@ use super::outcome::Outcome;
 use super::plan::Plan;
 use crate::Context;
 use crate::database::Database;
-use crate::error::{Failure, Result, shell_word};
+use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::migration::source::Direction;
 use crate::options::Reports;
+use crate::shell::shell_word;
 use crate::ui;
 
 /// How long a backup is kept by default, as in the guide that this replaces.

@@ -136,13 +136,6 @@ pub(crate) fn install_hint() -> Option<String> {
     (!commands.is_empty()).then(|| commands.join(" && "))
 }
 
-/// The platform's command that starts an installed server.
-pub(crate) fn start_hint() -> Option<String> {
-    Platform::detect()
-        .start_command()
-        .map(|command| command.to_string())
-}
-
 /// The connection string of a database program, without a password: what was resolved, and behind it what
 /// our sessions have. Of two values of a keyword the last counts, and any beats the environment.
 fn conninfo(target: &ConnInfo, application_name: &str, options: &str, encoding: &str) -> String {

@@ -1,6 +1,8 @@
 //! What psql says on stderr, read by its structure: severity words and messages come in the
 //! server's language, so only SQLSTATEs and psql's own labels (run under `LC_ALL=C`) are matched.
 
+use crate::error::Failure;
+
 use unicode_width::UnicodeWidthChar as _;
 
 /// One message of the server, as `VERBOSITY=verbose` prints it.
@@ -36,6 +38,23 @@ pub(crate) struct Position {
 }
 
 impl ServerMessage {
+    /// It as a failure.
+    pub(crate) fn failure(&self) -> Failure {
+        let mut failure = Failure::failed(self.message.clone());
+        failure
+            .causes
+            .extend(self.detail.iter().map(|text| format!("DETAIL: {text}")));
+        failure
+            .causes
+            .extend(self.query.iter().map(|text| format!("QUERY: {text}")));
+        failure
+            .causes
+            .extend(self.context.iter().map(|text| format!("CONTEXT: {text}")));
+        failure.server_hint = self.hint.clone();
+        failure.sqlstate = self.sqlstate.clone();
+        failure
+    }
+
     /// Whether a commit no longer waits for a synchronous standby, since it was cancelled: it stands all
     /// the same. 01000 is any warning.
     pub(crate) fn gave_up_standby(&self) -> bool {

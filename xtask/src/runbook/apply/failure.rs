@@ -6,16 +6,16 @@ use super::Runner;
 use super::session::CANCEL_EVERY;
 use crate::database::{history, lock};
 use crate::error::{Failure, Kind, Result};
+use crate::failures;
 use crate::hint::Hint;
 use crate::interrupt;
 use crate::migration::affected_tables::AffectedTables;
 use crate::migration::script::Script;
 use crate::migration::source::{Direction, Migration};
+use crate::runbook::excerpt;
 use crate::runbook::preflight;
 use crate::runbook::stall::{self};
-use crate::runbook::{excerpt, failures};
 use crate::tools::psql::SessionError;
-use crate::tools::sql_error::ServerMessage;
 
 /// How long the server may take to notice that psql is gone: somewhat more than
 /// `client_connection_check_interval`.
@@ -103,26 +103,6 @@ impl Runner<'_> {
     }
 }
 
-/// A message of the server as a failure.
-pub(crate) fn server_failure(message: &ServerMessage) -> Failure {
-    let mut failure = Failure::failed(message.message.clone());
-    failure
-        .causes
-        .extend(message.detail.iter().map(|text| format!("DETAIL: {text}")));
-    failure
-        .causes
-        .extend(message.query.iter().map(|text| format!("QUERY: {text}")));
-    failure.causes.extend(
-        message
-            .context
-            .iter()
-            .map(|text| format!("CONTEXT: {text}")),
-    );
-    failure.server_hint = message.hint.clone();
-    failure.sqlstate = message.sqlstate.clone();
-    failure
-}
-
 /// A failed statement of a migration: what was attempted, where in the file, and why.
 fn script_failure(script: &Script, direction: Direction, error: &SessionError) -> Failure {
     let verb = match direction {
@@ -130,7 +110,7 @@ fn script_failure(script: &Script, direction: Direction, error: &SessionError) -
         Direction::Down => "undo",
     };
     let attempted = format!("cannot {verb} `{}`", script.path.display());
-    let mut failure = server_failure(&error.message).attempted(attempted);
+    let mut failure = error.message.failure().attempted(attempted);
     failure.excerpt = excerpt::of(script, error);
     if failure.sqlstate.as_deref() == Some("42P01") && preflight::moves_history(script) {
         let file = script.path.display();
@@ -145,5 +125,6 @@ fn script_failure(script: &Script, direction: Direction, error: &SessionError) -
             .hint(Hint::again("then go on"));
     }
     let affected = AffectedTables::from_scripts([script], None);
-    failures::explain_about(failure, affected.tables().next())
+    let table = affected.tables().next().map(ToString::to_string);
+    failures::explain_about(failure, table.as_deref())
 }

@@ -7,7 +7,6 @@ mod session;
 mod statements;
 mod transaction;
 
-pub(crate) use failure::server_failure;
 pub(crate) use session::start_psql;
 
 use std::collections::VecDeque;
@@ -18,12 +17,13 @@ use jiff::Timestamp;
 
 use super::backup::{self, CompletedBackup};
 use super::guard::Guard;
-use super::{failures, losses, preflight};
+use super::{losses, preflight};
 use crate::Context;
 use crate::database::activity::Stalled;
 use crate::database::catalog::{self, Relation};
 use crate::database::{Database, history};
 use crate::error::Result;
+use crate::failures;
 use crate::migration::effects::ObjectName;
 use crate::migration::script::Script;
 use crate::migration::source::{Direction, Migration};
@@ -111,7 +111,7 @@ impl<'a> Runner<'a> {
     /// migration lock is no longer ours.
     pub(crate) fn open(&mut self) -> Result {
         self.connect()?.map_err(|error| {
-            anyhow::Error::from(failures::explain(server_failure(&error.message)))
+            anyhow::Error::from(failures::explain(error.message.failure()))
                 .context("cannot open a session with psql")
         })
     }
@@ -146,7 +146,7 @@ impl<'a> Runner<'a> {
             ..Chunk::default()
         };
         self.feed(&chunk, &mut |_, _, _| {})?
-            .map_err(|error| server_failure(&error.message))
+            .map_err(|error| error.message.failure())
             .with_context(|| format!("cannot create the history table `{table}`"))?;
         self.db.server.history_schema = self.db.server.schema.clone();
         Ok(())
@@ -171,7 +171,7 @@ impl<'a> Runner<'a> {
             ..Chunk::default()
         };
         self.feed(&chunk, &mut |_, _, _| {})?
-            .map_err(|error| server_failure(&error.message))
+            .map_err(|error| error.message.failure())
             .context("cannot write the history")?;
         Ok(())
     }

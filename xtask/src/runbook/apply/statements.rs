@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::failure::{GOES_ON, server_failure};
+use super::failure::GOES_ON;
 use super::session::CLEAN;
 use super::{LockStats, Runner, checks_failed};
 use crate::database::activity::Waiting;
 use crate::database::catalog::{self};
 use crate::error::{Failure, Kind, Result};
+use crate::failures;
 use crate::hint::Hint;
 use crate::interrupt;
 use crate::migration::effects::{self, Effect};
@@ -21,7 +22,7 @@ use crate::migration::sql::{self, Statement};
 use crate::runbook::build_watch::BuildWatch;
 use crate::runbook::lock_wait::{Waiter, locked_by};
 use crate::runbook::verify;
-use crate::runbook::{excerpt, failures, indexes};
+use crate::runbook::{excerpt, indexes};
 use crate::tools::psql::{Chunk, SessionError};
 
 /// How long an unfinished index may take to drop after an interrupt: a supervisor's patience ends too.
@@ -54,7 +55,7 @@ impl Runner<'_> {
                 ..Chunk::default()
             };
             self.feed(&chunk, &mut |_, _, _| {})?
-                .map_err(|error| server_failure(&error.message))
+                .map_err(|error| error.message.failure())
                 .context("cannot clean the session")?;
         }
         self.used = script.may_change_session();
@@ -282,7 +283,7 @@ impl Runner<'_> {
         drop(watch);
         let outcome = outcome?;
         outcome
-            .map_err(|error| failures::explain(server_failure(&error.message)))
+            .map_err(|error| failures::explain(error.message.failure()))
             .with_context(|| format!("cannot drop the INVALID index `{index}`"))
             .map(|_| ())
     }

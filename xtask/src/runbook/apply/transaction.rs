@@ -5,12 +5,12 @@ use anyhow::Context as _;
 
 use serde::Deserialize;
 
-use super::failure::server_failure;
 use super::session::CLEAN;
 use super::{LockStats, Runner, announce, checks_failed};
 use crate::database::activity::Waiting;
 use crate::database::history;
 use crate::error::{Failure, Result};
+use crate::failures;
 use crate::hint::Hint;
 use crate::interrupt;
 use crate::migration::script::Script;
@@ -19,7 +19,7 @@ use crate::runbook::guard::{self, Changes, Verdict};
 use crate::runbook::lock_wait::{Waiter, locked_by};
 use crate::runbook::verify;
 use crate::runbook::verify::in_psql::{Checks, Rows};
-use crate::runbook::{excerpt, failures, indexes};
+use crate::runbook::{excerpt, indexes};
 use crate::tools::psql::{Chunk, SessionError};
 
 /// How often a migration is rolled back to keep what it destroys.
@@ -262,7 +262,7 @@ impl Runner<'_> {
             ..Chunk::default()
         };
         self.feed(&chunk, &mut |_, _, _| {})?
-            .map_err(|error| server_failure(&error.message))
+            .map_err(|error| error.message.failure())
             .context("cannot roll back")?;
         Ok(())
     }

@@ -15,10 +15,11 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 use super::manifest::Manifest;
-use crate::error::{Failure, Result, shell_word};
+use crate::error::{Failure, Result};
+use crate::failures;
 use crate::hint::Hint;
 use crate::migration::effects::ObjectName;
-use crate::runbook::failures;
+use crate::shell::shell_word;
 use crate::ui::Ui;
 
 /// Ends the name of a file that is still being written. Its writer holds a lock on it.

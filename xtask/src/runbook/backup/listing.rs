@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::folder::{files, open, sha256};
 use super::manifest::Manifest;
 use crate::error::Result;
-use crate::runbook::failures;
+use crate::failures;
 use crate::ui::Ui;
 
 /// A backup in a folder, and whether it matches its manifest.

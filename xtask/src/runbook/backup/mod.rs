@@ -29,12 +29,13 @@ use serde::Serialize;
 use super::preflight;
 use crate::database::Database;
 use crate::database::catalog::{self, Relation};
-use crate::error::{Failure, Result, shell_word};
+use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::migration::affected_tables::AffectedTables;
 use crate::migration::effects::ObjectName;
 use crate::migration::source::{Folder, Migration};
 use crate::options::Proof;
+use crate::shell::shell_word;
 use crate::tools::pg_dump;
 use crate::ui;
 

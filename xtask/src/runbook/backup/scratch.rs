@@ -22,10 +22,10 @@ use crate::database::catalog::Column;
 use crate::database::connect::Canceller;
 use crate::dev::server;
 use crate::error::{Failure, Result};
+use crate::failures;
 use crate::hint::Hint;
 use crate::migration::effects::{ObjectName, split_names};
 use crate::migration::quote::quote_identifier;
-use crate::runbook::failures;
 use crate::tools::{self, pg_dump};
 use pg_connect::ConnInfo;
 

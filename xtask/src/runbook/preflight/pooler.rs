@@ -6,7 +6,6 @@ use super::{Check, Found, Look, When};
 use crate::Context;
 use crate::database::{Database, connect, native_options, pooler};
 use crate::error::Result;
-use crate::runbook::failures;
 
 /// Each connection is one session of the server. A run that writes is sure of it under its lock
 /// (`database::lock`) and with its psql (`apply::session`); here nothing is locked.
@@ -18,7 +17,7 @@ pub(super) const POOLER: Check = Check {
 
 fn look(ctx: &Context, db: &mut Database) -> Result<Found> {
     let mut other = connect::connect(&db.target, &ctx.application_name, &native_options())
-        .map_err(|error| failures::connect_failure(&error))
+        .map_err(|error| error.explained())
         .context("cannot open a second session, which every run does")?;
     match pooler::is_between(db, &mut other.client)? {
         true => Err(pooler::refusal().into()),

@@ -10,11 +10,12 @@ use super::plan::Plan;
 use super::{MergeSession, Request};
 use crate::Context;
 use crate::database::Database;
-use crate::error::{Failure, Result, shell_word};
+use crate::error::{Failure, Result};
+use crate::failures;
 use crate::hint::Hint;
 use crate::interrupt;
 use crate::runbook::backup::{self, Loader, Manifest, State};
-use crate::runbook::failures;
+use crate::shell::shell_word;
 use crate::tools::pg_dump;
 use crate::ui;
 

@@ -30,10 +30,11 @@ use super::backup::{self, Manifest};
 use super::preflight::{self, Planned, When};
 use crate::Context;
 use crate::database::{Database, SESSION_OPTIONS, connect, lock, own_session, pooler};
-use crate::error::{Failure, Result, shell_word};
+use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::interrupt;
 use crate::options::Locks;
+use crate::shell::shell_word;
 use crate::ui;
 
 /// Settings of the session that merges: values are read as pg_dump writes them; a hash join of two

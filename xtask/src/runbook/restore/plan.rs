@@ -11,10 +11,11 @@ use super::types::{Conversion, is_widening};
 use super::{MergeSession, Request};
 use crate::database::catalog::{self, Column, Relation};
 use crate::database::{OWN_SEARCH_PATH, set_search_path};
-use crate::error::{Failure, Result, shell_word};
+use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::migration::quote::quote_identifier;
 use crate::runbook::backup::Manifest;
+use crate::shell::shell_word;
 
 /// A table as a plan was made for it. It is read again under each lock: what a restore means is fixed
 /// before it waits.

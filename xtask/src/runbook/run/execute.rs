@@ -7,13 +7,14 @@ use super::{Options, unchanged};
 use crate::Context;
 use crate::database::Database;
 use crate::error::{Failure, Kind, Result};
+use crate::failures;
 use crate::hint::Hint;
 use crate::interrupt;
 use crate::migration::source::{Direction, Migration};
 use crate::runbook::apply::{Runner, announce};
 use crate::runbook::outcome::{Outcome, tries};
 use crate::runbook::plan::{Change, Plan};
-use crate::runbook::{failures, report, verify};
+use crate::runbook::{report, verify};
 use crate::ui;
 
 /// Backs up, runs each migration, verifies; stops at the first error.

@@ -6,7 +6,6 @@ use crate::error::{Failure, Kind};
 use crate::hint::Hint;
 use crate::migration::script::Script;
 use crate::migration::sql;
-use crate::runbook::apply::server_failure;
 use crate::runbook::excerpt;
 use crate::tools::psql::SessionError;
 
@@ -70,7 +69,7 @@ impl<'a> Checks<'a> {
             Some(position)
         });
         let attempted = format!("cannot run a check of `{}`", self.verify.path.display());
-        let mut failure = server_failure(&message).attempted(attempted);
+        let mut failure = message.failure().attempted(attempted);
         failure.excerpt = excerpt::of(
             self.verify,
             &SessionError {

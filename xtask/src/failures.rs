@@ -3,13 +3,11 @@
 
 use std::io::ErrorKind;
 
-use crate::database::connect::{ConnectError, ConnectProblem};
-use crate::database::pooler;
+use private_server::Platform;
+
 use crate::error::{Failure, Kind};
 use crate::hint::Hint;
 use crate::interrupt;
-use crate::migration::effects::ObjectName;
-use crate::tools;
 
 /// One row: the code, what it means here, and what to do. The hints are given the table that the
 /// migration is about, or nothing.
@@ -184,15 +182,15 @@ pub(crate) fn explain(failure: Failure) -> Failure {
 }
 
 /// As [`explain`], for a failed migration that is about this table.
-pub(crate) fn explain_about(mut failure: Failure, table: Option<&ObjectName>) -> Failure {
+pub(crate) fn explain_about(mut failure: Failure, table: Option<&str>) -> Failure {
     let Some(code) = failure.sqlstate.as_deref() else {
         return failure;
     };
     if let Some(row) = TABLE.iter().find(|row| row.sqlstate == code) {
         if failure.hints.is_empty() {
             failure.causes.push(row.cause.to_owned());
-            let table = table.map_or(String::new(), ToString::to_string);
-            failure.hints.extend((row.hints)(&table));
+            let table = table.unwrap_or_default();
+            failure.hints.extend((row.hints)(table));
         }
         if failure.kind == Kind::Failed {
             failure.kind = row.kind;
@@ -285,7 +283,7 @@ fn io_hint(kind: ErrorKind) -> Option<Hint> {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => {
             "see who may write there"
         }
-        ErrorKind::ConnectionRefused => return tools::start_hint().map(Hint::say),
+        ErrorKind::ConnectionRefused => return start_hint().map(Hint::say),
         _ => return None,
     };
     Some(Hint::to(
@@ -294,43 +292,8 @@ fn io_hint(kind: ErrorKind) -> Option<Hint> {
     ))
 }
 
-/// A failed connection, with the platform's way to fix it.
-pub(crate) fn connect_failure(error: &ConnectError) -> Failure {
-    let failure = (*error.failure).clone();
-    match error.problem {
-        ConnectProblem::Refused => {
-            let failure = match tools::start_hint() {
-                Some(start) => failure.hint(format!("start PostgreSQL: {start}")),
-                None => failure,
-            };
-            failure.hint(Hint::to(
-                "or use a private server for development, with no DATABASE_URL here and in `.env`",
-                "db-setup",
-            ))
-        }
-        ConnectProblem::NoSuchDatabase => failure
-            .hint(Hint::to("create it", "db-setup"))
-            .hint("or name another with --database-url"),
-        ConnectProblem::NoSuchRole | ConnectProblem::Authentication => failure.hint(Hint::to(
-            "check user and password in DATABASE_URL or `~/.pgpass`, then",
-            "db-doctor",
-        )),
-        ConnectProblem::NoSuchHost | ConnectProblem::Timeout => failure.hint(Hint::to(
-            "check host and port in DATABASE_URL, then",
-            "db-doctor",
-        )),
-        ConnectProblem::StartingUp => failure.hint(Hint::to("wait a moment, then", "db-doctor")),
-        ConnectProblem::TooManyConnections => {
-            failure.hint(Hint::to("close some connections, then", "db-doctor"))
-        }
-        ConnectProblem::Tls => failure.hint(Hint::to(
-            "check sslmode and sslrootcert in DATABASE_URL, then",
-            "db-doctor",
-        )),
-        // 08P01 protocol_violation: no server says that to us.
-        ConnectProblem::Other if failure.sqlstate.as_deref() == Some("08P01") => failure
-            .cause("a proxy is in between that does not pass on what a session starts with")
-            .hint(pooler::directly()),
-        _ => failure.hint(Hint::run("db-doctor")),
-    }
+/// The platform's command that starts an installed server.
+pub(crate) fn start_hint() -> Option<String> {
+    let command = Platform::detect().start_command();
+    command.map(|command| command.to_string())
 }
