@@ -319,7 +319,7 @@ fn where_the_network_is_frozen_one_signal_ends_the_tool_and_it_says_what_may_go_
     let at = Instant::now();
     run.ends()
         .exits(130)
-        .says("the server did not answer")
+        .says("the server does not answer")
         .says("may still run on the server")
         .says("hint: cargo xtask db-status");
     assert!(at.elapsed() < Duration::from_secs(8), "{:?}", at.elapsed());
