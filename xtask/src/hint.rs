@@ -18,6 +18,8 @@ pub(crate) struct Hint {
 enum Command {
     /// Arguments of this tool, as one types them.
     Run(Cow<'static, str>),
+    /// As `Run`, but on the workspace's own database.
+    RunAtHome(&'static str),
     /// What was run, with these flags in place of those of the same name.
     Again(Cow<'static, str>),
 }
@@ -46,6 +48,14 @@ impl Hint {
         Hint {
             text: purpose.into(),
             command: Some(Command::Run(arguments.into())),
+        }
+    }
+
+    /// As [`Hint::to`], without the database and folders that were named: it is not meant there.
+    pub(crate) fn at_home(purpose: &'static str, arguments: &'static str) -> Hint {
+        Hint {
+            text: purpose.into(),
+            command: Some(Command::RunAtHome(arguments)),
         }
     }
 
@@ -90,6 +100,7 @@ impl Hint {
         let command = match &self.command {
             None => return self.text.clone().into_owned(),
             Some(Command::Run(arguments)) => invocation.command(arguments),
+            Some(Command::RunAtHome(arguments)) => format!("{} {arguments}", invocation.program),
             Some(Command::Again(flags)) => invocation.again(flags),
         };
         match &*self.text {
@@ -269,6 +280,11 @@ mod tests {
                 "cargo xtask db-migrate --backups 'my backups' --database-url postgres://other/d",
             ),
             (Hint::say("wait"), "wait", "wait"),
+            (
+                Hint::at_home("start", "db-setup"),
+                "start: cargo xtask db-setup",
+                "start: cargo xtask db-setup",
+            ),
         ] {
             assert_eq!(hint.shown(&here), plain);
             assert_eq!(hint.shown(&there), located);

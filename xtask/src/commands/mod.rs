@@ -73,7 +73,7 @@ pub struct Global {
     /// Print only data, warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// Also print each check that holds, and what the server had to say
+    /// Also print each check that holds, and the server's notices
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
     /// When to use colour and live progress
@@ -135,8 +135,8 @@ pub enum Command {
     ///
     /// Finds PostgreSQL (or names the command that installs it, and runs it after a yes), makes and
     /// starts a private server inside the workspace, creates a database on it, writes `.env`,
-    /// applies the baseline, seeds users, and migrates them as db-migrate would anywhere. Run again it
-    /// does only what is missing. Where a DATABASE_URL is configured it sets up that database instead.
+    /// applies the baseline, seeds users, and migrates them as db-migrate would anywhere. If you run it
+    /// again, it does only what is still missing. Where a DATABASE_URL is configured it sets up that database instead.
     #[command(after_help = "Examples:
   cargo xtask db-setup
   cargo xtask db-setup --users 50000 --no-migrate
@@ -182,7 +182,7 @@ up to --lock-deadline.")]
   cargo xtask db-rollback --only 20251231143100   this one alone
 
 A baseline stays, except with --to 0. What was recorded without being run (db-baseline) is undone
-only where --only names it.")]
+only if you name it with --only.")]
     DbRollback(db_rollback::Rollback),
     /// Roll back the last run and apply it again (development)
     #[command(after_help = "Example:\n  cargo xtask db-redo --yes")]
@@ -192,7 +192,7 @@ only where --only names it.")]
   cargo xtask db-verify
   cargo xtask db-verify --wait-standbys 60s")]
     DbVerify(db_verify::Verify),
-    /// Back up tables [default: those that pending migrations name, else those that any names]
+    /// Back up tables [default: those that pending migrations name, otherwise those that any migration names]
     #[command(after_help = "Examples:
   cargo xtask db-backup
   cargo xtask db-backup users sessions")]

@@ -32,8 +32,8 @@ impl ConnectError {
                     Some(start) => failure.hint(format!("start PostgreSQL: {start}")),
                     None => failure,
                 };
-                failure.hint(Hint::to(
-                    "or use a private server for development, with no DATABASE_URL here and in `.env`",
+                failure.hint(Hint::at_home(
+                    "or use a private server for development: unset DATABASE_URL, remove it from `.env`, then",
                     "db-setup",
                 ))
             }

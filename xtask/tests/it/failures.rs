@@ -68,7 +68,7 @@ fn a_refused_connection_names_the_command_that_starts_the_server() {
         caused by: Connection refused (os error 111)
 
         hint: start PostgreSQL: [START]
-        hint: or use a private server for development, with no DATABASE_URL here and in `.env`: cargo xtask db-setup
+        hint: or use a private server for development: unset DATABASE_URL, remove it from `.env`, then: cargo xtask db-setup
     "#]]
     .assert_eq(&report);
 }

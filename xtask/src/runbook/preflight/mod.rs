@@ -52,7 +52,8 @@ pub(crate) const CHECKS: &[Check] = &[
 /// One precondition.
 pub(crate) struct Check {
     pub(crate) name: &'static str,
-    /// What it is looked at before, and stops where it fails. The doctor looks at every check.
+    /// The points at which a run makes this check; if it fails, the run stops. The doctor makes every check,
+    /// also one that lists none.
     pub(crate) before: &'static [When],
     pub(crate) look: Look,
 }
