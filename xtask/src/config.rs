@@ -64,8 +64,10 @@ impl Config {
                 .into());
         }
         let current = std::env::current_dir()?;
-        let root = workspace_root(&env, &current)?;
-        let settings = Settings::read(&root)?;
+        let (root, settings) = match workspace_root(&env, &current) {
+            Some(root) => (root.clone(), Settings::read(&root)?),
+            None => (current.clone(), without_workspace(&current, &locations)?),
+        };
         let folder = |given: &Option<PathBuf>, default: &Path| match given {
             Some(path) => current.join(path),
             None => root.join(default),
@@ -246,20 +248,28 @@ fn key_of(line: &str) -> Option<&str> {
 
 /// The workspace: the folder that holds `Cargo.lock`, above the package that cargo runs, or above where a
 /// program is that was started directly.
-fn workspace_root(env: &Env, current: &Path) -> Result<PathBuf> {
+fn workspace_root(env: &Env, current: &Path) -> Option<PathBuf> {
     let package = env.get("CARGO_MANIFEST_DIR").map(Path::new);
-    package
-        .unwrap_or(current)
-        .ancestors()
-        .find(|folder| folder.join("Cargo.lock").exists())
-        .map(Path::to_owned)
-        .ok_or_else(|| {
-            Failure::usage("not in a Cargo workspace")
-                .cause(format!(
-                    "no `Cargo.lock` in `{}` or above",
-                    current.display()
-                ))
-                .hint("run it inside the workspace")
-                .into()
-        })
+    let mut folders = package.unwrap_or(current).ancestors();
+    let root = folders.find(|folder| folder.join("Cargo.lock").exists());
+    root.map(Path::to_owned)
+}
+
+/// An image that deploys has the program and the migrations, and may have nothing else of a workspace.
+fn without_workspace(current: &Path, locations: &Locations) -> Result<Settings> {
+    let settings = Settings {
+        command: "xtask".to_owned(),
+        ..Settings::default()
+    };
+    if locations.migrations.is_some() || current.join(&settings.migrations).is_dir() {
+        return Ok(settings);
+    }
+    Err(Failure::usage("not in a Cargo workspace")
+        .cause(format!(
+            "no `Cargo.lock` in `{0}` or above, and no `{1}` in it",
+            current.display(),
+            settings.migrations.display()
+        ))
+        .hint("run it inside the workspace, or name the folder: --migrations DIR")
+        .into())
 }

@@ -1030,3 +1030,31 @@ fn in_psql_ctrl_c_leaves_a_line_and_not_the_session() {
     let (status, said) = terminal.end();
     assert_eq!(status, 0, "{said}");
 }
+
+/// `cargo install` gives one program, for an image that has no workspace.
+#[test]
+fn outside_of_a_workspace_the_migrations_are_enough() {
+    let project = Project::new();
+    for file in ["Cargo.lock", "Cargo.toml"] {
+        std::fs::remove_file(project.path(file)).expect("removes it");
+    }
+    project
+        .xtask(&["db-migrate", "--to", "20251201000000"])
+        .succeeds();
+    let status = project.xtask(&["db-status"]).succeeds();
+    assert!(
+        status.stderr.contains("hint: xtask db-migrate"),
+        "{}",
+        status.stderr
+    );
+    let moved = project.path("elsewhere");
+    std::fs::rename(project.path("migrations"), &moved).expect("moves");
+    project
+        .xtask(&["db-status"])
+        .exits(2)
+        .says("not in a Cargo workspace")
+        .says("--migrations DIR");
+    project
+        .xtask(&["db-status", "--migrations", "elsewhere"])
+        .succeeds();
+}
