@@ -10,7 +10,6 @@ use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::interrupt;
 use crate::migration::source::Folder;
-use crate::options::Locations;
 use crate::tools::Tools;
 use crate::ui::Ui;
 
@@ -30,18 +29,16 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(ui: Ui, locations: Locations, command: &str) -> Result<Context> {
-        let config = Config::read(locations)?;
-        let mut ui = ui;
+    pub(crate) fn new(mut ui: Ui, config: Config, command: &str) -> Context {
         ui.invocation.program.clone_from(&config.settings.command);
         interrupt::look_with(ui.invocation.command("db-status"));
-        Ok(Context {
+        Context {
             ui,
             config,
             application_name: format!("xtask {command}"),
             tools: OnceCell::new(),
             private_server: OnceCell::new(),
-        })
+        }
     }
 
     /// The PostgreSQL programs of this machine, looked for when they are first needed.

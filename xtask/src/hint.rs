@@ -2,8 +2,8 @@
 //! database and folders the user has named, is added in one place, when it is shown.
 
 use std::borrow::Cow;
-use std::fmt;
 
+use crate::redact;
 use crate::shell::shell_word;
 
 /// One step of what to do next.
@@ -140,25 +140,26 @@ impl Invocation {
         arguments: impl IntoIterator<Item = String>,
         locations: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Invocation {
-        let locations = locations.into_iter().map(|(flag, value)| match flag {
-            ADDRESS => format!("{flag} {}", shell_word(without_password(&value))),
-            _ => format!("{flag} {}", shell_word(value)),
-        });
-        let mut words = Vec::new();
-        let mut is_address = false;
-        for word in arguments {
-            let flag = word.split_once('=').filter(|(flag, _)| *flag == ADDRESS);
-            words.push(match flag {
-                Some((_, value)) => format!("{ADDRESS}={}", shell_word(without_password(value))),
-                None if is_address => shell_word(without_password(&word)),
-                None => shell_word(&word),
+        let shown = |flag: &str, value: &str| shell_word(redact::flag_value(flag, value));
+        let locations = locations.into_iter();
+        let mut words: Vec<String> = Vec::new();
+        let mut flag = String::new();
+        // What stands behind `--` is passed on to another program: only who gave it knows what it holds.
+        for word in arguments.into_iter().take_while(|word| word != "--") {
+            words.push(match word.split_once('=') {
+                Some((name, value)) if name.starts_with("--") => {
+                    format!("{name}={}", shown(name, value))
+                }
+                _ => shown(&flag, &word),
             });
-            is_address = word == ADDRESS;
+            flag = word;
         }
         Invocation {
             program: program.to_owned(),
             arguments: words,
-            locations: locations.collect(),
+            locations: locations
+                .map(|(flag, value)| format!("{flag} {}", shown(flag, &value)))
+                .collect(),
         }
     }
 
@@ -191,7 +192,7 @@ impl Invocation {
             .filter(|word| word.starts_with("--"))
             .collect();
         let mut words = vec![self.program.as_str()];
-        let mut given = self.arguments.iter().peekable();
+        let mut given = self.arguments.iter();
         while let Some(word) = given.next() {
             let name = word.split('=').next().unwrap_or_default();
             match replaced.contains(&name) {
@@ -208,37 +209,10 @@ impl Invocation {
     }
 }
 
-/// The flag whose value may hold a password.
-const ADDRESS: &str = "--database-url";
-
-/// A database's address without its password, or `URL` where it cannot be told what is one: that fails, and
-/// does not go to another database.
-fn without_password(address: &str) -> String {
-    let unclear = address.contains("password") || address.contains(['\'', '"', '\\']);
-    match address.split_once("://") {
-        _ if unclear => "URL".to_owned(),
-        Some((scheme, rest)) => match rest.rsplit_once('@') {
-            Some((user, place)) => {
-                let user = user.split(':').next().unwrap_or_default();
-                format!("{scheme}://{user}@{place}")
-            }
-            None => address.to_owned(),
-        },
-        None if address.contains(['@', ':']) => "URL".to_owned(),
-        None => address.to_owned(),
-    }
-}
-
 /// Whether a flag stands before a value here.
 fn takes_value(flags: &str, name: &str) -> bool {
     let mut words = flags.split(' ').skip_while(|word| *word != name).skip(1);
     words.next().is_some_and(|word| !word.starts_with("--"))
-}
-
-impl fmt::Display for Invocation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.again(""))
-    }
 }
 
 #[cfg(test)]
@@ -292,29 +266,30 @@ mod tests {
     }
 
     #[test]
-    fn no_password_is_repeated() {
-        for (address, shown) in [
-            ("postgres://h/d", "postgres://h/d"),
-            ("postgres://u@h/d", "postgres://u@h/d"),
-            ("postgres://u:s3cr3t@h/d", "postgres://u@h/d"),
-            ("postgres://u:s3c/r3t@h/d", "postgres://u@h/d"),
-            ("postgres://u:s3c@r3t@h/d", "postgres://u@h/d"),
-            ("postgres://h/d?user=u&password=s3cr3t", "URL"),
-            ("host=h password=s3cr3t", "URL"),
-            ("host=h password = 's3c r3t'", "URL"),
-            ("u:s3cr3t@h/d", "URL"),
-            ("host=h dbname=d", "'host=h dbname=d'"),
-        ] {
-            let words = [ADDRESS.to_owned(), address.to_owned()];
-            let joined = [format!("{ADDRESS}={address}")];
-            let there = || [(ADDRESS, address.to_owned())];
-            let command = format!("x {ADDRESS} {shown}");
-            assert_eq!(Invocation::new("x", words, []).again(""), command);
+    fn what_is_secret_is_not_repeated() {
+        let flags = [
+            (
+                "--database-url",
+                "postgres://u:s3cr3t@h/d",
+                "postgres://u@h/d",
+            ),
+            ("--notify", "https://hooks.example.com/T0/s3cr3t", "URL"),
+            ("--report", "my report.md", "'my report.md'"),
+        ];
+        for (flag, value, shown) in flags {
+            let words = [flag.to_owned(), value.to_owned()];
+            let again = Invocation::new("x", words, []).again("");
+            assert_eq!(again, format!("x {flag} {shown}"));
+            let joined = [format!("{flag}={value}")];
             let again = Invocation::new("x", joined, []).again("");
-            assert_eq!(again, format!("x {ADDRESS}={shown}"));
-            let status = Invocation::new("x", [], there()).command("db-status");
-            assert_eq!(status, format!("x db-status {ADDRESS} {shown}"));
+            assert_eq!(again, format!("x {flag}={shown}"));
+            let located = Invocation::new("x", [], [(flag, value.to_owned())]);
+            let command = located.command("db-status");
+            assert_eq!(command, format!("x db-status {flag} {shown}"));
         }
+        let passed_on = ["db-psql", "--", "-c", "ALTER ROLE r PASSWORD 's3cr3t'"];
+        let again = Invocation::new("x", passed_on.map(str::to_owned), []).again("");
+        assert_eq!(again, "x db-psql");
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod hint;
 mod interrupt;
 mod migration;
 mod options;
+mod redact;
 mod runbook;
 mod settings;
 mod shell;
@@ -30,6 +31,7 @@ use clap::Parser as _;
 
 use commands::Cli;
 pub use commands::{Command, Global};
+use config::Config;
 pub(crate) use context::Context;
 use error::{Failure, Kind};
 use hint::{Hint, Invocation};
@@ -60,49 +62,21 @@ pub fn run(command: &Command, global: &Global) -> ExitCode {
         invocation,
     );
     interrupt::install();
-    let result = Context::new(ui, global.locations(), command.name()).and_then(|mut ctx| {
-        let result = command.run(&mut ctx).and_then(|()| ctx.ui.check_stdout());
-        result.map_err(|error| {
-            let failure = failures::to_show(&error);
-            ctx.ui.failure(&failure);
-            Reported(failure.kind).into()
-        })
-    });
-    match result {
+    let config = match Config::read(global.locations()) {
+        Ok(config) => config,
+        Err(error) => return failed(&ui, &error),
+    };
+    let mut ctx = Context::new(ui, config, command.name());
+    match command.run(&mut ctx).and_then(|()| ctx.ui.check_stdout()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => ExitCode::from(match error.downcast_ref::<Reported>() {
-            Some(Reported(kind)) => kind.exit_code(),
-            None => report_early(command, global, &error),
-        }),
+        Err(error) => failed(&ctx.ui, &error),
     }
 }
 
-/// An error that has been printed.
-#[derive(Debug)]
-struct Reported(Kind);
-
-impl std::fmt::Display for Reported {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("reported")
-    }
-}
-
-impl std::error::Error for Reported {}
-
-/// An error from before there was a context.
-fn report_early(command: &Command, global: &Global, error: &anyhow::Error) -> u8 {
+fn failed(ui: &Ui, error: &anyhow::Error) -> ExitCode {
     let failure = failures::to_show(error);
-    let invocation = invocation(global.named_locations());
-    Ui::new(
-        false,
-        false,
-        false,
-        global.color(),
-        command.format(),
-        invocation,
-    )
-    .failure(&failure);
-    failure.kind.exit_code()
+    ui.failure(&failure);
+    ExitCode::from(failure.kind.exit_code())
 }
 
 /// clap prints its own help and usage errors; with `--format json` an error is a document too.
@@ -119,7 +93,7 @@ fn usage_error(error: &clap::Error) -> ExitCode {
     } else if error.use_stderr() {
         // clap quotes what it did not expect, and that may be an address with a password.
         let text = error.render().ansi().to_string();
-        let _ = write!(anstream::stderr(), "{}", ui::without_passwords(&text));
+        let _ = write!(anstream::stderr(), "{}", redact::without_passwords(&text));
     } else {
         let _ = error.print();
     }

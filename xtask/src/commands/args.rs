@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::options::{self, BackupOptions, ProofOptions, Reports};
+use crate::runbook::Options;
 
 /// `--format`, for the commands that print data.
 #[derive(Args, Clone, Copy, Debug, Default)]
@@ -121,6 +122,30 @@ impl BackupArgs {
         BackupOptions {
             no_backup: self.no_backup,
             proof: self.proof.options(),
+        }
+    }
+}
+
+/// What every run of migrations takes.
+#[derive(Args, Debug)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    locks: LockArgs,
+    #[command(flatten)]
+    backup: BackupArgs,
+    #[command(flatten)]
+    reports: ReportArgs,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+impl RunArgs {
+    pub(super) fn options(&self, dry_run: bool) -> Options {
+        Options {
+            locks: self.locks.options(),
+            backup: self.backup.options(),
+            dry_run,
+            reports: self.reports.options(),
         }
     }
 }

@@ -139,10 +139,7 @@ fn compare(ctx: &Context, db: &mut Database, wanted: &[&Migration]) -> Result {
                 "change the baseline file to match the live schema, then",
                 "db-baseline",
             ))
-            .hint(Hint::to(
-                "look at the live table",
-                "db-psql -- -c '\\d users'",
-            ))
+            .hint(Hint::psql("look at the live tables", "\\d"))
             .into());
     }
     if let Some(failure) = verify::failed(

@@ -118,6 +118,7 @@ fn print(ctx: &Context, report: &Report) {
 
 #[cfg(test)]
 mod tests {
+    use crate::config::Config;
     use crate::hint::Invocation;
     use private_server::ThrowawayServer;
 
@@ -134,7 +135,8 @@ mod tests {
             Format::Json,
             Invocation::default(),
         );
-        Context::new(ui, locations, "db-doctor").expect("a context")
+        let config = Config::read(locations).expect("a configuration");
+        Context::new(ui, config, "db-doctor")
     }
 
     #[test]

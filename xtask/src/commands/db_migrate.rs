@@ -2,10 +2,10 @@
 
 use clap::Args;
 
-use super::args::{BackupArgs, LockArgs, Output, ReportArgs};
+use super::args::RunArgs;
 use crate::Context;
 use crate::error::Result;
-use crate::runbook::{self, Options};
+use crate::runbook;
 
 /// Arguments of `db-migrate`.
 #[derive(Args, Debug)]
@@ -20,24 +20,13 @@ pub struct Migrate {
     #[arg(long)]
     allow_out_of_order: bool,
     #[command(flatten)]
-    locks: LockArgs,
-    #[command(flatten)]
-    backup: BackupArgs,
-    #[command(flatten)]
-    reports: ReportArgs,
-    #[command(flatten)]
-    pub(super) output: Output,
+    pub(super) run: RunArgs,
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Migrate) -> Result {
     let folder = ctx.folder()?;
     let db = ctx.connect()?;
-    let options = Options {
-        locks: flags.locks.options(),
-        backup: flags.backup.options(),
-        dry_run: flags.dry_run,
-        reports: &flags.reports.options(),
-    };
+    let options = flags.run.options(flags.dry_run);
     let outcome = runbook::migrate(
         ctx,
         &folder,

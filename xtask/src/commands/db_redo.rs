@@ -22,12 +22,11 @@ pub struct Redo {
 
 pub(crate) fn run(ctx: &Context, flags: &Redo) -> Result {
     let folder = ctx.folder()?;
-    let reports = Reports::default();
     let options = Options {
         locks: flags.locks.options(),
         backup: flags.backup.options(),
         dry_run: false,
-        reports: &reports,
+        reports: Reports::default(),
     };
     let down = runbook::rollback(
         ctx,

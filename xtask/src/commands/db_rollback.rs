@@ -2,11 +2,11 @@
 
 use clap::Args;
 
-use super::args::{BackupArgs, LockArgs, Output, ReportArgs};
+use super::args::RunArgs;
 use crate::Context;
 use crate::error::Result;
 use crate::migration::plan::RollbackScope;
-use crate::runbook::{self, Options};
+use crate::runbook;
 
 /// Arguments of `db-rollback`.
 #[derive(Args, Debug)]
@@ -27,13 +27,7 @@ pub struct Rollback {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    locks: LockArgs,
-    #[command(flatten)]
-    backup: BackupArgs,
-    #[command(flatten)]
-    reports: ReportArgs,
-    #[command(flatten)]
-    pub(super) output: Output,
+    pub(super) run: RunArgs,
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Rollback) -> Result {
@@ -46,12 +40,7 @@ pub(crate) fn run(ctx: &Context, flags: &Rollback) -> Result {
         (None, None, false, versions) => RollbackScope::Only(versions.to_vec()),
     };
     let db = ctx.connect()?;
-    let options = Options {
-        locks: flags.locks.options(),
-        backup: flags.backup.options(),
-        dry_run: flags.dry_run,
-        reports: &flags.reports.options(),
-    };
+    let options = flags.run.options(flags.dry_run);
     let outcome = runbook::rollback(ctx, &folder, db, &selection, &options)?;
     ctx.ui.json(&outcome)
 }

@@ -37,12 +37,11 @@ pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
     };
     let created = ensure_database(ctx, &target)?;
 
-    let reports = Reports::default();
     let options = Options {
         locks: Locks::default(),
         backup: BackupOptions::default(),
         dry_run: false,
-        reports: &reports,
+        reports: Reports::default(),
     };
     if let Some(version) = newest_baseline(&folder) {
         let mut db = ctx.connect()?;

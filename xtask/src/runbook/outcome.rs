@@ -55,7 +55,7 @@ impl Outcome {
         db: &Database,
         direction: Direction,
         started: Instant,
-        options: &Options<'_>,
+        options: &Options,
     ) -> Outcome {
         Outcome {
             run: RunFacts {
@@ -81,7 +81,7 @@ impl Outcome {
         db: &Database,
         plan: &Plan<'_>,
         started: Instant,
-        options: &Options<'_>,
+        options: &Options,
     ) -> Outcome {
         let mut outcome = Outcome::of(db, plan.direction, started, options);
         for change in &plan.changes {

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::redact::visible;
 use super::{BAD, INFO};
 use crate::error::{Failure, Kind};
 use crate::hint::Invocation;
+use crate::redact::visible;
 
 /// `error:` with its causes, the excerpt, PostgreSQL's hint, the state, and after a blank line the hints.
 pub(super) fn as_text(failure: &Failure, invocation: &Invocation) -> String {

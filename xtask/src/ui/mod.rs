@@ -4,7 +4,6 @@
 mod failure;
 mod format;
 mod progress;
-mod redact;
 mod table;
 
 use std::cell::{Cell, RefCell};
@@ -16,13 +15,12 @@ use serde::Serialize;
 
 pub(crate) use self::format::{bytes, count, limit, plural, time};
 pub(crate) use self::progress::Progress;
-use self::redact::visible;
-pub(crate) use self::redact::without_passwords;
 pub(crate) use self::table::table;
 use crate::error::{Failure, Result};
 use crate::hint::{Hint, Invocation};
 use crate::interrupt;
 use crate::options::{Color, Format};
+use crate::redact::{visible, without_passwords};
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use super::Ui;
-use super::redact::visible;
+use crate::redact::visible;
 
 /// Where a progress display has no terminal, one plain line this often.
 const PLAIN_PROGRESS_EVERY: Duration = Duration::from_secs(5);

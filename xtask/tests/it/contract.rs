@@ -510,6 +510,22 @@ fn a_password_on_the_command_line_is_never_repeated() {
     }
 }
 
+/// Whoever knows a webhook's address may post to it.
+#[test]
+fn a_webhooks_address_is_never_repeated() {
+    let project = Project::empty();
+    let hook = "http://127.0.0.1:1/services/T0/s3cr3t";
+    for (up, status) in [("SELECT nope;", 1), ("SELECT 1;", 0)] {
+        project.write("migrations/1_a.up.sql", up);
+        for format in ["human", "json"] {
+            let arguments = ["db-migrate", "--notify", hook, "--format", format];
+            let run = project.xtask(&arguments).exits(status);
+            let all = format!("{}{}", run.stdout, run.stderr);
+            assert!(!all.contains("s3cr3t"), "{all}");
+        }
+    }
+}
+
 #[test]
 fn every_command_explains_itself_with_an_example() {
     let project = Project::new();

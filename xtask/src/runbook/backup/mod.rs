@@ -109,7 +109,7 @@ pub(crate) fn tables(db: &mut Database, names: &[String]) -> Result<Vec<Relation
 /// If it does not exist, is no table, or may not be read.
 pub(crate) fn table(db: &mut Database, name: &str) -> Result<Relation> {
     let parsed = ObjectName::parse(name).ok_or_else(|| {
-        Failure::usage(format!("not a table's name: `{name}`")).hint(Hint::run("db-backup users"))
+        Failure::usage(format!("not a table's name: `{name}`")).hint(Hint::run("db-backup TABLE"))
     })?;
     let Some(relation) = catalog::find(db, &parsed)? else {
         let elsewhere = catalog::schemas_with(db, &parsed.name)?;

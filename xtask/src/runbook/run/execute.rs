@@ -22,7 +22,7 @@ pub(super) fn execute(
     ctx: &Context,
     mut runner: Runner<'_>,
     plan: &Plan<'_>,
-    options: &Options<'_>,
+    options: &Options,
     started: Instant,
 ) -> Result<Outcome> {
     let mut outcome = Outcome::of(runner.db, plan.direction, started, options);

@@ -24,15 +24,15 @@ use crate::failures;
 use crate::hint::Hint;
 use crate::migration::plan::RollbackScope;
 use crate::migration::source::{Direction, Folder};
-use crate::options::{BackupOptions, Locks};
+use crate::options::{BackupOptions, Locks, Reports};
 use crate::ui;
 
 /// What a run was asked to do, beyond its goal.
-pub(crate) struct Options<'a> {
+pub(crate) struct Options {
     pub(crate) locks: Locks,
     pub(crate) backup: BackupOptions,
     pub(crate) dry_run: bool,
-    pub(crate) reports: &'a crate::options::Reports,
+    pub(crate) reports: Reports,
 }
 
 /// Applies what is pending, up to and including `to`.
@@ -45,7 +45,7 @@ pub(crate) fn migrate(
     mut db: Database,
     to: Option<i64>,
     allow_out_of_order: bool,
-    options: &Options<'_>,
+    options: &Options,
 ) -> Result<Outcome> {
     let goal = Goal::Up {
         to,
@@ -63,7 +63,7 @@ pub(crate) fn rollback(
     folder: &Folder,
     mut db: Database,
     scope: &RollbackScope,
-    options: &Options<'_>,
+    options: &Options,
 ) -> Result<Outcome> {
     run(ctx, folder, &mut db, &Goal::Down(scope), options)
 }
@@ -76,11 +76,11 @@ fn run(
     folder: &Folder,
     db: &mut Database,
     goal: &Goal<'_>,
-    options: &Options<'_>,
+    options: &Options,
 ) -> Result<Outcome> {
     let started = Instant::now();
     let direction = goal.direction();
-    report::check(options.reports)?;
+    report::check(&options.reports)?;
     preflight::before(When::Run, ctx, db, &Planned::default())?;
     db.wait_for_locks(options.locks.lock_deadline)?;
     let selection = select_and_lock(ctx, folder, db, goal, options)?;
@@ -88,7 +88,7 @@ fn run(
         say_nothing_to_do(ctx, &selection, direction);
         let outcome = Outcome::of(db, direction, started, options);
         if !options.dry_run {
-            report::nothing_done(ctx, db, &outcome, options.reports)?;
+            report::nothing_done(ctx, db, &outcome, &options.reports)?;
         }
         return Ok(outcome);
     }
@@ -114,7 +114,7 @@ fn run(
     let runner = Runner::new(ctx, db, options.locks, guard).with_psql(psql);
     let mut outcome = execute(ctx, runner, &plan, options, started)?;
     outcome.run.duration_ms = started.elapsed().as_secs_f64() * 1000.0;
-    report::finish(ctx, db, &plan, &outcome, options.reports)?;
+    report::finish(ctx, db, &plan, &outcome, &options.reports)?;
     Ok(outcome)
 }
 

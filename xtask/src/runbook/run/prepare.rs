@@ -20,7 +20,7 @@ pub(super) fn make_plan<'f>(
     db: &mut Database,
     selection: &Selection<'f>,
     direction: Direction,
-    options: &Options<'_>,
+    options: &Options,
 ) -> Result<Plan<'f>> {
     let changes: Vec<Change<'f>> = selection
         .migrations
@@ -51,7 +51,7 @@ fn planned<'f>(
     db: &Database,
     scripts: Vec<&'f Script>,
     selection: &Selection<'_>,
-    options: &Options<'_>,
+    options: &Options,
 ) -> Planned<'f> {
     let mut planned = Planned::of(db, scripts);
     planned.has_history = !selection.applied.is_empty();
@@ -69,7 +69,7 @@ fn show_losses(
     db: &mut Database,
     scripts: &[&Script],
     direction: Direction,
-    options: &Options<'_>,
+    options: &Options,
 ) -> Result<Forecast> {
     let no_backup = options.backup.no_backup;
     let forecast = losses::forecast(db, scripts.iter().copied(), direction)?;
@@ -105,7 +105,7 @@ fn show_losses(
 fn tables_to_back_up(
     ctx: &Context,
     db: &mut Database,
-    options: &Options<'_>,
+    options: &Options,
     planned: &mut Planned<'_>,
     forecast: Forecast,
 ) -> Result<Vec<Relation>> {

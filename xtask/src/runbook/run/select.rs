@@ -55,7 +55,7 @@ pub(super) fn select_and_lock<'f>(
     folder: &'f Folder,
     db: &mut Database,
     goal: &Goal<'_>,
-    options: &Options<'_>,
+    options: &Options,
 ) -> Result<Selection<'f>> {
     // Before the history is read: if a run ends in between, its rows are already there.
     let at_work = !options.dry_run && lock::at_work(db)?;

@@ -41,7 +41,7 @@ pub(crate) fn without_passwords(text: &str) -> Cow<'_, str> {
 
 /// Text that may hold what somebody else wrote, such as the name of a session or a table: what would make
 /// a terminal do something else than show it, as `\u{1b}`.
-pub(super) fn visible(text: &str) -> Cow<'_, str> {
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     let is_plain = |c: char| match c {
         '\n' | '\t' => true,
         // Those that turn the direction of what follows.
@@ -59,6 +59,34 @@ pub(super) fn visible(text: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(shown)
+}
+
+/// The value of a flag, as it may be shown.
+pub(crate) fn flag_value(flag: &str, value: &str) -> String {
+    match flag {
+        "--database-url" => without_password(value),
+        // Whoever knows a webhook's address may post to it.
+        "--notify" => "URL".to_owned(),
+        _ => value.to_owned(),
+    }
+}
+
+/// A database's address without its password, or `URL` where it cannot be told what is one: that fails, and
+/// does not go to another database.
+fn without_password(address: &str) -> String {
+    let unclear = address.contains("password") || address.contains(['\'', '"', '\\']);
+    match address.split_once("://") {
+        _ if unclear => "URL".to_owned(),
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            Some((user, place)) => {
+                let user = user.split(':').next().unwrap_or_default();
+                format!("{scheme}://{user}@{place}")
+            }
+            None => address.to_owned(),
+        },
+        None if address.contains(['@', ':']) => "URL".to_owned(),
+        None => address.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -91,6 +119,24 @@ mod tests {
             ("\u{202e}txt.exe", "\\u{202e}txt.exe"),
         ] {
             assert_eq!(visible(text), shown);
+        }
+    }
+
+    #[test]
+    fn an_address_is_shown_without_its_password_or_not_at_all() {
+        for (address, shown) in [
+            ("postgres://h/d", "postgres://h/d"),
+            ("postgres://u@h/d", "postgres://u@h/d"),
+            ("postgres://u:s3cr3t@h/d", "postgres://u@h/d"),
+            ("postgres://u:s3c/r3t@h/d", "postgres://u@h/d"),
+            ("postgres://u:s3c@r3t@h/d", "postgres://u@h/d"),
+            ("postgres://h/d?user=u&password=s3cr3t", "URL"),
+            ("host=h password=s3cr3t", "URL"),
+            ("host=h password = 's3c r3t'", "URL"),
+            ("u:s3cr3t@h/d", "URL"),
+            ("host=h dbname=d", "host=h dbname=d"),
+        ] {
+            assert_eq!(flag_value("--database-url", address), shown);
         }
     }
 }
