@@ -1,7 +1,7 @@
 //! Commands that only look, and every `--dry-run`, leave the database as it was: schema, rows and
 //! history, compared by a dump of everything before and after.
 
-use crate::common::{BASELINE, COLUMN, Project};
+use crate::common::{BASELINE, COLUMN, Project, until};
 
 const LOOKS: [&[&str]; 14] = [
     &["db-status"],
@@ -86,6 +86,7 @@ fn looking_changes_nothing() {
         "with an INVALID index",
         [0, 3, 0, 3, 3, 3, 0, 0, 0, 2, 0, 0, 0, 0],
     );
+    until("its sessions have ended", || project.backends() == 0);
     assert_eq!(
         project.value("SELECT count(*) FROM pg_class WHERE relname LIKE 'xtask%'"),
         "0"
