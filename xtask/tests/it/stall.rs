@@ -436,6 +436,47 @@ fn nobody_waits_for_a_restore_longer_than_the_budget() {
     }
 }
 
+#[test]
+fn nobody_waits_longer_for_a_row_because_the_first_in_its_line_gave_up() {
+    let project = project(10);
+    project.write(
+        "migrations/1_x.up.sql",
+        "UPDATE users SET display_name = 'x' WHERE id = 1;\nSELECT pg_sleep(20);",
+    );
+    let run = project.start(&["db-migrate", "--stall-budget", "2s"]);
+    until("it has changed the row", || project.value(ASLEEP) == "1");
+    // The first in line waits for our transaction, and those behind it for the row. When it gives up,
+    // the next one's wait for us begins anew, and with it what the server says of how long that is.
+    let wants = "UPDATE users SET display_name = 'y' WHERE id = 1";
+    let impatient = format!(
+        "SET lock_timeout = '1700ms';
+         DO $$ BEGIN {wants}; EXCEPTION WHEN lock_not_available THEN END $$"
+    );
+    let waited: Vec<Duration> = std::thread::scope(|scope| {
+        let waiters: Vec<_> = [impatient.as_str(), wants, wants]
+            .into_iter()
+            .map(|sql| {
+                let project = &project;
+                std::thread::sleep(Duration::from_millis(100));
+                scope.spawn(move || {
+                    let at = Instant::now();
+                    blocker(project, sql);
+                    at.elapsed()
+                })
+            })
+            .collect();
+        waiters
+            .into_iter()
+            .map(|waiter| waiter.join().expect("it ends"))
+            .collect()
+    });
+    run.ends().exits(4).says("to write `public.users`: pid ");
+    assert!(waited[0] >= Duration::from_millis(1_700), "{waited:?}");
+    for waited in &waited[1..] {
+        assert!(*waited < Duration::from_millis(2_900), "{waited:?}");
+    }
+}
+
 /// Runs a migration that takes its time, and somebody who wants an advisory lock beside it: how long he
 /// waited for it.
 fn beside_an_advisory_lock(project: &Project, file: &str, wants: &str) -> (Duration, Run) {

@@ -43,12 +43,13 @@ impl Stalled {
 
 /// Whether the session `pid` waits for a lock itself, and who has waited `at_least` so long for one
 /// that it holds, the longest if there are several. Those count who read or write: they ask for a
-/// table's lock up to ROW EXCLUSIVE, or wait for the transaction that has changed their row; and those
-/// who wait for an advisory lock that a migration took: the lock of the run is another session's. With
-/// `chains` those too who wait behind somebody who waits for `pid`, such as somebody else's ALTER.
+/// table's lock up to ROW EXCLUSIVE, or wait for the transaction that has changed their row, or in the
+/// line for that row, whose first alone waits for the transaction; and those who wait for an advisory
+/// lock that a migration took: the lock of the run is another session's. With `chains` those too who
+/// wait behind somebody who waits for `pid`, such as somebody else's ALTER.
 ///
-/// `pg_blocking_pids` is asked about those alone who have waited: it stops the whole lock table for a
-/// moment.
+/// `pg_blocking_pids` is asked about those alone who have waited, or may be the first in such a line: it
+/// stops the whole lock table for a moment.
 pub(crate) fn stalled(
     client: &mut Client,
     pid: i32,
@@ -63,20 +64,24 @@ pub(crate) fn stalled(
                             AS waited
                  FROM pg_catalog.pg_locks AS l
                  WHERE NOT l.granted),
-             patient AS MATERIALIZED (
+             queue AS MATERIALIZED (
                  SELECT w.*, pg_catalog.pg_blocking_pids(w.pid) AS blockers
-                 FROM waits AS w WHERE w.waited >= $2),
+                 FROM waits AS w
+                 WHERE w.waited >= $2
+                    OR EXISTS (SELECT FROM waits WHERE locktype = 'tuple' AND waited >= $2)),
              behind AS (
-                 SELECT pid FROM patient WHERE $1 = ANY (blockers)
+                 SELECT pid FROM queue WHERE $1 = ANY (blockers)
                  UNION
-                 SELECT p.pid FROM behind AS b JOIN patient AS p ON b.pid = ANY (p.blockers) AND $3),
+                 SELECT q.pid FROM behind AS b
+                 JOIN queue AS q ON b.pid = ANY (q.blockers) AND ($3 OR q.locktype = 'tuple')),
              stalled AS (
-                 SELECT p.pid, p.locktype, p.relation, p.mode, p.classid, p.objid, p.objsubid, p.waited,
+                 SELECT q.pid, q.locktype, q.relation, q.mode, q.classid, q.objid, q.objsubid, q.waited,
                         pg_catalog.count(*) OVER () - 1 AS others
-                 FROM patient AS p JOIN behind AS b ON b.pid = p.pid
-                 WHERE p.locktype IN ('transactionid', 'advisory')
-                    OR p.mode IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
-                 ORDER BY p.waited DESC LIMIT 1)
+                 FROM queue AS q JOIN behind AS b ON b.pid = q.pid
+                 WHERE q.waited >= $2
+                   AND (q.locktype IN ('transactionid', 'tuple', 'advisory')
+                        OR q.mode IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock'))
+                 ORDER BY q.waited DESC LIMIT 1)
              SELECT {COLUMNS}, NULL::text,
                     coalesce(s.relation, (SELECT t.relation FROM pg_catalog.pg_locks AS t
                                           WHERE t.pid = s.pid AND t.locktype = 'tuple' LIMIT 1)),
