@@ -52,7 +52,7 @@ impl Context {
         self.tools = OnceCell::new();
     }
 
-    /// The migrations on disk.
+    /// The migrations on disk; names the files that are no migration and look like one.
     ///
     /// # Errors
     /// If the folder cannot be understood.
@@ -61,6 +61,9 @@ impl Context {
             &self.config.migrations,
             &self.config.shown(&self.config.migrations),
         )?;
+        for ignored in &folder.ignored {
+            self.ui.warn(format_args!("{ignored}; {}", ignored.hint));
+        }
         Ok(folder.with_baseline(self.config.settings.baseline))
     }
 

@@ -13,7 +13,7 @@ use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::migration::affected_tables::AffectedTables;
 use crate::migration::plan;
-use crate::migration::source::Folder;
+use crate::migration::source::{Direction, Folder};
 use crate::runbook::backup::{self, CompletedBackup};
 use crate::ui;
 
@@ -78,10 +78,8 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
 fn chosen(ctx: &Context, db: &mut Database, folder: &Folder) -> Result<Vec<Relation>> {
     let applied = history::read_known(db)?;
     let pending = plan::up(folder, &applied, None, true)?;
-    let affected = AffectedTables::from_scripts(
-        pending.iter().map(|migration| &migration.up),
-        db.server.schema.as_deref(),
-    );
+    let scripts = folder.scripts(&pending, Direction::Up)?;
+    let affected = AffectedTables::from_scripts(scripts, db.server.schema.as_deref());
     let names = backup::default_tables(db, folder, &affected)?;
     let tables = backup::tables(db, &names)?;
     let schema = db.server.schema.clone().unwrap_or_default();

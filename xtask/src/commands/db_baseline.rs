@@ -8,8 +8,7 @@ use crate::database::baseline::{self, Differences};
 use crate::database::{Database, history, lock};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
-use crate::migration::script::Script;
-use crate::migration::source::{Folder, Migration};
+use crate::migration::source::{Direction, Folder, Migration};
 use crate::options::BackupOptions;
 use crate::runbook::apply::Runner;
 use crate::runbook::guard::Guard;
@@ -49,7 +48,7 @@ pub(crate) fn run(ctx: &Context, flags: &Baseline) -> Result {
         return Ok(());
     }
 
-    compare(ctx, &mut db, &wanted)?;
+    compare(ctx, &folder, &mut db, &wanted)?;
     if flags.dry_run {
         ctx.ui
             .status("Finished", "the live schema agrees; nothing was recorded");
@@ -102,14 +101,11 @@ fn chosen(folder: &Folder, version: Option<i64>) -> Result<Vec<&Migration>> {
 
 /// Transactional files run beside the live schema and are compared with it; the others have their
 /// verify files for that.
-fn compare(ctx: &Context, db: &mut Database, wanted: &[&Migration]) -> Result {
+fn compare(ctx: &Context, folder: &Folder, db: &mut Database, wanted: &[&Migration]) -> Result {
     let (transactional, others): (Vec<&Migration>, Vec<&Migration>) = wanted
         .iter()
-        .partition(|migration| migration.up.transactional);
-    let scripts: Vec<&Script> = transactional
-        .iter()
-        .map(|migration| &migration.up)
-        .collect();
+        .partition(|migration| migration.transactional());
+    let scripts = folder.scripts(&transactional, Direction::Up)?;
     let mut differences = baseline::compare(db, &scripts)?;
     for migration in &others {
         if migration.verify.is_none() {

@@ -344,8 +344,8 @@ pub(crate) fn findings<'a>(
     let (applied, pending): (Vec<_>, Vec<_>) = migrations
         .into_iter()
         .partition(|migration| is_applied(migration));
-    let mut current = final_indexes(applied.iter().map(|migration| &migration.up));
-    for wanted in unchanged(pending.iter().map(|migration| &migration.up)) {
+    let mut current = final_indexes(applied.iter().filter_map(|one| one.up.script().ok()));
+    for wanted in unchanged(pending.iter().filter_map(|one| one.up.script().ok())) {
         current.retain(|earlier| earlier.name != wanted.name);
         current.push(wanted);
     }

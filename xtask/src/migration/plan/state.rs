@@ -66,7 +66,7 @@ fn entry(version: i64, migration: Option<&Migration>, row: Option<&Applied>) -> 
         name: name.cloned().unwrap_or_default(),
         state: state(migration, row),
         reversible: migration.is_some_and(Migration::reversible),
-        transactional: migration.map(|migration| migration.up.transactional),
+        transactional: migration.map(Migration::transactional),
         installed_on: row.map(|row| row.installed_on),
         execution_time_ms: row
             .map(|row| row.execution_time_ns)

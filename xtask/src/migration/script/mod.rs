@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use check::{Check, decode};
 pub(crate) use check::{Problem, Role};
-pub(crate) use directives::Directives;
+pub(crate) use directives::{Directives, NO_TRANSACTION};
 use transactions::{TransactionControl, transaction_control};
 
 use super::effects::{self, Effect, ObjectName};

@@ -1,16 +1,15 @@
 //! The folder while it is read: its files by version, and everything wrong with them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::file_name::{FileKind, FileName};
+use super::file::{File, unreadable};
+use super::file_name::{FileKind, FileName, Unusable};
 use super::migration::Migration;
-use crate::error::Failure;
-use crate::hint::Hint;
 use crate::migration::history::checksum;
-use crate::migration::script::{Problem, Role, Script};
+use crate::migration::script::{Problem, Role};
 
 /// The hint for a `.sql` file that is not a migration.
 const NAMING_HINT: &str = "name it `<version>_<name>.up.sql`, the version a UTC timestamp such as \
@@ -26,9 +25,10 @@ pub(super) struct Files<'a> {
     dir: &'a Path,
     shown_as: &'a Path,
     pub(super) versions: BTreeMap<i64, VersionFiles>,
-    /// The stem of every file in `versions`.
-    stems: BTreeSet<String>,
+    /// What keeps the folder from being used at all.
     pub(super) problems: Vec<Problem>,
+    /// What is not read, though a person may have meant it to be.
+    pub(super) ignored: Vec<Problem>,
 }
 
 impl<'a> Files<'a> {
@@ -37,17 +37,21 @@ impl<'a> Files<'a> {
             dir,
             shown_as,
             versions: BTreeMap::new(),
-            stems: BTreeSet::new(),
             problems: Vec::new(),
+            ignored: Vec::new(),
         }
     }
 
-    fn problem(&mut self, file: &str, what: impl Into<String>, hint: impl Into<String>) {
-        self.problems.push(Problem {
+    fn problem(&self, file: &str, what: impl Into<String>, hint: impl Into<String>) -> Problem {
+        Problem {
             place: self.shown_as.join(file).display().to_string(),
             what: what.into(),
             hint: hint.into(),
-        });
+        }
+    }
+
+    fn file(&self, name: &str, role: Role) -> File {
+        File::new(self.dir, self.shown_as, name, role)
     }
 
     pub(super) fn add(&mut self, name: String) {
@@ -56,93 +60,101 @@ impl<'a> Files<'a> {
         }
         match FileName::parse(&name) {
             Ok(file) => {
-                self.stems.insert(file.stem.clone());
                 let version = self.versions.entry(file.version).or_default();
                 match file.kind {
                     FileKind::Down => version.downs.push(file),
                     FileKind::Up | FileKind::Simple => version.ups.push(file),
                 }
             }
-            Err(what) => self.problem(&name, what, NAMING_HINT),
+            Err(Unusable::Ignored(what)) => {
+                let ignored = self.problem(&name, format!("is ignored: {what}"), NAMING_HINT);
+                self.ignored.push(ignored);
+            }
+            Err(Unusable::Refused(what)) => {
+                let problem = self.problem(&name, what, NAMING_HINT);
+                self.problems.push(problem);
+            }
         }
     }
 
     pub(super) fn read_migrations(&mut self) -> Vec<Migration> {
         let mut migrations = Vec::new();
         for (version, VersionFiles { ups, downs }) in std::mem::take(&mut self.versions) {
-            self.check_pair(version, &ups, &downs);
-            // Also those that cannot be paired, so that everything wrong inside them is reported too.
-            let ups: Vec<_> = ups
-                .into_iter()
-                .filter_map(|file| Some((self.read(&file.full, Role::Up)?, file)))
-                .collect();
-            let downs: Vec<_> = downs
-                .iter()
-                .filter_map(|file| self.read(&file.full, Role::Down))
-                .collect();
-            if let Some((up, file)) = ups.into_iter().next() {
-                migrations.push(Migration {
-                    version,
-                    name: file.description,
-                    stem: file.stem,
-                    checksum: checksum(up.text.as_bytes()),
-                    up,
-                    down: downs.into_iter().next(),
-                    verify: None,
-                });
+            let Some(named) = ups.first() else {
+                for down in downs {
+                    let what = format!("is ignored: there is no `{}.up.sql`", down.stem);
+                    let hint = "put the up file back, or remove this one";
+                    let ignored = self.problem(&down.full, what, hint);
+                    self.ignored.push(ignored);
+                }
+                continue;
+            };
+            if let [first, .., last] = &ups[..] {
+                let problem = self.same_version(last, first);
+                self.problems.push(problem);
             }
+            let up = self.file(&named.full, Role::Up);
+            let checksum = match up.bytes() {
+                Ok(bytes) => checksum(bytes),
+                Err(error) => {
+                    self.problems.push(unreadable(&up.path, &error));
+                    continue;
+                }
+            };
+            migrations.push(Migration {
+                version,
+                name: named.description.clone(),
+                stem: named.stem.clone(),
+                checksum,
+                up,
+                down: downs.first().map(|down| self.file(&down.full, Role::Down)),
+                verify: None,
+                is_baseline_by_settings: false,
+                misnamed: self.misnamed(version, named, &downs),
+            });
         }
         migrations
     }
 
-    /// sqlx pairs files by version alone, and so might run the down file of another migration.
-    fn check_pair(&mut self, version: i64, ups: &[FileName], downs: &[FileName]) {
-        for files in [ups, downs] {
-            if let [first, .., last] = files {
-                self.problem(
-                    &last.full,
-                    format!("has the version {version}, as has `{}`", first.full),
-                    "give the younger one a version of its own: rename all of its files",
-                );
-            }
+    fn same_version(&self, file: &FileName, other: &FileName) -> Problem {
+        self.problem(
+            &file.full,
+            format!("has the version {}, as has `{}`", file.version, other.full),
+            "give the younger one a version of its own: rename all of its files",
+        )
+    }
+
+    /// What is wrong with the names of a migration's files before it is applied, or undone: sqlx pairs
+    /// them by version alone, and so might run the down file of another migration.
+    fn misnamed(&self, version: i64, up: &FileName, downs: &[FileName]) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if version <= 0 {
+            let what = format!("the version `{version}` is not greater than zero");
+            problems.push(self.problem(&up.full, what, NAMING_HINT));
         }
-        let Some(down) = downs.first() else { return };
-        match ups.first() {
-            None => self.problem(
-                &down.full,
-                format!("is a down file without its `{}.up.sql`", down.stem),
-                "put the up file back, or remove this one",
-            ),
-            Some(up) if up.stem != down.stem => self.problem(
+        if let [first, .., last] = downs {
+            problems.push(self.same_version(last, first));
+        }
+        let Some(down) = downs.first() else {
+            return problems;
+        };
+        if up.stem != down.stem {
+            problems.push(self.problem(
                 &down.full,
                 format!("has the version {version}, as has `{}`", up.full),
                 "give both files the same name, or each migration a version of its own",
-            ),
-            Some(up) if up.kind == FileKind::Simple => self.problem(
+            ));
+        } else if up.kind == FileKind::Simple {
+            problems.push(self.problem(
                 &up.full,
                 format!("is irreversible by its name, but `{}` exists", down.full),
                 format!(
                     "rename it to `{}.up.sql`; its checksum stays the same",
                     up.stem
                 ),
-            ),
-            Some(_) => {}
+            ));
         }
-    }
-
-    /// The script in `file`, a path relative to the folder; notes its problems if it cannot be used.
-    fn read(&mut self, file: &str, role: Role) -> Option<Script> {
-        let bytes = match fs::read(self.dir.join(file)) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                let hint = "check who may read it, or where the link points";
-                self.problem(file, format!("cannot be read: {error}"), hint);
-                return None;
-            }
-        };
-        Script::parse(&self.shown_as.join(file), bytes, role)
-            .map_err(|problems| self.problems.extend(problems))
-            .ok()
+        problems
     }
 
     pub(super) fn attach_verify(&mut self, migrations: &mut [Migration]) {
@@ -150,49 +162,29 @@ impl<'a> Files<'a> {
             Ok(names) => names,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => {
-                let hint = "make it a folder that you may read, or remove it";
-                return self.problem("verify", format!("cannot be read: {error}"), hint);
+                let problem = unreadable(&self.shown_as.join("verify"), &error);
+                return self.problems.push(problem);
             }
         };
+        let mut by_stem: BTreeMap<String, &mut Migration> = migrations
+            .iter_mut()
+            .map(|migration| (migration.stem.clone(), migration))
+            .collect();
         for name in names.into_iter().filter(|name| is_sql(name)) {
             let file = format!("verify/{name}");
-            let script = self.read(&file, Role::Verify);
             let stem = name.strip_suffix(".sql").unwrap_or(&name);
-            match migrations
-                .iter_mut()
-                .find(|migration| migration.stem == stem)
-            {
-                Some(migration) => migration.verify = script,
-                // The up file is there but could not be read, which has been reported already.
-                None if self.stems.contains(stem) => {}
-                None => self.problem(
-                    &file,
-                    "belongs to no migration",
-                    format!("give it the name of the migration that it checks, or write that migration: `{stem}.up.sql`"),
-                ),
+            match by_stem.get_mut(stem) {
+                Some(migration) => migration.verify = Some(self.file(&file, Role::Verify)),
+                None => {
+                    let problem = self.problem(
+                        &file,
+                        "belongs to no migration",
+                        format!("give it the name of the migration that it checks, or write that migration: `{stem}.up.sql`"),
+                    );
+                    self.problems.push(problem);
+                }
             }
         }
-    }
-
-    pub(super) fn failure(self) -> Failure {
-        let count = match self.problems.len() {
-            1 => String::new(),
-            many => format!(": {many} problems"),
-        };
-        let mut failure = Failure::usage(format!(
-            "cannot use the migrations in `{}`{count}",
-            self.shown_as.display()
-        ));
-        // If there are several problems, each hint has to say which one it is for.
-        let several = self.problems.len() > 1;
-        for Problem { place, what, hint } in self.problems {
-            failure = failure.cause(format!("{place}: {what}"));
-            failure = failure.hint(match several {
-                true => format!("{place}: {hint}"),
-                false => hint,
-            });
-        }
-        failure.hint(Hint::to("then look again", "db-migrate --dry-run"))
     }
 }
 
@@ -210,7 +202,9 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        if !entry.path().is_dir() {
+        // A link has to be followed to tell.
+        let kind = entry.file_type()?;
+        if !kind.is_dir() && !(kind.is_symlink() && entry.path().is_dir()) {
             names.push(entry.file_name().to_string_lossy().into_owned());
         }
     }

@@ -157,13 +157,13 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// If psql or the server says no; nothing is recorded then.
     pub(crate) fn mark_applied(&mut self, migrations: &[&Migration]) -> Result {
+        let table = history::table(self.db);
         let rows: String = migrations
             .iter()
             .map(|migration| {
-                format!(
-                    "{} \\; ",
-                    self.row(migration, Direction::Up, history::UNRUN)
-                )
+                let insert =
+                    history::insert_sql(&table, migration, self.installed_on, history::UNRUN);
+                format!("{} \\; ", history::exactly_one(&insert))
             })
             .collect();
         let chunk = Chunk {
@@ -236,13 +236,19 @@ impl<'a> Runner<'a> {
     }
 
     /// The statement that writes the history row, or on the way down removes it: exactly one.
-    fn row(&self, migration: &Migration, direction: Direction, execution_time: &str) -> String {
+    fn row(
+        &self,
+        migration: &Migration,
+        script: &Script,
+        direction: Direction,
+        execution_time: &str,
+    ) -> String {
         let table = history::table(self.db);
         match direction {
             Direction::Up => {
                 let insert =
                     history::insert_sql(&table, migration, self.installed_on, execution_time);
-                match self.guard.must_count(&migration.up) {
+                match self.guard.must_count(script) {
                     true => history::exactly_one(&insert),
                     false => insert,
                 }

@@ -107,7 +107,7 @@ impl Runner<'_> {
             }
         }
         let nanoseconds = started.elapsed().as_nanos().max(1);
-        let row = self.row(migration, direction, &nanoseconds.to_string());
+        let row = self.row(migration, script, direction, &nanoseconds.to_string());
         let chunk = Chunk {
             // Also the setting that makes transactions read-only.
             before: format!("{CLEAN};\n{}BEGIN;\n{row} \\; COMMIT;\n", self.patient()),

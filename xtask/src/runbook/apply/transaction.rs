@@ -111,7 +111,7 @@ impl Runner<'_> {
         if commits_by_itself {
             self.feed_ahead(upcoming, direction)?;
         }
-        let checks = checks(migration, direction);
+        let checks = checks(migration, direction)?;
         let reply = match self.receive(&mut |client, pid, _| seen.update(client, pid)) {
             Ok(reply) => reply,
             Err(error) if self.is_lock_failure(&error.message) => return Ok(Try::Locked(error)),
@@ -294,7 +294,8 @@ impl Runner<'_> {
         script: &Script,
         direction: Direction,
     ) -> bool {
-        checks(migration, direction).is_none() && !self.guard.must_ask(script)
+        let has_checks = direction == Direction::Up && migration.verify.is_some();
+        !has_checks && !self.guard.must_ask(script)
     }
 
     /// Feeds psql one migration up to its commit, or, where it has checks, up to these.
@@ -326,7 +327,7 @@ impl Runner<'_> {
             chunk.after = self.commit(migration, script, direction);
         } else {
             let asks = self.guard.must_ask(script);
-            let checks = checks(migration, direction);
+            let checks = checks(migration, direction)?;
             // SET TRANSACTION must come before any query: without a baseline more is counted, not less.
             if asks && self.counted && !script.sets("transaction") {
                 before.push_str(&format!("{begin};\n{}", guard::BASELINE));
@@ -380,7 +381,7 @@ impl Runner<'_> {
     fn commit(&self, migration: &Migration, script: &Script, direction: Direction) -> String {
         let row = match self.is_prepared(script, direction) {
             true => history::execute_sql(migration),
-            false => self.row(migration, direction, history::SINCE_BEGIN),
+            false => self.row(migration, script, direction, history::SINCE_BEGIN),
         };
         // A migration may have left another role or search path behind. What RESET goes back to would
         // wait for the history without end, and with the migration's locks.
@@ -398,11 +399,11 @@ impl Runner<'_> {
 }
 
 /// The checks that a migration must pass before it is recorded.
-fn checks(migration: &Migration, direction: Direction) -> Option<Checks<'_>> {
-    match direction {
-        Direction::Up => migration.verify.as_ref().map(Checks::of),
+fn checks(migration: &Migration, direction: Direction) -> Result<Option<Checks<'_>>> {
+    Ok(match direction {
+        Direction::Up => migration.checks()?.map(Checks::of),
         Direction::Down => None,
-    }
+    })
 }
 
 /// A failure from after the commit, which stands.

@@ -132,6 +132,7 @@ pub(crate) fn default_tables(
     if !pending.backup.is_empty() {
         return Ok(pending.backup.iter().map(ToString::to_string).collect());
     }
+    // What cannot be read was applied long ago, or is refused before it runs.
     let scripts = folder.migrations.iter().flat_map(Migration::scripts);
     let written = scripts.flat_map(|script| &script.directives.backup);
     let names: Vec<ObjectName> = written.filter_map(|name| ObjectName::parse(name)).collect();

@@ -18,7 +18,7 @@ pub(super) const DEFINITIONS: Check = Check {
         };
         let is_applied = |migration: &Migration| {
             let mut scripts = planned.scripts.iter();
-            scripts.all(|pending| !std::ptr::eq(*pending, &migration.up))
+            scripts.all(|pending| pending.path != migration.up.path)
         };
         match indexes::findings(db, &folder.migrations, is_applied) {
             Err(error) => Ok(Found::unknown(&error)),

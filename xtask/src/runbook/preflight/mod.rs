@@ -24,7 +24,7 @@ use crate::hint::Hint;
 use crate::migration::affected_tables::AffectedTables;
 use crate::migration::plan;
 use crate::migration::script::Script;
-use crate::migration::source::Folder;
+use crate::migration::source::{Direction, Folder};
 use crate::ui;
 
 /// Every check, in the order in which it is looked at: what a later one takes for granted comes first.
@@ -164,7 +164,7 @@ impl<'f> Planned<'f> {
     fn pending(db: &mut Database, folder: &'f Folder) -> Result<Planned<'f>> {
         let applied = database::history::read_known(db)?;
         let pending = plan::up(folder, &applied, None, true)?;
-        let scripts = pending.iter().map(|migration| &migration.up).collect();
+        let scripts = folder.scripts(&pending, Direction::Up)?;
         let mut planned = Planned::of(db, scripts);
         planned.has_history = !applied.is_empty();
         planned.folder = Some(folder);

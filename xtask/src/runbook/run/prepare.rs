@@ -27,6 +27,13 @@ pub(super) fn make_plan<'f>(
         .iter()
         .map(|migration| Change::of(migration, direction))
         .collect::<Result<_>>()?;
+    let verify = match direction {
+        Direction::Up => selection.migrations.clone(),
+        Direction::Down => remaining(folder, selection),
+    };
+    for migration in &verify {
+        migration.checks()?;
+    }
     let scripts: Vec<&Script> = changes.iter().map(|change| change.script).collect();
     let mut planned = planned(db, scripts, selection, options);
     let (when, what) = match direction {
@@ -39,10 +46,7 @@ pub(super) fn make_plan<'f>(
         direction,
         backups: tables_to_back_up(ctx, db, options, &mut planned, forecast)?,
         changes,
-        verify: match direction {
-            Direction::Up => selection.migrations.clone(),
-            Direction::Down => remaining(folder, selection),
-        },
+        verify,
     })
 }
 

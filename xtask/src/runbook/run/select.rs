@@ -35,6 +35,7 @@ impl Goal<'_> {
             } => plan::up(folder, &applied, to, allow_out_of_order)?,
             Goal::Down(scope) => plan::down(folder, &applied, scope)?,
         };
+        folder.scripts(&migrations, self.direction())?;
         Ok(Selection {
             applied,
             migrations,

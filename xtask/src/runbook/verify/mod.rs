@@ -39,7 +39,7 @@ pub(crate) fn run<'a>(
     transaction.batch_execute("SET LOCAL row_security = on")?;
     let mut checked = Vec::new();
     for migration in migrations {
-        let Some(script) = &migration.verify else {
+        let Some(script) = migration.checks()? else {
             continue;
         };
         for statement in &script.statements {
