@@ -42,8 +42,8 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
         true => Some(ctx.folder()?),
         false => None,
     };
-    let mut db = ctx.connect()?;
-    db.wait_for_locks(flags.lock_deadline)?;
+    let mut db = ctx.connect_with(flags.lock_deadline)?;
+    let started_at = db.server.clock;
     // All are looked up before the first is dumped.
     let relations = match &folder {
         Some(folder) => chosen(ctx, &mut db, folder)?,
@@ -53,7 +53,7 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
         backups: Vec::new(),
     };
     for relation in &relations {
-        let taken = backup::take(ctx, &mut db, relation, flags.proof.options())?;
+        let taken = backup::take(ctx, &mut db, relation, flags.proof.options(), started_at)?;
         ctx.ui.status(
             "Backed up",
             format_args!(
@@ -76,7 +76,7 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
 
 /// Where no table is named: what migrations ask to back up, and which tables that leaves out.
 fn chosen(ctx: &Context, db: &mut Database, folder: &Folder) -> Result<Vec<Relation>> {
-    let applied = history::read_known(db)?;
+    let applied = history::read_known(db)?.applied;
     let pending = plan::up(folder, &applied, None, true)?;
     let affected = AffectedTables::from_scripts(
         pending.iter().map(|migration| &migration.up),

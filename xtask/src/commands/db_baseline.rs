@@ -12,7 +12,6 @@ use crate::migration::script::Script;
 use crate::migration::source::{Folder, Migration};
 use crate::options::BackupOptions;
 use crate::runbook::apply::Runner;
-use crate::runbook::guard::Guard;
 use crate::runbook::preflight::{self, Planned, When};
 use crate::runbook::verify;
 use crate::ui;
@@ -35,10 +34,12 @@ pub(crate) fn run(ctx: &Context, flags: &Baseline) -> Result {
     let chosen = chosen(&folder, flags.version)?;
     let mut db = ctx.connect()?;
     preflight::before(When::Baseline, ctx, &mut db, &Planned::default())?;
-    if !flags.dry_run {
-        lock::acquire(&mut db, flags.locks.options(), &ctx.ui)?;
-    }
-    let recorded = history::read(&mut db)?;
+    let lock = match flags.dry_run {
+        true => None,
+        false => Some(lock::acquire(&mut db, flags.locks.options(), &ctx.ui)?),
+    };
+    let history = history::read(&mut db)?;
+    let recorded = &history.applied;
     let wanted: Vec<&Migration> = chosen
         .into_iter()
         .filter(|migration| recorded.iter().all(|row| row.version != migration.version))
@@ -50,13 +51,13 @@ pub(crate) fn run(ctx: &Context, flags: &Baseline) -> Result {
     }
 
     compare(ctx, &mut db, &wanted)?;
-    if flags.dry_run {
+    let Some(lock) = lock else {
         ctx.ui
             .status("Finished", "the live schema agrees; nothing was recorded");
         return Ok(());
-    }
-    let guard = Guard::new(BackupOptions::default());
-    let mut runner = Runner::new(ctx, &mut db, flags.locks.options(), guard);
+    };
+    let (locks, backup) = (flags.locks.options(), BackupOptions::default());
+    let mut runner = Runner::new(ctx, &mut db, locks, backup, &lock, &history);
     runner.ensure_history()?;
     runner.mark_applied(&wanted)?;
     runner.finish();

@@ -25,8 +25,8 @@ pub struct Migrate {
 
 pub(crate) fn run(ctx: &Context, flags: &Migrate) -> Result {
     let folder = ctx.folder()?;
-    let db = ctx.connect()?;
     let options = flags.run.options(flags.dry_run);
+    let db = ctx.connect_with(options.locks.lock_deadline)?;
     let outcome = runbook::migrate(
         ctx,
         &folder,

@@ -24,7 +24,7 @@ pub struct Psql {
 pub(crate) fn run(ctx: &Context, flags: &Psql) -> Result {
     // Connecting first starts a stopped private server, and says what is wrong better than psql.
     let db = ctx.connect()?;
-    let status = psql::interactive(&ctx.tools().psql()?, &db.target, &flags.args)?;
+    let status = psql::interactive(&ctx.tools().psql()?, &db.server.target, &flags.args)?;
     if status.success() {
         return Ok(());
     }

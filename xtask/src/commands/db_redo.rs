@@ -28,17 +28,13 @@ pub(crate) fn run(ctx: &Context, flags: &Redo) -> Result {
         dry_run: false,
         reports: Reports::default(),
     };
-    let down = runbook::rollback(
-        ctx,
-        &folder,
-        ctx.connect()?,
-        &RollbackScope::LastRun,
-        &options,
-    )?;
+    let connect = || ctx.connect_with(options.locks.lock_deadline);
+    let last_run = &RollbackScope::LastRun;
+    let down = runbook::rollback(ctx, &folder, connect()?, last_run, &options)?;
     let newest = down.steps.iter().map(|step| step.version).max();
     let Some(newest) = newest else {
         return ctx.ui.json(&down);
     };
-    let up = runbook::migrate(ctx, &folder, ctx.connect()?, Some(newest), false, &options)?;
+    let up = runbook::migrate(ctx, &folder, connect()?, Some(newest), false, &options)?;
     ctx.ui.json(&up)
 }

@@ -39,8 +39,8 @@ pub(crate) fn run(ctx: &Context, flags: &Rollback) -> Result {
         (None, None, false, []) => RollbackScope::LastRun,
         (None, None, false, versions) => RollbackScope::Only(versions.to_vec()),
     };
-    let db = ctx.connect()?;
     let options = flags.run.options(flags.dry_run);
+    let db = ctx.connect_with(options.locks.lock_deadline)?;
     let outcome = runbook::rollback(ctx, &folder, db, &selection, &options)?;
     ctx.ui.json(&outcome)
 }

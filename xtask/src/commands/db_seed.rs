@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use clap::Args;
 
 use crate::Context;
+use crate::database::SESSION_OPTIONS;
 use crate::dev::seed::{self, SeedFile};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
@@ -40,7 +41,7 @@ pub(crate) fn run(ctx: &Context, flags: &Seed) -> Result {
                 .into());
         }
     }
-    file.run(ctx, &mut db, flags.users, flags.logins)
+    file.run(ctx, &mut db, SESSION_OPTIONS, flags.users, flags.logins)
 }
 
 fn is_local(host: &str) -> bool {

@@ -41,7 +41,7 @@ pub struct Status {
 pub(crate) fn run(ctx: &Context, flags: &Status) -> Result {
     let folder = ctx.folder()?;
     let mut db = ctx.connect()?;
-    let applied = history::read_known(&mut db)?;
+    let applied = history::read_known(&mut db)?.applied;
     let migrations = plan::states(&folder, &applied);
     let count = |state| {
         migrations

@@ -38,18 +38,14 @@ const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '100ms'";
 /// # Errors
 /// If a script fails, or the role may not rename a schema that one names.
 pub(crate) fn compare(db: &mut Database, scripts: &[&Script]) -> Result<Differences> {
-    let live_schema = db
-        .server
-        .schema
-        .clone()
-        .unwrap_or_else(|| "public".to_owned());
+    let live_schema = db.server.schema.as_deref().unwrap_or("public");
     let named = named_schemas(scripts);
-    let path = db.search_path.clone();
+    let path = &db.server.search_path;
     let mut transaction = db.client.transaction()?;
     transaction.batch_execute(LOCK_TIMEOUT)?;
     let (wanted, live) = match named.is_empty() {
-        true => compare_in_temp_schema(&mut transaction, scripts, &path, &live_schema)?,
-        false => compare_in_renamed_schema(&mut transaction, scripts, &path, &live_schema, named)?,
+        true => compare_in_temp_schema(&mut transaction, scripts, path, live_schema)?,
+        false => compare_in_renamed_schema(&mut transaction, scripts, path, live_schema, named)?,
     };
     transaction.rollback()?;
     Ok(differences(&wanted, &live))

@@ -11,7 +11,6 @@ use super::plan::Plan;
 use super::report;
 use super::run::Options;
 use super::verify::Checked;
-use crate::database::Database;
 use crate::migration::source::{Direction, Migration};
 use crate::ui;
 
@@ -52,14 +51,14 @@ pub(crate) struct StepFacts {
 
 impl Outcome {
     pub(super) fn of(
-        db: &Database,
+        started_at: Timestamp,
         direction: Direction,
         started: Instant,
         options: &Options,
     ) -> Outcome {
         Outcome {
             run: RunFacts {
-                started_at: db.server.clock,
+                started_at,
                 direction: match direction {
                     Direction::Up => "up",
                     Direction::Down => "down",
@@ -78,12 +77,12 @@ impl Outcome {
 
     /// What a run would do: its changes, none of which took any time.
     pub(super) fn planned(
-        db: &Database,
+        started_at: Timestamp,
         plan: &Plan<'_>,
         started: Instant,
         options: &Options,
     ) -> Outcome {
-        let mut outcome = Outcome::of(db, plan.direction, started, options);
+        let mut outcome = Outcome::of(started_at, plan.direction, started, options);
         for change in &plan.changes {
             outcome.add(change.migration, LockStats::default(), "Planned");
         }

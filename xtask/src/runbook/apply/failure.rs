@@ -59,11 +59,11 @@ impl Runner<'_> {
     /// What the history says when the lost session's work on the server has ended.
     fn is_recorded(&mut self, migration: &Migration) -> Result<bool> {
         let lost = Instant::now();
-        while lock::orphan(self.db)?.is_some() {
+        while lock::orphan(&mut self.db.client)?.is_some() {
             anyhow::ensure!(lost.elapsed() < LOST_SESSION_ENDS, "it goes on");
             std::thread::sleep(CANCEL_EVERY);
         }
-        let rows = history::read(self.db)?;
+        let rows = history::read(self.db)?.applied;
         Ok(rows.iter().any(|row| row.version == migration.version))
     }
 
@@ -90,7 +90,7 @@ impl Runner<'_> {
         }
         let of_history = error.statement.is_none() && error.body_line.is_none();
         if of_history && error.message.sqlstate.as_deref() == Some(history::NOT_ONE_ROW) {
-            let table = history::table(self.db);
+            let table = &self.history.table.name;
             return Failure::failed(format!(
                 "cannot write `{}` into the history table `{table}`",
                 path

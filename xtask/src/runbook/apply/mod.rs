@@ -19,15 +19,17 @@ use super::backup::{self, CompletedBackup};
 use super::guard::Guard;
 use super::{losses, preflight};
 use crate::Context;
+use crate::database::Database;
 use crate::database::activity::Stalled;
 use crate::database::catalog::{self, Relation};
-use crate::database::{Database, history};
+use crate::database::history::{self, History};
+use crate::database::lock::Lock;
 use crate::error::Result;
 use crate::failures;
 use crate::migration::effects::ObjectName;
 use crate::migration::script::Script;
 use crate::migration::source::{Direction, Migration};
-use crate::options::Locks;
+use crate::options::{BackupOptions, Locks};
 use crate::tools::psql::{Chunk, PsqlSession};
 use crate::ui::Ui;
 
@@ -48,7 +50,10 @@ pub(crate) struct Runner<'a> {
     pub(crate) ui: &'a Ui,
     pub(crate) locks: Locks,
     /// What is kept of what the run destroys.
-    pub(crate) guard: Guard,
+    pub(crate) guard: Guard<'a>,
+    pub(crate) lock: &'a Lock,
+    /// As it was before the run.
+    history: &'a History,
     /// When this run started, by the server's clock: every migration of a run has the same.
     pub(crate) installed_on: Timestamp,
     session: Option<PsqlSession>,
@@ -75,16 +80,19 @@ impl<'a> Runner<'a> {
         ctx: &'a Context,
         db: &'a mut Database,
         locks: Locks,
-        guard: Guard,
+        backup: BackupOptions,
+        lock: &'a Lock,
+        history: &'a History,
     ) -> Runner<'a> {
-        let installed_on = history::next_installed_on(db);
         Runner {
             ctx,
             db,
             ui: &ctx.ui,
             locks,
-            guard,
-            installed_on,
+            guard: Guard::new(backup, lock.acquired_at, &history.table.name),
+            lock,
+            history,
+            installed_on: history.next_installed_on(lock.acquired_at),
             session: None,
             used: false,
             prepared: false,
@@ -117,11 +125,11 @@ impl<'a> Runner<'a> {
     }
 
     /// Ends the psql session in order; returns what was kept.
-    pub(crate) fn finish(self) -> (&'a mut Database, Guard) {
-        if let Some(session) = self.session {
+    pub(crate) fn finish(&mut self) -> Vec<CompletedBackup> {
+        if let Some(session) = self.session.take() {
             session.close();
         }
-        (self.db, self.guard)
+        std::mem::take(&mut self.guard.backups)
     }
 
     /// Backs up a table on the native connection.
@@ -137,18 +145,17 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// If psql or the server says no.
     pub(crate) fn ensure_history(&mut self) -> Result {
-        if self.db.server.history_schema.is_some() {
+        let table = &self.history.table;
+        if table.exists {
             return Ok(());
         }
-        let table = history::table(self.db);
         let chunk = Chunk {
-            before: format!("{}{}", self.patient(), history::create_sql(&table)),
+            before: format!("{}{}", self.patient(), history::create_sql(&table.name)),
             ..Chunk::default()
         };
         self.feed(&chunk, &mut |_, _, _| {})?
             .map_err(|error| error.message.failure())
-            .with_context(|| format!("cannot create the history table `{table}`"))?;
-        self.db.server.history_schema = self.db.server.schema.clone();
+            .with_context(|| format!("cannot create the history table `{}`", table.name))?;
         Ok(())
     }
 
@@ -237,19 +244,17 @@ impl<'a> Runner<'a> {
 
     /// The statement that writes the history row, or on the way down removes it: exactly one.
     fn row(&self, migration: &Migration, direction: Direction, execution_time: &str) -> String {
-        let table = history::table(self.db);
+        let table = &self.history.table.name;
         match direction {
             Direction::Up => {
                 let insert =
-                    history::insert_sql(&table, migration, self.installed_on, execution_time);
+                    history::insert_sql(table, migration, self.installed_on, execution_time);
                 match self.guard.must_count(&migration.up) {
                     true => history::exactly_one(&insert),
                     false => insert,
                 }
             }
-            Direction::Down => {
-                history::exactly_one(&history::delete_sql(&table, migration.version))
-            }
+            Direction::Down => history::exactly_one(&history::delete_sql(table, migration.version)),
         }
     }
 }

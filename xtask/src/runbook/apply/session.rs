@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::Runner;
 use crate::Context;
 use crate::database::activity::{self};
-use crate::database::{Database, lock, pooler};
+use crate::database::lock::{self, Lock};
+use crate::database::{Server, pooler, session_settings};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::interrupt;
@@ -40,7 +41,7 @@ impl Runner<'_> {
             Some(session) => session,
             None => {
                 (self.used, self.prepared, self.counted) = (false, false, false);
-                start_psql(self.ctx, self.db)?
+                start_psql(self.ctx, &self.db.server, self.lock)?
             }
         };
         if session.backend_pid() == 0 {
@@ -50,9 +51,9 @@ impl Runner<'_> {
                 Err(error) => return Ok(Err(error)),
             }
             if session.backend_pid() == self.db.server.backend_pid {
-                return Err(pooler::failure(self.db).into());
+                return Err(pooler::failure(&mut self.db.client, &self.db.server).into());
             }
-            pooler::refuse(self.db)?;
+            pooler::refuse(&mut self.db.client, &self.db.server)?;
             if self.options_lost {
                 let chunk = Chunk {
                     before: self.settings_by_statement(),
@@ -98,7 +99,7 @@ impl Runner<'_> {
     pub(super) fn settings_by_statement(&self) -> String {
         let name = lock::psql_name(&self.ctx.application_name);
         match self.options_lost {
-            true => format!("{};\n", self.db.session_settings(&name)),
+            true => format!("{};\n", session_settings(&self.lock.session_options, &name)),
             false => String::new(),
         }
     }
@@ -194,7 +195,8 @@ impl Runner<'_> {
 
     /// Where no strong lock is held: a wait that still ends.
     pub(super) fn patient(&self) -> String {
-        format!("SET lock_timeout = {};\n", self.db.lock_wait.as_millis())
+        let milliseconds = self.db.server.lock_wait.as_millis();
+        format!("SET lock_timeout = {milliseconds};\n")
     }
 
     /// What the server had to say: that something was there already is worth knowing.
@@ -210,11 +212,12 @@ impl Runner<'_> {
     }
 }
 
-/// Starts the psql of a run, which must hold the migration lock.
+/// Starts the psql of a run.
 ///
 /// # Errors
 /// If there is no psql.
-pub(crate) fn start_psql(ctx: &Context, db: &Database) -> Result<PsqlSession> {
+pub(crate) fn start_psql(ctx: &Context, server: &Server, lock: &Lock) -> Result<PsqlSession> {
     let name = lock::psql_name(&ctx.application_name);
-    PsqlSession::start(&ctx.tools().psql()?, &db.target, &name, &db.session_options)
+    let psql = ctx.tools().psql()?;
+    PsqlSession::start(&psql, &server.target, &name, &lock.session_options)
 }

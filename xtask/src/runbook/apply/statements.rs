@@ -117,7 +117,7 @@ impl Runner<'_> {
             .map_err(|error| self.explain(script, direction, &error))?;
         if !script.destroys_nothing() {
             self.guard
-                .after_script_outside_transaction(self.db)
+                .after_script_outside_transaction(&mut self.db.client)
                 .map_err(|error| {
                     let state = format!("`{}` took effect and is recorded", migration.stem);
                     failures::from_error(&error).state(state)

@@ -159,7 +159,7 @@ impl Runner<'_> {
             Some(changes) => {
                 // Our own psql may hold what this reads: nobody waits for that for long.
                 self.db.client.batch_execute(&self.short_wait())?;
-                let verdict = Verdict::of(self.db, changes, script, direction);
+                let verdict = Verdict::of(&mut self.db.client, changes, script, direction);
                 self.db.wait_for_locks_again()?;
                 Some(verdict?)
             }
@@ -187,7 +187,7 @@ impl Runner<'_> {
                 self.ui.info("Updated", updated);
             }
             self.guard
-                .after_commit(self.db, verdict)
+                .after_commit(&mut self.db.client, verdict)
                 .map_err(|error| committed(migration, &error))?;
         }
         Ok(Try::Committed)
@@ -215,7 +215,7 @@ impl Runner<'_> {
         // Nobody waits for our locks while a backup is taken, or a person thinks.
         self.roll_back()?;
         let rolled_back = format!("`{stem}` was rolled back: it has changed nothing");
-        let not_backed_up = match self.guard.not_empty(self.db, not_backed_up) {
+        let not_backed_up = match self.guard.not_empty(&mut self.db.client, not_backed_up) {
             Ok(not_backed_up) => not_backed_up,
             // A policy or a missing right is in the way of looking: it may hold anything.
             Err(_) if self.guard.no_backup() => self.guard.not_backed_up(destroyed),
@@ -313,8 +313,7 @@ impl Runner<'_> {
         let mut begin = format!("BEGIN \\; {lock_timeout}");
         // Its lock on the history is waited for no longer than any other, and before we have one.
         if self.is_prepared(script, direction) && !std::mem::replace(&mut self.prepared, true) {
-            let table = history::table(self.db);
-            let prepare = history::prepare_sql(&table, self.installed_on);
+            let prepare = history::prepare_sql(&self.history.table.name, self.installed_on);
             begin.push_str(&format!(" \\; {prepare}"));
         }
         let mut chunk = Chunk {

@@ -112,8 +112,8 @@ pub(crate) fn table(db: &mut Database, name: &str) -> Result<Relation> {
         Failure::usage(format!("not a table's name: `{name}`")).hint(Hint::run("db-backup TABLE"))
     })?;
     let Some(relation) = catalog::find(db, &parsed)? else {
-        let elsewhere = catalog::schemas_with(db, &parsed.name)?;
-        return Err(preflight::missing_table(db, &parsed, &elsewhere).into());
+        let elsewhere = catalog::schemas_with(&mut db.client, &parsed.name)?;
+        return Err(preflight::missing_table(&db.server, &parsed, &elsewhere).into());
     };
     preflight::can_be_backed_up(db, &relation)?;
     Ok(relation)
@@ -147,7 +147,7 @@ pub(crate) fn default_tables(
 pub(crate) fn in_order_of_references(db: &mut Database, names: &[String]) -> Result<Vec<Relation>> {
     let mut waiting = Vec::new();
     for table in tables(db, names)? {
-        let referenced = catalog::referenced_tables(db, table.oid)?;
+        let referenced = catalog::referenced_tables(&mut db.client, table.oid)?;
         waiting.push((table, referenced));
     }
     let mut ordered: Vec<Relation> = Vec::new();

@@ -18,7 +18,7 @@ pub(crate) use tables::{can_be_backed_up, missing_table};
 use super::backup;
 use crate::Context;
 use crate::database::catalog::Relation;
-use crate::database::{self, Database};
+use crate::database::{self, Database, Server};
 use crate::error::Result;
 use crate::hint::Hint;
 use crate::migration::affected_tables::AffectedTables;
@@ -151,8 +151,8 @@ pub(crate) struct Planned<'f> {
 }
 
 impl<'f> Planned<'f> {
-    pub(crate) fn of(db: &Database, scripts: Vec<&'f Script>) -> Planned<'f> {
-        let schema = db.server.schema.as_deref();
+    pub(crate) fn of(server: &Server, scripts: Vec<&'f Script>) -> Planned<'f> {
+        let schema = server.schema.as_deref();
         Planned {
             affected: AffectedTables::from_scripts(scripts.iter().copied(), schema),
             scripts,
@@ -162,10 +162,10 @@ impl<'f> Planned<'f> {
 
     /// The run that `db-migrate` would be now.
     fn pending(db: &mut Database, folder: &'f Folder) -> Result<Planned<'f>> {
-        let applied = database::history::read_known(db)?;
+        let applied = database::history::read_known(db)?.applied;
         let pending = plan::up(folder, &applied, None, true)?;
         let scripts = pending.iter().map(|migration| &migration.up).collect();
-        let mut planned = Planned::of(db, scripts);
+        let mut planned = Planned::of(&db.server, scripts);
         planned.has_history = !applied.is_empty();
         planned.folder = Some(folder);
         // One that is not there is found by the check of the tables.

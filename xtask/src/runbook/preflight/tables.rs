@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use anyhow::Context as _;
+use postgres::Client;
 
 use super::{Check, Found, Look, When};
-use crate::database::Database;
 use crate::database::catalog::{self, Relation};
+use crate::database::{Database, Server};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::migration::affected_tables::AffectedTables;
@@ -53,8 +54,8 @@ fn look(db: &mut Database, affected: &AffectedTables) -> Result {
                 backed_up.push(relation.oid);
             }
             None => {
-                let elsewhere = catalog::schemas_with(db, &name.name)?;
-                return Err(missing_table(db, name, &elsewhere)
+                let elsewhere = catalog::schemas_with(&mut db.client, &name.name)?;
+                return Err(missing_table(&db.server, name, &elsewhere)
                     .hint(Hint::to(
                         "if an earlier pending migration makes it, apply that first",
                         "db-migrate --to VERSION",
@@ -63,15 +64,15 @@ fn look(db: &mut Database, affected: &AffectedTables) -> Result {
             }
         }
     }
-    check_child_tables(db, &backed_up)
+    check_child_tables(&mut db.client, &backed_up)
 }
 
 /// A change of a table is one of all tables that inherit from it, whose rows are their own.
 ///
 /// # Errors
 /// If one of them is not backed up with it.
-fn check_child_tables(db: &mut Database, backed_up: &[u32]) -> Result {
-    let children = catalog::uncovered_child_tables(db, backed_up)?;
+fn check_child_tables(client: &mut Client, backed_up: &[u32]) -> Result {
+    let children = catalog::uncovered_child_tables(client, backed_up)?;
     let Some((table, _)) = children.first() else {
         return Ok(());
     };
@@ -98,8 +99,8 @@ fn check_child_tables(db: &mut Database, backed_up: &[u32]) -> Result {
 
 fn alterable(db: &mut Database, name: &ObjectName) -> Result<Relation> {
     let Some(relation) = catalog::find(db, name).context("cannot look up a table")? else {
-        let elsewhere = catalog::schemas_with(db, &name.name)?;
-        return Err(missing_table(db, name, &elsewhere).into());
+        let elsewhere = catalog::schemas_with(&mut db.client, &name.name)?;
+        return Err(missing_table(&db.server, name, &elsewhere).into());
     };
     if !relation.owned {
         return Err(Failure::failed(format!(
@@ -194,17 +195,17 @@ pub(crate) fn names_no_table(
     script: &Script,
     name: &ObjectName,
 ) -> Result<Failure> {
-    let elsewhere = catalog::schemas_with(db, &name.name)?;
+    let elsewhere = catalog::schemas_with(&mut db.client, &name.name)?;
     let attempted = format!(
         "cannot back up `{name}`, as {} asks for",
         script.path.display()
     );
-    let failure = missing_table(db, name, &elsewhere).attempted(attempted);
+    let failure = missing_table(&db.server, name, &elsewhere).attempted(attempted);
     Ok(failure.state("this migration has changed nothing"))
 }
 
-pub(crate) fn missing_table(db: &Database, name: &ObjectName, elsewhere: &[String]) -> Failure {
-    let schema = db.server.schema.as_deref().unwrap_or("public");
+pub(crate) fn missing_table(server: &Server, name: &ObjectName, elsewhere: &[String]) -> Failure {
+    let schema = server.schema.as_deref().unwrap_or("public");
     let failure = Failure::failed(match &name.schema {
         Some(_) => format!("there is no table `{name}`"),
         None => format!("there is no table `{name}` in schema `{schema}`"),
@@ -217,7 +218,7 @@ pub(crate) fn missing_table(db: &Database, name: &ObjectName, elsewhere: &[Strin
                 "if that is the one, set the search path",
                 format!(
                     "--database-url '{}?options=-csearch_path%3D{other}'",
-                    db.server.address(&db.server.user)
+                    server.address(&server.user)
                 ),
             )),
         None => failure.hint(Hint::to("is this the right database?", "db-doctor")),

@@ -104,7 +104,7 @@ fn not_what_was_written(file: &Path, state: State) -> Failure {
 
 /// The backup is of this very database.
 pub(super) fn same_database(db: &mut Database, manifest: &Manifest, request: &Request) -> Result {
-    let Some(doubt) = manifest.doubts(db)? else {
+    let Some(doubt) = manifest.doubts(&mut db.client, &db.server)? else {
         return Ok(());
     };
     if request.force_other_database {

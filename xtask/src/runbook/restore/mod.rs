@@ -29,7 +29,7 @@ use self::plan::Plan;
 use super::backup::{self, Manifest};
 use super::preflight::{self, Planned, When};
 use crate::Context;
-use crate::database::{Database, SESSION_OPTIONS, connect, lock, own_session, pooler};
+use crate::database::{Database, SESSION_OPTIONS, Server, connect, lock, own_session, pooler};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::interrupt;
@@ -124,9 +124,8 @@ pub(crate) fn run(ctx: &Context, request: &Request) -> Result<Vec<Merged>> {
     let found = request.files.iter().map(|given| find(ctx, given));
     let found = found.collect::<Result<Vec<_>>>()?;
     one_for_each_table(request, &found)?;
-    let mut db = ctx.connect()?;
+    let mut db = ctx.connect_with(request.locks.lock_deadline)?;
     preflight::before(When::Restore, ctx, &mut db, &Planned::default())?;
-    db.wait_for_locks(request.locks.lock_deadline)?;
     let mut tables = Vec::new();
     for (_, manifest) in &found {
         tables.push(backup::table(&mut db, &manifest.table)?);
@@ -157,7 +156,7 @@ pub(crate) fn run(ctx: &Context, request: &Request) -> Result<Vec<Merged>> {
             })
             .collect());
     }
-    agree(ctx, &db, &parts)?;
+    agree(ctx, &db.server, &parts)?;
     interrupt::check()?;
     let written = merge(ctx, &mut db, &mut session, &parts, request)?;
     let mut restored = Vec::new();
@@ -286,7 +285,7 @@ fn conflicts(parts: &[Part], session: &mut MergeSession) -> Result<Vec<String>> 
 }
 
 /// Asks before values are replaced.
-fn agree(ctx: &Context, db: &Database, parts: &[Part]) -> Result {
+fn agree(ctx: &Context, server: &Server, parts: &[Part]) -> Result {
     let replaced = parts.iter().filter(|part| part.compared.replaced > 0);
     let rows: Vec<String> = replaced
         .map(|Part { plan, compared }| {
@@ -300,7 +299,7 @@ fn agree(ctx: &Context, db: &Database, parts: &[Part]) -> Result {
     if rows.is_empty() {
         return Ok(());
     }
-    let question = format!("Replace values in {} in {}?", rows.join(" and "), db.server);
+    let question = format!("Replace values in {} in {server}?", rows.join(" and "));
     if ctx.ui.confirm(&question)? {
         return Ok(());
     }
@@ -330,9 +329,9 @@ struct MergeSession {
 
 impl MergeSession {
     fn open(ctx: &Context, db: &mut Database) -> Result<MergeSession> {
-        let lock_timeout = db.lock_wait.as_millis();
+        let lock_timeout = db.server.lock_wait.as_millis();
         let options = format!("{SESSION_OPTIONS} {OPTIONS} -c lock_timeout={lock_timeout}");
-        let connection = connect::connect(&db.target, &ctx.application_name, &options)?;
+        let connection = connect::connect(&db.server.target, &ctx.application_name, &options)?;
         let canceller = connection.canceller();
         interrupt::on_signal(move || {
             let _ = canceller.cancel();
@@ -352,7 +351,7 @@ impl MergeSession {
         let (pid, synchronous_commit) = (row.get(0), row.get(1));
         client.batch_execute("SET synchronous_commit = local")?;
         if pid == db.server.backend_pid {
-            return Err(pooler::failure(db).into());
+            return Err(pooler::failure(&mut db.client, &db.server).into());
         }
         Ok(MergeSession {
             client,

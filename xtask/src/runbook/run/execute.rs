@@ -25,7 +25,7 @@ pub(super) fn execute(
     options: &Options,
     started: Instant,
 ) -> Result<Outcome> {
-    let mut outcome = Outcome::of(runner.db, plan.direction, started, options);
+    let mut outcome = Outcome::of(runner.lock.acquired_at, plan.direction, started, options);
     // psql connects before anything is written, because this shows whether a proxy makes the session lock
     // worthless.
     runner.open().map_err(unchanged)?;
@@ -39,11 +39,13 @@ pub(super) fn execute(
     if plan.direction == Direction::Up {
         runner.ensure_history()?;
     }
-    runner.guard.inspect(runner.db).map_err(unchanged)?;
+    runner
+        .guard
+        .inspect(&mut runner.db.client)
+        .map_err(unchanged)?;
     change(ctx, &mut runner, plan, &mut outcome)?;
-    let (db, guard) = runner.finish();
-    outcome.backups = guard.backups;
-    verify_all(ctx, db, plan, &mut outcome)?;
+    outcome.backups = runner.finish();
+    verify_all(ctx, runner.db, plan, &mut outcome)?;
     Ok(outcome)
 }
 

@@ -12,13 +12,12 @@ use prepare::make_plan;
 use select::{Goal, say_nothing_to_do, select_and_lock};
 
 use super::apply::{Runner, start_psql};
-use super::guard::Guard;
 use super::outcome::Outcome;
 use super::plan::Plan;
 use super::preflight::{self, Planned, When};
 use super::report;
 use crate::Context;
-use crate::database::Database;
+use crate::database::{Database, Server};
 use crate::error::{Failure, Result};
 use crate::failures;
 use crate::hint::Hint;
@@ -82,11 +81,11 @@ fn run(
     let direction = goal.direction();
     report::check(&options.reports)?;
     preflight::before(When::Run, ctx, db, &Planned::default())?;
-    db.wait_for_locks(options.locks.lock_deadline)?;
-    let selection = select_and_lock(ctx, folder, db, goal, options)?;
+    let (selection, lock) = select_and_lock(ctx, folder, db, goal, options)?;
+    let started_at = lock.as_ref().map_or(db.server.clock, |of| of.acquired_at);
     if selection.migrations.is_empty() {
         say_nothing_to_do(ctx, &selection, direction);
-        let outcome = Outcome::of(db, direction, started, options);
+        let outcome = Outcome::of(started_at, direction, started, options);
         if !options.dry_run {
             report::nothing_done(ctx, db, &outcome, &options.reports)?;
         }
@@ -94,35 +93,36 @@ fn run(
     }
 
     // psql connects while the preflight runs; a rollback first asks for confirmation.
-    let early_psql = match direction {
-        Direction::Up if !options.dry_run => Some(start_psql(ctx, db).map_err(unchanged)?),
+    let early_psql = match (&lock, direction) {
+        (Some(lock), Direction::Up) => Some(start_psql(ctx, &db.server, lock).map_err(unchanged)?),
         _ => None,
     };
     let plan = make_plan(ctx, folder, db, &selection, direction, options)?;
-    if options.dry_run {
+    // Only a dry run has something to do and no lock.
+    let Some(lock) = lock else {
         ctx.ui.data(plan.text(db, &ctx.ui.invocation));
-        return Ok(Outcome::planned(db, &plan, started, options));
-    }
+        return Ok(Outcome::planned(started_at, &plan, started, options));
+    };
     if direction == Direction::Down {
-        ask_to_undo(ctx, db, &plan)?;
+        ask_to_undo(ctx, &db.server, &plan)?;
     }
     let psql = match early_psql {
         Some(psql) => psql,
-        None => start_psql(ctx, db).map_err(unchanged)?,
+        None => start_psql(ctx, &db.server, &lock).map_err(unchanged)?,
     };
-    let guard = Guard::new(options.backup);
-    let runner = Runner::new(ctx, db, options.locks, guard).with_psql(psql);
+    let (locks, backup, history) = (options.locks, options.backup, &selection.history);
+    let runner = Runner::new(ctx, db, locks, backup, &lock, history).with_psql(psql);
     let mut outcome = execute(ctx, runner, &plan, options, started)?;
     outcome.run.duration_ms = started.elapsed().as_secs_f64() * 1000.0;
     report::finish(ctx, db, &plan, &outcome, &options.reports)?;
     Ok(outcome)
 }
 
-fn ask_to_undo(ctx: &Context, db: &Database, plan: &Plan<'_>) -> Result {
+fn ask_to_undo(ctx: &Context, server: &Server, plan: &Plan<'_>) -> Result {
     let question = format!(
         "Undo {} of {}?",
         ui::plural(plan.changes.len() as u64, "migration"),
-        db.server
+        server
     );
     if ctx.ui.confirm(&question)? {
         return Ok(());

@@ -3,8 +3,8 @@
 use super::Options;
 use super::select::Selection;
 use crate::Context;
-use crate::database::Database;
 use crate::database::catalog::{self, Relation};
+use crate::database::{Database, Server};
 use crate::error::{Failure, Result};
 use crate::migration::script::Script;
 use crate::migration::source::{Direction, Folder, Migration};
@@ -28,7 +28,7 @@ pub(super) fn make_plan<'f>(
         .map(|migration| Change::of(migration, direction))
         .collect::<Result<_>>()?;
     let scripts: Vec<&Script> = changes.iter().map(|change| change.script).collect();
-    let mut planned = planned(db, scripts, selection, options);
+    let mut planned = planned(&db.server, scripts, selection, options);
     let (when, what) = match direction {
         Direction::Up => (When::Up, "pending"),
         Direction::Down => (When::Down, "to undo"),
@@ -48,13 +48,13 @@ pub(super) fn make_plan<'f>(
 
 /// What the preflight looks at.
 fn planned<'f>(
-    db: &Database,
+    server: &Server,
     scripts: Vec<&'f Script>,
     selection: &Selection<'_>,
     options: &Options,
 ) -> Planned<'f> {
-    let mut planned = Planned::of(db, scripts);
-    planned.has_history = !selection.applied.is_empty();
+    let mut planned = Planned::of(server, scripts);
+    planned.has_history = !selection.history.applied.is_empty();
     planned.no_backup = options.backup.no_backup;
     planned.show_queries = options.locks.show_queries;
     if planned.no_backup {
@@ -129,7 +129,8 @@ fn tables_to_back_up(
 
 /// The applied migrations that a rollback leaves, whose checks must hold after it.
 fn remaining<'f>(folder: &'f Folder, undone: &Selection<'_>) -> Vec<&'f Migration> {
-    let is_applied = |version| undone.applied.iter().any(|row| row.version == version);
+    let applied = &undone.history.applied;
+    let is_applied = |version| applied.iter().any(|row| row.version == version);
     let is_undone = |version| undone.migrations.iter().any(|gone| gone.version == version);
     folder
         .migrations
