@@ -14,7 +14,7 @@ use crate::database::{Database, activity};
 use crate::error::{Failure, Kind, Result};
 use crate::failures;
 use crate::hint::Hint;
-use crate::tools::psql::{Chunk, PsqlSession, SessionError};
+use crate::tools::psql::{Chunk, PsqlSession, SessionError, Starting};
 use crate::ui;
 use crate::{hex, interrupt};
 
@@ -63,8 +63,8 @@ impl SeedFile {
         let started = Instant::now();
         let name = &ctx.application_name;
         let psql = ctx.tools().psql()?;
-        let mut psql = PsqlSession::start(&psql, &db.target, name, &db.session_options)?;
-        psql.greet(name).map_err(|error| self.failure(&error))?;
+        let starting = Starting::start(&psql, &db.target, name, &db.session_options)?;
+        let mut psql = starting.greet(name).map_err(|error| self.failure(&error))?;
         let progress = ctx.ui.progress("Seeding");
         // Another db-seed would number its rows the same.
         let begin = format!(
@@ -86,7 +86,7 @@ impl SeedFile {
             ));
         }
         self.feed(db, &mut psql, "COMMIT;\nANALYZE;\n".to_owned())?;
-        psql.close();
+        drop(psql);
         drop(progress);
         ctx.ui.status(
             "Seeded",

@@ -12,11 +12,11 @@ use anyhow::Context as _;
 
 use pg_connect::ConnInfo;
 
+use super::job::Job;
 use super::proof::{self, Content};
 use super::scratch::Scratch;
 use super::snapshot::{Snapshot, SnapshotSession};
-use super::take::Job;
-use super::writer::{Copies, Flusher, ProgressLine, SoFar, Writer};
+use super::writer::{Copies, Flusher, LOOK_EVERY, ProgressLine, SoFar, Writer};
 use crate::database::{Database, Server};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
@@ -24,9 +24,6 @@ use crate::interrupt;
 use crate::options::Proof;
 use crate::tools::pg_dump;
 use crate::ui::{self, Progress};
-
-/// How often progress is checked while another thread works.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A finished dump that has passed its comparison.
 pub(super) struct Dumped {

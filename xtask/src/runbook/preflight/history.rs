@@ -1,6 +1,6 @@
 //! The history: whether it can be kept, and agrees with the files and the database.
 
-use super::{Check, Found, Look, Planned, When};
+use super::check::{Check, Found, Look, Planned, When};
 use crate::database::{self, Database, catalog};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;

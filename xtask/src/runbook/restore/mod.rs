@@ -26,7 +26,8 @@ use self::compare::{Comparison, conflict};
 use self::file::{find, same_database, stage};
 use self::merge::{Written, merge};
 use self::plan::Plan;
-use super::backup::{self, Manifest};
+use super::backup::Manifest;
+use super::backup_tables;
 use super::preflight::{self, Planned, When};
 use crate::Context;
 use crate::database::{Database, SESSION_OPTIONS, connect, lock, own_session, pooler};
@@ -129,7 +130,7 @@ pub(crate) fn run(ctx: &Context, request: &Request) -> Result<Vec<Merged>> {
     db.wait_for_locks(request.locks.lock_deadline)?;
     let mut tables = Vec::new();
     for (_, manifest) in &found {
-        tables.push(backup::table(&mut db, &manifest.table)?);
+        tables.push(backup_tables::find(&mut db, &manifest.table)?);
         same_database(&mut db, manifest, request)?;
     }
     if !request.dry_run {
