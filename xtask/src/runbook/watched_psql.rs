@@ -1,6 +1,6 @@
-//! The psql of a run, beside the native connection that watches it: opened when it is first needed, fed,
-//! cancelled after an interrupt and for whoever waits too long for its locks, cleaned. What it is fed is
-//! decided elsewhere (`apply`, `indexes`).
+//! The psql of a run, and the native connection that watches it: psql is opened when it is first needed, fed,
+//! and cancelled after an interrupt or for whoever waits too long for its locks. What it is fed is decided in
+//! `apply`.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ enum State {
 pub(super) struct Memory {
     /// Whether it has run a file that may have left something behind in it.
     pub(super) used: bool,
-    /// Whether it has the prepared statement that writes the history.
+    /// Whether it has our prepared statement.
     pub(super) prepared: bool,
     /// Whether its counters may hold rows of an earlier transaction.
     pub(super) counted: bool,
