@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::options::{self, BackupOptions, ProofOptions, Reports};
-use crate::runbook::Options;
+use crate::options::{self, BackupOptions, ProofOptions, Reports, RunOptions};
 
 /// `--format`, for the commands that print data.
 #[derive(Args, Clone, Copy, Debug, Default)]
@@ -140,8 +139,8 @@ pub(super) struct RunArgs {
 }
 
 impl RunArgs {
-    pub(super) fn options(&self, dry_run: bool) -> Options {
-        Options {
+    pub(super) fn options(&self, dry_run: bool) -> RunOptions {
+        RunOptions {
             locks: self.locks.options(),
             backup: self.backup.options(),
             dry_run,

@@ -15,6 +15,7 @@ use crate::migration::affected_tables::AffectedTables;
 use crate::migration::plan;
 use crate::migration::source::Folder;
 use crate::runbook::backup::{self, CompletedBackup};
+use crate::runbook::backup_tables;
 use crate::ui;
 
 #[derive(Serialize)]
@@ -47,7 +48,7 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
     // All are looked up before the first is dumped.
     let relations = match &folder {
         Some(folder) => chosen(ctx, &mut db, folder)?,
-        None => backup::tables(&mut db, &flags.tables)?,
+        None => backup_tables::find_all(&mut db, &flags.tables)?,
     };
     let mut report = Report {
         backups: Vec::new(),
@@ -82,8 +83,8 @@ fn chosen(ctx: &Context, db: &mut Database, folder: &Folder) -> Result<Vec<Relat
         pending.iter().map(|migration| &migration.up),
         db.server.schema.as_deref(),
     );
-    let names = backup::default_tables(db, folder, &affected)?;
-    let tables = backup::tables(db, &names)?;
+    let names = backup_tables::default_names(db, folder, &affected)?;
+    let tables = backup_tables::find_all(db, &names)?;
     let schema = db.server.schema.clone().unwrap_or_default();
     let others: Vec<String> = catalog::tables_of(db, &schema)?
         .iter()

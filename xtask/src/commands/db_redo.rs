@@ -6,8 +6,8 @@ use super::args::{BackupArgs, LockArgs, Output};
 use crate::Context;
 use crate::error::Result;
 use crate::migration::plan::RollbackScope;
-use crate::options::Reports;
-use crate::runbook::{self, Options};
+use crate::options::{Reports, RunOptions};
+use crate::runbook;
 
 /// Arguments of `db-redo`.
 #[derive(Args, Debug)]
@@ -22,7 +22,7 @@ pub struct Redo {
 
 pub(crate) fn run(ctx: &Context, flags: &Redo) -> Result {
     let folder = ctx.folder()?;
-    let options = Options {
+    let options = RunOptions {
         locks: flags.locks.options(),
         backup: flags.backup.options(),
         dry_run: false,

@@ -12,8 +12,8 @@ use crate::dev::server;
 use crate::error::Result;
 use crate::migration::quote::quote_identifier;
 use crate::migration::source::Folder;
-use crate::options::{BackupOptions, Locks, Reports};
-use crate::runbook::{self, Options};
+use crate::options::{BackupOptions, Locks, Reports, RunOptions};
+use crate::runbook;
 
 /// Arguments of `db-setup`.
 #[derive(Args, Debug)]
@@ -37,7 +37,7 @@ pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
     };
     let created = ensure_database(ctx, &target)?;
 
-    let options = Options {
+    let options = RunOptions {
         locks: Locks::default(),
         backup: BackupOptions::default(),
         dry_run: false,

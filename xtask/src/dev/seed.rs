@@ -15,7 +15,7 @@ use crate::database::{Database, activity};
 use crate::error::{Failure, Kind, Result};
 use crate::failures;
 use crate::hint::Hint;
-use crate::tools::psql::{Chunk, PsqlSession, SessionError};
+use crate::tools::psql::{Chunk, PsqlSession, SessionError, Starting};
 use crate::ui;
 use crate::{hex, interrupt};
 
@@ -72,8 +72,8 @@ impl SeedFile {
         let Database { client, server } = db;
         let name = &ctx.application_name;
         let psql = ctx.tools().psql()?;
-        let mut psql = PsqlSession::start(&psql, &server.target, name, session_options)?;
-        psql.greet(name).map_err(|error| self.failure(&error))?;
+        let starting = Starting::start(&psql, &server.target, name, session_options)?;
+        let mut psql = starting.greet(name).map_err(|error| self.failure(&error))?;
         let progress = ctx.ui.progress("Seeding");
         // Another db-seed would number its rows the same.
         let begin = format!(
@@ -85,8 +85,11 @@ impl SeedFile {
         let mut done = 0;
         while done < rows {
             let batch = BATCH.min(rows - done);
-            let run_file = format!("\\set rows {batch}\n\\i {path}\n");
-            self.feed(client, &mut psql, run_file)?;
+            self.feed(
+                client,
+                &mut psql,
+                format!("\\set rows {batch}\n\\i {path}\n"),
+            )?;
             done += batch;
             progress.update(format_args!(
                 "{} of {} rows, {:.0} %",
@@ -96,7 +99,7 @@ impl SeedFile {
             ));
         }
         self.feed(client, &mut psql, "COMMIT;\nANALYZE;\n".to_owned())?;
-        psql.close();
+        drop(psql);
         drop(progress);
         ctx.ui.status(
             "Seeded",

@@ -25,19 +25,6 @@ pub(crate) const KEEP_BACKUPS: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A notification must not hold up the end of a run.
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A row of the summary.
-#[derive(Debug)]
-pub(crate) struct Line {
-    what: String,
-    time: Duration,
-}
-
-impl Line {
-    pub(crate) fn new(what: String, time: Duration) -> Line {
-        Line { what, time }
-    }
-}
-
 /// Checks that the report can be written, before anything changes.
 ///
 /// # Errors

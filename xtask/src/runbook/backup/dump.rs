@@ -6,25 +6,21 @@
 //! has its own ([`Writer`]), and so has the [`Scratch`].
 
 use std::fs::File;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use postgres::Client;
 
+use super::job::Job;
 use super::proof::{self, Content};
 use super::scratch::Scratch;
 use super::snapshot::{Snapshot, SnapshotSession};
-use super::take::Job;
-use super::writer::{Copies, Flusher, ProgressLine, SoFar, Writer};
+use super::writer::{Copies, Flusher, LOOK_EVERY, ProgressLine, SoFar, Writer};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::interrupt;
 use crate::options::Proof;
 use crate::tools::pg_dump;
 use crate::ui::{self, Progress};
-
-/// How often progress is checked while another thread works.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A finished dump that has passed its comparison.
 pub(super) struct Dumped {

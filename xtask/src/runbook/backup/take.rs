@@ -9,21 +9,21 @@ use jiff::Timestamp;
 use postgres::Client;
 use postgres::error::SqlState;
 
-use super::CompletedBackup;
+use super::completed::CompletedBackup;
 use super::dump::{Dumped, check_interrupt, dump};
-use super::folder::{clean, file_safe, in_the_folder, keep, make_folder, partial_file};
+use super::folder::{clean, file_safe, in_the_folder, make_folder, partial_file};
+use super::job::Job;
+use super::keep::keep;
 use super::manifest::{Manifest, ManifestColumn, ManifestSequence};
 use super::proof;
 use crate::Context;
+use crate::database::Database;
 use crate::database::activity;
 use crate::database::catalog::Relation;
-use crate::database::{Database, Server};
 use crate::error::{Failure, Result};
-use crate::hint::Hint;
 use crate::options::{Proof, ProofOptions};
 use crate::runbook::lock_wait;
 use crate::runbook::preflight::{self, Planned, When};
-use crate::tools::PgDump;
 use crate::ui;
 
 /// How long one attempt to lock the table waits, before this looks who holds a lock on it.
@@ -120,18 +120,6 @@ fn proof_within_limit(ctx: &Context, table: &Relation, options: ProofOptions) ->
     proof
 }
 
-/// What is backed up, with which program, and how it is proven.
-pub(super) struct Job<'a> {
-    pub(super) ctx: &'a Context,
-    pub(super) server: &'a Server,
-    pub(super) table: &'a Relation,
-    /// The table's qualified name.
-    pub(super) qualified: String,
-    pub(super) pg_dump: PgDump,
-    pub(super) proof: Proof,
-    run_started_at: Timestamp,
-}
-
 impl Job<'_> {
     /// Locks the table before the snapshot is taken. TRUNCATE and rewriting ALTERs are not MVCC-safe
     /// (PostgreSQL manual, "Caveats"): a snapshot from before such a transaction's commit sees an empty table.
@@ -215,13 +203,6 @@ impl Job<'_> {
                 ui::time(left)
             ));
         }
-    }
-
-    /// The name belongs to another table now that it is locked.
-    pub(super) fn was_replaced(&self) -> Failure {
-        Failure::failed(format!("`{}` is another table now", self.qualified))
-            .cause("it was replaced while the backup waited for it")
-            .hint(Hint::again("look at it, then"))
     }
 
     /// The manifest, without the name of the file.

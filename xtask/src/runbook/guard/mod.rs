@@ -20,6 +20,7 @@ use postgres::types::Type;
 use verdict::{What, columns};
 
 use super::backup::{self, CompletedBackup};
+use super::backup_tables;
 use crate::Context;
 use crate::database::Database;
 use crate::database::catalog::Relation;
@@ -203,7 +204,7 @@ impl<'a> Guard<'a> {
                 names.push(destroyed.name.clone());
             }
         }
-        for table in backup::in_order_of_references(db, &names)? {
+        for table in backup_tables::in_order_of_references(db, &names)? {
             self.back_up(ctx, db, &table)?;
         }
         Ok(self.backups[first..].to_vec())

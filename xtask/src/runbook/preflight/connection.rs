@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Check, Found, Look, When};
+use super::check::{Check, Found, Look, When};
 use crate::database::{OLDEST_SERVER, Server};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;

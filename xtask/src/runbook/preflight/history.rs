@@ -1,6 +1,6 @@
 //! The history: whether it can be kept, and agrees with the files and the database.
 
-use super::{Check, Found, Look, Planned, When};
+use super::check::{Check, Found, Look, Planned, When};
 use crate::database::history::{self, Table};
 use crate::database::{Database, catalog};
 use crate::error::{Failure, Result};

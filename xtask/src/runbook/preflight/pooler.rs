@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 
-use super::{Check, Found, Look, When};
+use super::check::{Check, Found, Look, When};
 use crate::Context;
 use crate::database::{Database, connect, native_options, pooler};
 use crate::error::Result;

@@ -7,7 +7,8 @@ use anyhow::Context as _;
 use postgres::Client;
 
 use super::plan::Plan;
-use super::{MergeSession, Request};
+use super::request::Request;
+use super::session::MergeSession;
 use crate::Context;
 use crate::database::Database;
 use crate::error::{Failure, Result};

@@ -6,9 +6,12 @@ use anyhow::Context as _;
 use postgres::types::Type;
 use postgres::{Client, IsolationLevel, Transaction};
 
-use super::compare::conflict;
+use super::part::{Part, conflicts, tables_of};
 use super::plan::{Plan, changed};
-use super::{MergeSession, Part, Request, conflicts, references, tables_of};
+use super::references;
+use super::request::Request;
+use super::session::MergeSession;
+use super::unique::conflict;
 use crate::Context;
 use crate::database::Database;
 use crate::database::activity::{self, Waiting};

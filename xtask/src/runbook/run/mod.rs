@@ -7,32 +7,24 @@ mod select;
 
 use std::time::Instant;
 
-use execute::execute;
+use execute::{execute, unchanged};
 use prepare::make_plan;
 use select::{Goal, say_nothing_to_do, select_and_lock};
 
-use super::apply::{Runner, start_psql};
+use super::apply::Runner;
 use super::outcome::Outcome;
 use super::plan::Plan;
 use super::preflight::{self, Planned, When};
-use super::report;
+use super::{report, watched_psql};
 use crate::Context;
+use crate::database::lock::Lock;
 use crate::database::{Database, Server};
 use crate::error::{Failure, Result};
-use crate::failures;
 use crate::hint::Hint;
 use crate::migration::plan::RollbackScope;
 use crate::migration::source::{Direction, Folder};
-use crate::options::{BackupOptions, Locks, Reports};
+use crate::options::RunOptions;
 use crate::ui;
-
-/// What a run was asked to do, beyond its goal.
-pub(crate) struct Options {
-    pub(crate) locks: Locks,
-    pub(crate) backup: BackupOptions,
-    pub(crate) dry_run: bool,
-    pub(crate) reports: Reports,
-}
 
 /// Applies what is pending, up to and including `to`.
 ///
@@ -44,7 +36,7 @@ pub(crate) fn migrate(
     mut db: Database,
     to: Option<i64>,
     allow_out_of_order: bool,
-    options: &Options,
+    options: &RunOptions,
 ) -> Result<Outcome> {
     let goal = Goal::Up {
         to,
@@ -62,7 +54,7 @@ pub(crate) fn rollback(
     folder: &Folder,
     mut db: Database,
     scope: &RollbackScope,
-    options: &Options,
+    options: &RunOptions,
 ) -> Result<Outcome> {
     run(ctx, folder, &mut db, &Goal::Down(scope), options)
 }
@@ -75,7 +67,7 @@ fn run(
     folder: &Folder,
     db: &mut Database,
     goal: &Goal<'_>,
-    options: &Options,
+    options: &RunOptions,
 ) -> Result<Outcome> {
     let started = Instant::now();
     let direction = goal.direction();
@@ -93,8 +85,10 @@ fn run(
     }
 
     // psql connects while the preflight runs; a rollback first asks for confirmation.
+    let start_psql =
+        |server: &Server, lock: &Lock| watched_psql::start(ctx, server, lock).map_err(unchanged);
     let early_psql = match (&lock, direction) {
-        (Some(lock), Direction::Up) => Some(start_psql(ctx, &db.server, lock).map_err(unchanged)?),
+        (Some(lock), Direction::Up) => Some(start_psql(&db.server, lock)?),
         _ => None,
     };
     let plan = make_plan(ctx, folder, db, &selection, direction, options)?;
@@ -108,7 +102,7 @@ fn run(
     }
     let psql = match early_psql {
         Some(psql) => psql,
-        None => start_psql(ctx, &db.server, &lock).map_err(unchanged)?,
+        None => start_psql(&db.server, &lock)?,
     };
     let (locks, backup, history) = (options.locks, options.backup, &selection.history);
     let runner = Runner::new(ctx, db, locks, backup, &lock, history).with_psql(psql);
@@ -132,9 +126,4 @@ fn ask_to_undo(ctx: &Context, server: &Server, plan: &Plan<'_>) -> Result {
         .state("nothing was changed")
         .hint(Hint::again_with("", "--dry-run"))
         .into())
-}
-
-/// Adds to an error that nothing was changed yet.
-fn unchanged(error: anyhow::Error) -> Failure {
-    failures::from_error(&error).state("no migration has run; nothing was changed")
 }

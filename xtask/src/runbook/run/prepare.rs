@@ -1,6 +1,5 @@
 //! Makes the plan: the preflight, what will be lost, what to back up. Nothing here writes.
 
-use super::Options;
 use super::select::Selection;
 use crate::Context;
 use crate::database::catalog::{self, Relation};
@@ -8,7 +7,8 @@ use crate::database::{Database, Server};
 use crate::error::{Failure, Result};
 use crate::migration::script::Script;
 use crate::migration::source::{Direction, Folder, Migration};
-use crate::runbook::backup;
+use crate::options::RunOptions;
+use crate::runbook::backup_tables;
 use crate::runbook::losses::{self, Forecast};
 use crate::runbook::plan::{Change, Plan};
 use crate::runbook::preflight::{self, Planned, When};
@@ -20,7 +20,7 @@ pub(super) fn make_plan<'f>(
     db: &mut Database,
     selection: &Selection<'f>,
     direction: Direction,
-    options: &Options,
+    options: &RunOptions,
 ) -> Result<Plan<'f>> {
     let changes: Vec<Change<'f>> = selection
         .migrations
@@ -51,7 +51,7 @@ fn planned<'f>(
     server: &Server,
     scripts: Vec<&'f Script>,
     selection: &Selection<'_>,
-    options: &Options,
+    options: &RunOptions,
 ) -> Planned<'f> {
     let mut planned = Planned::of(server, scripts);
     planned.has_history = !selection.history.applied.is_empty();
@@ -69,7 +69,7 @@ fn show_losses(
     db: &mut Database,
     scripts: &[&Script],
     direction: Direction,
-    options: &Options,
+    options: &RunOptions,
 ) -> Result<Forecast> {
     let no_backup = options.backup.no_backup;
     let forecast = losses::forecast(db, scripts.iter().copied(), direction)?;
@@ -105,7 +105,7 @@ fn show_losses(
 fn tables_to_back_up(
     ctx: &Context,
     db: &mut Database,
-    options: &Options,
+    options: &RunOptions,
     planned: &mut Planned<'_>,
     forecast: Forecast,
 ) -> Result<Vec<Relation>> {
@@ -120,7 +120,7 @@ fn tables_to_back_up(
     // The rows of a partitioned table are in its partitions; the guard finds which.
     let tables = forecast.tables.iter().filter(|table| table.kind == 'r');
     names.extend(tables.map(Relation::qualified));
-    planned.backups = backup::in_order_of_references(db, &names)?;
+    planned.backups = backup_tables::in_order_of_references(db, &names)?;
     if !planned.backups.is_empty() {
         preflight::before(When::Backup, ctx, db, planned)?;
     }

@@ -1,6 +1,5 @@
 //! Which migrations to run: decided before waiting for another run, and checked again afterwards.
 
-use super::Options;
 use crate::Context;
 use crate::database::Database;
 use crate::database::history::{self, History};
@@ -9,6 +8,7 @@ use crate::error::Result;
 use crate::hint::Hint;
 use crate::migration::plan::{self, RollbackScope};
 use crate::migration::source::{Direction, Folder, Migration};
+use crate::options::RunOptions;
 use crate::ui;
 
 /// Which migrations to run.
@@ -57,7 +57,7 @@ pub(super) fn select_and_lock<'f>(
     folder: &'f Folder,
     db: &mut Database,
     goal: &Goal<'_>,
-    options: &Options,
+    options: &RunOptions,
 ) -> Result<(Selection<'f>, Option<Lock>)> {
     // Before the history is read: if a run ends in between, its rows are already there.
     let at_work = !options.dry_run && lock::at_work(&mut db.client, &db.server)?;
