@@ -85,10 +85,10 @@ fn run(
     }
 
     // psql connects while the preflight runs; a rollback first asks for confirmation.
-    let start_psql =
-        |server: &Server, lock: &Lock| watched_psql::start(ctx, server, lock).map_err(unchanged);
     let early_psql = match (&lock, direction) {
-        (Some(lock), Direction::Up) => Some(start_psql(&db.server, lock)?),
+        (Some(lock), Direction::Up) => {
+            Some(watched_psql::start(ctx, &db.server, lock).map_err(unchanged)?)
+        }
         _ => None,
     };
     let plan = make_plan(ctx, folder, db, &selection, direction, options)?;
@@ -102,7 +102,7 @@ fn run(
     }
     let psql = match early_psql {
         Some(psql) => psql,
-        None => start_psql(&db.server, &lock)?,
+        None => watched_psql::start(ctx, &db.server, &lock).map_err(unchanged)?,
     };
     let (locks, backup, history) = (options.locks, options.backup, &selection.history);
     let runner = Runner::new(ctx, db, locks, backup, &lock, history).with_psql(psql);
