@@ -17,7 +17,6 @@ use super::plan::Plan;
 use super::preflight::{self, Planned, When};
 use super::{report, watched_psql};
 use crate::Context;
-use crate::database::lock::Lock;
 use crate::database::{Database, Server};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
