@@ -1,4 +1,4 @@
-//! `db-backup`: take and prove a backup, apart from a migration.
+//! `db-backup`: take and prove a backup, without a migration.
 
 use std::time::Duration;
 
@@ -26,12 +26,12 @@ struct Report {
 /// Arguments of `db-backup`.
 #[derive(Args, Debug)]
 pub struct Backup {
-    /// Tables to back up, schema-qualified or found through the search path
+    /// Tables to back up, with a schema or found in the search path
     #[arg(value_name = "TABLE")]
     tables: Vec<String>,
     #[command(flatten)]
     proof: ProofArgs,
-    /// Give up (exit 4) if a table is locked by somebody else for this long
+    /// Give up (exit 4) if another session keeps a table locked for this long
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = lock_deadline)]
     lock_deadline: Duration,
     #[command(flatten)]
@@ -45,7 +45,7 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
     };
     let mut db = ctx.connect_with(flags.lock_deadline)?;
     let started_at = db.server.clock;
-    // All are looked up before the first is dumped.
+    // Look up all tables before the first is dumped, so that a wrong name fails at once.
     let relations = match &folder {
         Some(folder) => chosen(ctx, &mut db, folder)?,
         None => backup_tables::find_all(&mut db, &flags.tables)?,
@@ -75,7 +75,8 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
     ctx.ui.json(&report)
 }
 
-/// Where no table is named: what migrations ask to back up, and which tables that leaves out.
+/// The tables if none is named: those that migrations name in `backup` directives. Also says which
+/// tables are not among them.
 fn chosen(ctx: &Context, db: &mut Database, folder: &Folder) -> Result<Vec<Relation>> {
     let applied = history::read_known(db)?.applied;
     let pending = plan::up(folder, &applied, None, true)?;

@@ -22,7 +22,7 @@ pub struct Baseline {
     /// Record every migration up to and including this version [default: those marked as baseline]
     #[arg(value_name = "VERSION")]
     version: Option<i64>,
-    /// Compare only; record nothing
+    /// Compare; record nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -101,8 +101,8 @@ fn chosen(folder: &Folder, version: Option<i64>) -> Result<Vec<&Migration>> {
     Ok(up_to.collect())
 }
 
-/// Transactional files run beside the live schema and are compared with it; the others have their
-/// verify files for that.
+/// Compares the live schema with what the files make. Transactional files run in a temporary schema. Files
+/// that run outside a transaction cannot: only their verify files check them.
 fn compare(ctx: &Context, db: &mut Database, wanted: &[&Migration]) -> Result {
     let (transactional, others): (Vec<&Migration>, Vec<&Migration>) = wanted
         .iter()
@@ -119,7 +119,7 @@ fn compare(ctx: &Context, db: &mut Database, wanted: &[&Migration]) -> Result {
                 migration.stem
             ));
         }
-        // What the other files index was compared above as the table had it before.
+        // To the comparison above, an index made by such a file looks like an extra one.
         differences
             .extra
             .retain(|line| !line.contains(" INDEX USING "));

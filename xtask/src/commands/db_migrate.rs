@@ -13,7 +13,7 @@ pub struct Migrate {
     /// Apply up to and including this version
     #[arg(long, value_name = "VERSION")]
     to: Option<i64>,
-    /// Print the plan and write nothing
+    /// Print the plan; write nothing
     #[arg(long)]
     dry_run: bool,
     /// Apply pending migrations that are older than the newest applied one

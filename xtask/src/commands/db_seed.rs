@@ -14,10 +14,10 @@ use crate::ui;
 /// Arguments of `db-seed`.
 #[derive(Args, Debug)]
 pub struct Seed {
-    /// How many rows to ask the seed file for
+    /// How many rows the seed file should add
     #[arg(long, alias = "rows", value_name = "N", default_value_t = crate::dev::seed::DEFAULT_ROWS)]
     users: u64,
-    /// Also stamp last_login_at on about two users of three, over the last 60 days
+    /// Also set last_login_at for about two thirds of the users, within the last 60 days
     #[arg(long)]
     logins: bool,
 }

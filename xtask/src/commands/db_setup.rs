@@ -45,14 +45,14 @@ pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
     };
     if let Some(version) = newest_baseline(&folder) {
         let mut db = ctx.connect()?;
-        // Another db-setup of this workspace may be at it, and go further while this one waits.
+        // Another db-setup of this workspace may run, and do some of this while this one waits.
         lock::acquire(&mut db, options.locks, &ctx.ui)?;
         let applied = history::read(&mut db)?.applied;
         if applied.iter().all(|row| row.version < version) {
             runbook::migrate(ctx, &folder, db, Some(version), false, &options)?;
         }
     }
-    // Somebody's own database gets no invented users.
+    // A database that existed before gets no invented users.
     if private || created {
         seed_if_empty(ctx, flags.users)?;
     }
@@ -63,8 +63,8 @@ pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
     Ok(())
 }
 
-/// Nothing configured, or what an earlier `db-setup` configured, whether its server is still there
-/// or its folder was removed by hand.
+/// Whether no database is configured, or only the one that an earlier `db-setup` wrote into `.env`, whose
+/// server's folder may have been removed by hand.
 fn is_private_wanted(ctx: &Context) -> Result<bool> {
     let (target, origin) = match ctx.target() {
         Err(_) if ctx.config.database_url()?.is_none() => return Ok(true),
@@ -73,7 +73,7 @@ fn is_private_wanted(ctx: &Context) -> Result<bool> {
     if server::is_private(ctx, &target)? {
         return Ok(true);
     }
-    // A copied `.env` may name another workspace's server, which then answers.
+    // A copied `.env` may name another workspace's server. If that server answers, it is not ours.
     let refused = || {
         let answer = ctx.connect_to(&target, LOCK_WAIT);
         answer.is_err_and(|error| error.problem == ConnectProblem::Refused)

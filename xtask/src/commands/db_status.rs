@@ -24,7 +24,7 @@ struct Report<'a> {
     divergent: usize,
     failed: usize,
     invalid_indexes: Vec<InvalidIndex>,
-    /// Valid ones that have another definition than their migration says.
+    /// Valid indexes whose definition is not the one in their migration.
     wrong_indexes: Vec<String>,
 }
 

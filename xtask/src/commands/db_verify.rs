@@ -23,18 +23,18 @@ use crate::ui;
 struct Report {
     checks: Vec<Checked>,
     standbys: Vec<Standby>,
-    /// Attached, and not for this role to see.
+    /// A standby is attached, and this role may not see its state.
     hidden_standbys: u64,
     ok: bool,
 }
 
-/// How often standbys are asked.
+/// How often the state of the standbys is read.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Arguments of `db-verify`.
 #[derive(Args, Debug)]
 pub struct Verify {
-    /// Where standbys are attached, wait this long for each to replay the migration
+    /// Wait up to this long until every attached standby has replayed the migration
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
     wait_standbys: Duration,
     #[command(flatten)]
@@ -78,7 +78,7 @@ pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
     }
     let standbys = wait_for_standbys(&mut db, flags.wait_standbys)?;
     let hidden_standbys = standby::hidden(&mut db.client)?;
-    // Who asks for standbys to be waited for wants to know, and not to be told that none was seen.
+    // With --wait-standbys, standbys whose state cannot be read are a finding, not a success.
     let asked = !flags.wait_standbys.is_zero();
     let unknown = match (asked, db.server.in_recovery) {
         (true, true) => Some(only_the_primary_knows(&db.server)),
@@ -195,7 +195,7 @@ fn finding(report: &Report, invalid: &[InvalidIndex]) -> Option<Failure> {
     )
 }
 
-/// Waits until every attached standby has replayed what the primary has written by now.
+/// Waits until every attached standby has replayed the WAL that the primary has written so far.
 fn wait_for_standbys(db: &mut Database, at_most: Duration) -> Result<Vec<Standby>> {
     let target = standby::written(&mut db.client, &db.server)?;
     let started = Instant::now();

@@ -207,7 +207,7 @@ impl Database {
             history_schema,
         ] = std::array::from_fn(|column| row.get(column));
         let known = |value: Option<&str>| value.unwrap_or_default().to_owned();
-        let (host, port) = (target.hosts()[0].shown(), target.hosts()[0].port);
+        let (host, port) = (target.hosts()[0].name_or_address(), target.hosts()[0].port);
         let server = Server {
             name: known(name),
             user: known(user),

@@ -16,7 +16,7 @@ use xshell::{Shell, cmd};
 
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
-use pg_connect::{ConnInfo, quoted, removed_variables};
+use pg_connect::{ConnInfo, libpq_variables, quote_value};
 
 /// A pg_dump that can read the server.
 pub(crate) struct PgDump {
@@ -143,9 +143,9 @@ fn conninfo(target: &ConnInfo, application_name: &str, options: &str, encoding: 
     format!(
         "{} application_name={} client_encoding={} options={}",
         target.psql_conninfo(),
-        quoted(application_name),
-        quoted(encoding),
-        quoted(options.trim())
+        quote_value(application_name),
+        quote_value(encoding),
+        quote_value(options.trim())
     )
 }
 
@@ -153,10 +153,10 @@ fn conninfo(target: &ConnInfo, application_name: &str, options: &str, encoding: 
 /// connection string has, and messages of the program itself in English, whose labels we read (the
 /// server's stay as they are).
 fn with_target(mut command: Command, target: &ConnInfo) -> Command {
-    for variable in removed_variables() {
+    for variable in libpq_variables() {
         command.env_remove(variable);
     }
-    command.envs(target.tool_env()).env("LC_ALL", "C");
+    command.envs(target.psql_env()).env("LC_ALL", "C");
     command
 }
 

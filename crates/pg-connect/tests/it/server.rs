@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use pg_connect::blocking::{self, Connection};
-use pg_connect::{ConnInfo, Env, Error, Session};
+use pg_connect::{ConnInfo, Env, Error, SessionOptions};
 use private_server::{Installation, Stop, ThrowawayServer, installation};
 use tempfile::TempDir;
 
@@ -135,7 +135,7 @@ impl Server {
     }
 
     pub(crate) fn connect(&self, given: &str) -> Result<Connection, Error> {
-        let session = Session {
+        let session = SessionOptions {
             application_name: Some("test"),
             options: "-c work_mem=5MB",
         };
