@@ -39,5 +39,6 @@ mod sessions;
 mod setup;
 mod shell;
 mod stall;
+mod standbys;
 mod terminal;
 mod way_back;
