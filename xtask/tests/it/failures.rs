@@ -391,6 +391,10 @@ fn a_server_that_speaks_german_gets_the_same_hints() {
     let server = start_server(&[("lc_messages", &locale)]);
     let url = server.url("postgres");
     let mut client = postgres::Client::connect(&url, NoTls).expect("connects");
+    let english = client.batch_execute("SELECT 1/0").expect_err("fails");
+    if english.as_db_error().expect("the server's").message() == "division by zero" {
+        return skipped("this server is built without its translations: --enable-nls");
+    }
     let mut project = Project::empty();
     project.url = url.clone();
 
