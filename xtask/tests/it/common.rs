@@ -54,6 +54,13 @@ pub(crate) fn path_variable() -> OsString {
     std::env::var_os("PATH").unwrap_or_default()
 }
 
+/// Whether the server is of this major version or a newer one; a test of what older ones do not know ends
+/// where it is not.
+pub(crate) fn since(major: u32) -> bool {
+    let version = installation().version_of("postgres");
+    version.expect("it says its version").major >= major
+}
+
 /// Where this machine's programs are: all that the program gets of the tests' environment.
 pub(crate) fn programs() -> Vec<(&'static str, OsString)> {
     let only_in = setting("PG_BIN_DIR").map(|folder| ("PG_BIN_DIR", folder.into()));

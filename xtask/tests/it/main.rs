@@ -22,6 +22,7 @@ mod indexes;
 mod interrupt;
 mod kill;
 mod lock_then_look;
+mod newer_servers;
 mod noon;
 mod one_writer;
 mod output;
