@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::common::{Project, Run, blocker, since, url_as};
-use crate::proof::fake_pg_dump;
+use crate::proof::{back_up, fake_pg_dump};
 
 /// PostgreSQL 17: a limit on whole transactions, which a backup's snapshot and a restore are.
 #[test]
@@ -53,4 +53,41 @@ fn a_roles_limit_on_transactions_ends_nothing_of_ours() {
     project.sql(&format!(
         "REASSIGN OWNED BY {role} TO admin; DROP ROLE {role}"
     ));
+}
+
+/// PostgreSQL 18: the operator by which a key of periods is unique says that two overlap, not that they
+/// are the same.
+#[test]
+fn rows_of_a_key_without_overlaps_are_told_apart_by_the_whole_period() {
+    if !since(18) {
+        return;
+    }
+    let project = Project::empty();
+    project.sql("CREATE EXTENSION btree_gist");
+    project.write(
+        "migrations/1_prices.up.sql",
+        "CREATE TABLE items (id int, during int4range, PRIMARY KEY (id, during WITHOUT OVERLAPS));
+         CREATE TABLE prices (id int, during int4range, price int,
+             PRIMARY KEY (id, during WITHOUT OVERLAPS),
+             FOREIGN KEY (id, PERIOD during) REFERENCES items (id, PERIOD during));
+         INSERT INTO items VALUES (1, '[1,20)'), (2, '[1,20)');
+         INSERT INTO prices VALUES (1, '[1,5)', 10), (1, '[5,9)', 20), (2, '[1,9)', 30);",
+    );
+    project.xtask(&["db-migrate"]).succeeds();
+    let all = "SELECT string_agg(p::text, ' ' ORDER BY id, during) FROM prices AS p";
+    let before = project.value(all);
+    let file = back_up(&project, "prices");
+    project.sql("DELETE FROM prices WHERE price = 10; UPDATE prices SET price = 0 WHERE id = 2");
+    project.xtask(&["db-restore", &file, "--yes"]).succeeds();
+    assert_eq!(project.value(all), before);
+
+    // A period that has been cut in two since is no row of the backup, and what it costs is newer.
+    project.sql(
+        "UPDATE prices SET during = '[1,4)', price = 99 WHERE id = 2;
+         INSERT INTO prices VALUES (2, '[4,9)', 98)",
+    );
+    let newer = project.value(all);
+    let run = project.xtask(&["db-restore", &file, "--yes"]);
+    assert_ne!(run.status, 0, "{}", run.stderr);
+    assert_eq!(project.value(all), newer);
 }
