@@ -91,3 +91,28 @@ fn rows_of_a_key_without_overlaps_are_told_apart_by_the_whole_period() {
     assert_ne!(run.status, 0, "{}", run.stderr);
     assert_eq!(project.value(all), newer);
 }
+
+/// PostgreSQL 15: a NULL that only one row may have, also on its way from one row to the other.
+#[test]
+fn nulls_that_are_not_distinct_change_places() {
+    if !since(15) {
+        return;
+    }
+    let project = Project::empty();
+    project.write(
+        "migrations/1_t.up.sql",
+        "CREATE TABLE t (id int PRIMARY KEY, a text UNIQUE NULLS NOT DISTINCT, b int UNIQUE NULLS NOT DISTINCT,
+                         c varchar(50) UNIQUE NULLS NOT DISTINCT, d date UNIQUE NULLS NOT DISTINCT);
+         INSERT INTO t VALUES (1, NULL, NULL, NULL, NULL), (2, 'x', 2, 'x', '2020-02-02'), (3, 'y', 3, 'y', '2020-03-03');",
+    );
+    project.xtask(&["db-migrate"]).succeeds();
+    let all = "SELECT string_agg(t::text, ' ' ORDER BY id) FROM t";
+    let before = project.value(all);
+    let file = back_up(&project, "t");
+    project.sql(
+        "CREATE TEMPORARY TABLE was AS TABLE t; DELETE FROM t WHERE id < 3;
+         INSERT INTO t SELECT 3 - id, a, b, c, d FROM was WHERE id < 3",
+    );
+    project.xtask(&["db-restore", &file, "--yes"]).succeeds();
+    assert_eq!(project.value(all), before);
+}
