@@ -55,6 +55,55 @@ fn a_roles_limit_on_transactions_ends_nothing_of_ours() {
     ));
 }
 
+/// PostgreSQL 18: a generated column that is computed when it is read, so that it is in no dump.
+#[test]
+fn a_table_with_a_virtual_column_is_backed_up_and_restored() {
+    if !since(18) {
+        return;
+    }
+    let project = Project::empty();
+    project.write(
+        "migrations/1_t.up.sql",
+        "CREATE TABLE t (id int PRIMARY KEY, a int, twice int GENERATED ALWAYS AS (a * 2) VIRTUAL);
+         INSERT INTO t (id, a) SELECT n, n FROM generate_series(1, 100) AS n;",
+    );
+    project.write(
+        "migrations/2_virtual.up.sql",
+        "ALTER TABLE t DROP COLUMN twice;",
+    );
+    project.xtask(&["db-migrate", "--to", "1"]).succeeds();
+
+    let file = back_up(&project, "t");
+    project.sql("DELETE FROM t WHERE id = 7; UPDATE t SET a = 0 WHERE id = 8");
+    project.xtask(&["db-restore", &file, "--yes"]).succeeds();
+    let sum = "SELECT count(*) || ' ' || sum(twice) FROM t";
+    assert_eq!(project.value(sum), "100 10100");
+    project.xtask(&["db-migrate"]).succeeds();
+}
+
+/// PostgreSQL 18: NOT NULL that no existing row was checked against.
+#[test]
+fn a_null_under_an_unchecked_not_null_comes_back_as_it_was() {
+    if !since(18) {
+        return;
+    }
+    let project = Project::empty();
+    project.write(
+        "migrations/1_t.up.sql",
+        "CREATE TABLE t (id int PRIMARY KEY, a text, b text);
+         INSERT INTO t VALUES (1, NULL, 'x'), (2, 'y', 'y');
+         ALTER TABLE t ADD CONSTRAINT a_is_there NOT NULL a NOT VALID;",
+    );
+    project.xtask(&["db-migrate"]).succeeds();
+    let file = back_up(&project, "t");
+    project.sql("UPDATE t SET b = 'changed' WHERE id = 2");
+    project.xtask(&["db-restore", &file, "--yes"]).succeeds();
+    assert_eq!(
+        project.value("SELECT string_agg(t::text, ' ' ORDER BY id) FROM t"),
+        "(1,,x) (2,y,y)"
+    );
+}
+
 /// PostgreSQL 18: the operator by which a key of periods is unique says that two overlap, not that they
 /// are the same.
 #[test]
@@ -115,4 +164,36 @@ fn nulls_that_are_not_distinct_change_places() {
     );
     project.xtask(&["db-restore", &file, "--yes"]).succeeds();
     assert_eq!(project.value(all), before);
+}
+
+/// MERGE (PostgreSQL 15) and what it returns (17): the server's counters say what it has deleted.
+#[test]
+fn rows_that_a_merge_deletes_are_backed_up() {
+    if !since(15) {
+        return;
+    }
+    let project = Project::empty();
+    project.write(
+        "migrations/1_t.up.sql",
+        "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2);",
+    );
+    project.write(
+        "migrations/2_merge.up.sql",
+        "MERGE INTO t USING (VALUES (1)) AS v (id) ON t.id = v.id WHEN MATCHED THEN DELETE;",
+    );
+    let mut versions = vec!["2"];
+    if since(17) {
+        project.write(
+            "migrations/3_returning.up.sql",
+            "WITH gone AS (MERGE INTO t USING (VALUES (2)) AS v (id) ON t.id = v.id WHEN MATCHED THEN DELETE
+                           RETURNING t.id) SELECT id FROM gone;",
+        );
+        versions.push("3");
+    }
+    project.xtask(&["db-migrate", "--to", "1"]).succeeds();
+    for version in versions {
+        let run = project.xtask(&["db-migrate", "--to", version, "--format", "json"]);
+        let backups = run.succeeds().json()["backups"].clone();
+        assert_eq!(backups[0]["table"], "public.t", "{version}");
+    }
 }
