@@ -104,6 +104,30 @@ fn a_null_under_an_unchecked_not_null_comes_back_as_it_was() {
     );
 }
 
+/// PostgreSQL 18: a NOT NULL may be unchecked, and a generated column computed when it is read.
+#[test]
+fn a_baseline_tells_an_unchecked_not_null_and_a_virtual_column_from_what_the_files_make() {
+    if !since(18) {
+        return;
+    }
+    let project = Project::empty();
+    project.write(
+        "migrations/1_t.up.sql",
+        "CREATE TABLE t (a int NOT NULL, twice int GENERATED ALWAYS AS (2) STORED);",
+    );
+    project.sql(
+        "CREATE TABLE t (a int, twice int GENERATED ALWAYS AS (2) VIRTUAL);
+         INSERT INTO t VALUES (NULL);
+         ALTER TABLE t ADD CONSTRAINT t_a_not_null NOT NULL a NOT VALID",
+    );
+    project
+        .xtask(&["db-baseline", "1", "--dry-run"])
+        .exits(3)
+        .says("constraint NOT NULL a NOT VALID")
+        .says("column twice integer STORED 2")
+        .says("column twice integer VIRTUAL 2");
+}
+
 /// PostgreSQL 18: the operator by which a key of periods is unique says that two overlap, not that they
 /// are the same.
 #[test]
