@@ -173,12 +173,20 @@ pub fn find(path: Option<&OsStr>) -> Vec<Installation> {
     found
 }
 
-/// The newest installation that can create and run a server. `path` as in [`find`].
+/// The installation in the folder `only_in`, if one is named; otherwise every one that [`find`] finds.
+pub fn find_or_only_in(path: Option<&OsStr>, only_in: Option<&Path>) -> Vec<Installation> {
+    match only_in {
+        Some(folder) => Installation::in_folder(folder).into_iter().collect(),
+        None => find(path),
+    }
+}
+
+/// The newest installation that can create and run a server. `path` and `only_in` as in [`find_or_only_in`].
 ///
 /// # Errors
 /// If there is none; the message names the command that installs one.
-pub fn newest_server(path: Option<&OsStr>) -> Result<Installation> {
-    find(path).into_iter().find(Installation::has_server).with_context(|| {
+pub fn newest_server(path: Option<&OsStr>, only_in: Option<&Path>) -> Result<Installation> {
+    find_or_only_in(path, only_in).into_iter().find(Installation::has_server).with_context(|| {
         let commands = crate::Platform::detect().install_commands();
         let typed: Vec<_> = commands.iter().map(ToString::to_string).collect();
         match typed.is_empty() {

@@ -206,7 +206,7 @@ fn describe<'a>(
 ) -> Result<Schema> {
     let schemas: Vec<&str> = schemas.into_iter().collect();
     // Names of constraints and indexes are left out: what they do counts. NOT NULL, which newer
-    // servers keep as a constraint too (18), is told by the column.
+    // servers keep as a constraint too (18), is told by the column unless rows may break it.
     set_search_path(transaction, OWN_SEARCH_PATH)?;
     let rows = transaction
         .query_typed(
@@ -220,7 +220,9 @@ fn describe<'a>(
                         pg_catalog.format_type(a.atttypid, a.atttypmod),
                         CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END,
                         CASE a.attidentity WHEN '' THEN '' ELSE ' IDENTITY' END,
-                        coalesce(' DEFAULT ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid), ''))
+                        coalesce(CASE a.attgenerated WHEN '' THEN ' DEFAULT ' WHEN 's' THEN ' STORED '
+                                                     ELSE ' VIRTUAL ' END
+                                 || pg_catalog.pg_get_expr(d.adbin, d.adrelid), ''))
              FROM tables AS t
              JOIN pg_catalog.pg_attribute AS a
                   ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -228,7 +230,8 @@ fn describe<'a>(
              UNION ALL
              SELECT t.relname, 'constraint ' || pg_catalog.pg_get_constraintdef(c.oid)
              FROM tables AS t
-             JOIN pg_catalog.pg_constraint AS c ON c.conrelid = t.oid AND c.contype <> 'n'
+             JOIN pg_catalog.pg_constraint AS c ON c.conrelid = t.oid
+                  AND (c.contype <> 'n' OR NOT c.convalidated)
              UNION ALL
              SELECT t.relname, pg_catalog.regexp_replace(
                         pg_catalog.pg_get_indexdef(i.indexrelid), ' INDEX .* USING ', ' INDEX USING ')

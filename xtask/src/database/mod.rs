@@ -34,6 +34,12 @@ pub(crate) const SESSION_OPTIONS: &str = "-c statement_timeout=0 -c lock_timeout
     -c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 \
     -c tcp_keepalives_count=4 -c tcp_user_timeout=30000";
 
+/// The limit on whole transactions, which servers before 17 do not know: who is asked has not said yet
+/// which it is.
+const NO_TRANSACTION_TIMEOUT: &str =
+    "CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL
+     THEN pg_catalog.set_config('transaction_timeout', '0', false) END";
+
 /// Where our own statements look for functions, operators and types: nobody else may make any there.
 pub(crate) const OWN_SEARCH_PATH: &str = "pg_catalog, pg_temp";
 
@@ -260,9 +266,7 @@ impl Database {
 fn prepare_session(client: &mut Client, server: &Server) -> Result<String> {
     let mut options = SESSION_OPTIONS.to_owned();
     if server.major() >= 17 {
-        let without = " -c transaction_timeout=0";
-        options.push_str(without);
-        client.batch_execute(&settings_of(without))?;
+        options.push_str(" -c transaction_timeout=0");
     }
     // Refused where the server's platform cannot tell that a client is gone.
     let watched = client.batch_execute(&settings_of(DEAD_CLIENT_OPTION));
@@ -320,7 +324,7 @@ pub(crate) fn own_session(
     let ours: Vec<String> = ours.iter().map(|(name, value)| call(name, value)).collect();
     let messages = client
         .simple_query(&format!(
-            "{}, {}; SELECT {questions}; SELECT {}",
+            "{}, {}, {NO_TRANSACTION_TIMEOUT}; SELECT {questions}; SELECT {}",
             settings_of(options),
             ours.join(", "),
             call("search_path", OWN_SEARCH_PATH)

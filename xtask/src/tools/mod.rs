@@ -34,12 +34,9 @@ pub(crate) struct Tools {
 impl Tools {
     /// Looks on PATH and in the platform's usual places, or only in `only_in` (`PG_BIN_DIR`).
     pub(crate) fn find(path: Option<&OsString>, only_in: Option<PathBuf>) -> Tools {
-        let installations = match &only_in {
-            Some(folder) => Installation::in_folder(folder).into_iter().collect(),
-            None => installation::find(path.map(OsString::as_os_str)),
-        };
+        let path = path.map(OsString::as_os_str);
         Tools {
-            installations,
+            installations: installation::find_or_only_in(path, only_in.as_deref()),
             only_in,
         }
     }

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::cases::{Case, World};
 use crate::certificates::Certificates;
-use crate::psql::{Outcome, psql};
+use crate::psql::{Outcome, has_tls, psql};
 use crate::server::{Server, variable};
 
 const HBA: &str = r#"
@@ -232,6 +232,9 @@ fn judge(
 
 #[test]
 fn psql_and_this_crate_agree() {
+    if !has_tls() {
+        return;
+    }
     let servers = Servers::start();
     let count: u64 = variable("PG_CONNECT_CASES").map_or(500, |text| text.parse().unwrap());
     let seed = variable("PG_CONNECT_SEED").map_or_else(

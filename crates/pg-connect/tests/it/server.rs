@@ -22,7 +22,9 @@ pub(crate) struct Server {
 pub(crate) fn installation() -> &'static Installation {
     static FOUND: OnceLock<Installation> = OnceLock::new();
     FOUND.get_or_init(|| {
-        installation::newest_server(Some(&path_variable())).expect("PostgreSQL is installed")
+        let only_in = variable("PG_BIN_DIR");
+        installation::newest_server(Some(&path_variable()), only_in.as_deref().map(Path::new))
+            .expect("PostgreSQL is installed")
     })
 }
 

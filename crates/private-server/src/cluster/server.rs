@@ -136,16 +136,28 @@ impl Cluster {
     fn fitting<'a>(&self, installations: &'a [Installation]) -> Result<&'a Installation> {
         let major = self.read("data/PG_VERSION")?.unwrap_or_default();
         let major = major.trim();
-        let servers = || {
-            installations
-                .iter()
-                .filter(|installation| installation.has_server())
-        };
-        servers()
-            .find(|installation| installation.major.to_string() == major)
+        // Asked of the servers themselves: their folders may hold clients of another version.
+        let servers: Vec<_> = installations
+            .iter()
+            .filter(|installation| installation.has_server())
+            .filter_map(|installation| {
+                Some((
+                    installation,
+                    installation.version_of("postgres").ok()?.major,
+                ))
+            })
+            .collect();
+        let fitting = servers
+            .iter()
+            .find(|(_, server)| server.to_string() == major);
+        fitting
+            .map(|(installation, _)| *installation)
             .with_context(|| {
-                let found: Vec<_> = servers()
-                    .map(|server| format!("{} in {}", server.major, server.bin.display()))
+                let found: Vec<_> = servers
+                    .iter()
+                    .map(|(installation, server)| {
+                        format!("{server} in {}", installation.bin.display())
+                    })
                     .collect();
                 let found = if found.is_empty() {
                     "none".to_owned()

@@ -197,18 +197,21 @@ impl Plan {
             {
                 return Ok(Some((name, "NULL".to_owned())));
             }
-            let farthest = format!(
-                "greatest((SELECT pg_catalog.max({name}) FROM ONLY {table}), (SELECT pg_catalog.max({name}) FROM {staging}))"
-            );
+            // Where NULLs are not distinct, it may be a NULL that has to make way.
+            let farthest = |none: &str| {
+                format!(
+                    "coalesce(greatest((SELECT pg_catalog.max({name}) FROM ONLY {table}), (SELECT pg_catalog.max({name}) FROM {staging})), '{none}')"
+                )
+            };
             let unused = "pg_catalog.gen_random_uuid()";
             let placeholder = match (&*category, &*type_name, length) {
                 _ if kind != "b" => continue,
                 ("S", "char" | "name", _) => continue,
                 // What it begins with stays: a check may want it so.
-                ("S", _, None) => format!("l.{name} || {unused}::text"),
+                ("S", _, None) => format!("pg_catalog.concat(l.{name}, {unused})"),
                 ("S", _, Some(length)) if length > 40 => {
                     format!(
-                        "pg_catalog.left(l.{name}::text, {}) || {unused}::text",
+                        "pg_catalog.concat(pg_catalog.left(l.{name}::text, {}), {unused})",
                         length - 36
                     )
                 }
@@ -216,10 +219,10 @@ impl Plan {
                     format!("pg_catalog.left(pg_catalog.md5({unused}::text), {length})")
                 }
                 ("N", "int2" | "int4" | "int8" | "numeric" | "float8" | "float4", _) => {
-                    format!("{farthest} + m.n")
+                    format!("{} + m.n", farthest("0"))
                 }
                 ("D", "date" | "timestamp" | "timestamptz", _) => {
-                    format!("{farthest} + m.n * '1 day'::pg_catalog.interval")
+                    format!("{} + m.n * '1 day'::pg_catalog.interval", farthest("epoch"))
                 }
                 ("U", "uuid", _) => unused.to_owned(),
                 _ => continue,
