@@ -67,8 +67,11 @@ struct Bench {
 
 impl Bench {
     fn start() -> Result<Bench> {
-        let path = environment("PATH");
-        let installation = installation::newest_server(path.as_deref().map(str::as_ref))?;
+        let [path, only_in] = ["PATH", "PG_BIN_DIR"].map(environment);
+        let installation = installation::newest_server(
+            path.as_deref().map(str::as_ref),
+            only_in.as_deref().map(str::as_ref),
+        )?;
         let settings = [
             ("shared_buffers", "512MB"),
             ("max_wal_size", "4GB"),

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use deadpool_postgres::ClientWrapper;
-use pg_connect::{ConnInfo, Session};
+use pg_connect::{ConnInfo, SessionOptions};
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
@@ -53,7 +53,7 @@ impl Database {
             target.connect_timeout = Some(CONNECT / servers);
         }
         if target.setting("tcp_user_timeout").is_none() {
-            target.tcp.user_timeout = Some(UNACKNOWLEDGED);
+            target.tcp.tcp_user_timeout = Some(UNACKNOWLEDGED);
         }
         let pool = Pool::builder(Manager { target })
             .max_size(connections)
@@ -86,7 +86,7 @@ impl managed::Manager for Manager {
     type Error = Error;
 
     async fn create(&self) -> Result<ClientWrapper, Error> {
-        let session = Session {
+        let session = SessionOptions {
             application_name: Some(self.target.application_name().unwrap_or("app")),
             options: "",
         };

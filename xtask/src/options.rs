@@ -126,3 +126,11 @@ pub(crate) struct Reports {
     /// An address that takes `{"text": …}`.
     pub(crate) notify: Option<String>,
 }
+
+/// What a run was asked to do, beyond its goal.
+pub(crate) struct RunOptions {
+    pub(crate) locks: Locks,
+    pub(crate) backup: BackupOptions,
+    pub(crate) dry_run: bool,
+    pub(crate) reports: Reports,
+}

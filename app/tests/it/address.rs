@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use private_server::{ThrowawayServer, installation};
+use private_server::ThrowawayServer;
 
-use crate::common::{Fixture, environment, server};
+use crate::common::{Fixture, installation, server};
 use crate::process::{Process, command};
 
 /// What `/readyz` answers on a database at this address.
@@ -92,9 +92,7 @@ async fn a_service_and_a_password_file_are_read() {
 
 #[tokio::test]
 async fn a_server_that_cannot_prove_its_name_gets_no_password() {
-    let path = environment("PATH").unwrap();
-    let installation = installation::newest_server(Some(path.as_ref())).unwrap();
-    let server = ThrowawayServer::start(&installation, &[]).unwrap();
+    let server = ThrowawayServer::start(&installation(), &[]).unwrap();
     let root = with_certificate(&server, "db.example");
     let address = |host: &str, mode: &str| {
         format!(

@@ -19,7 +19,7 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use jiff::{SignedDuration, Timestamp};
 use pg_connect::{ConnInfo, Env};
-use private_server::{ThrowawayServer, installation};
+use private_server::{Installation, ThrowawayServer, installation};
 use tokio_postgres::NoTls;
 use tower::ServiceExt as _;
 
@@ -31,17 +31,24 @@ pub(crate) const ADMIN: &str = "admin@example.com";
 pub(crate) fn server() -> &'static ThrowawayServer {
     static SERVER: OnceLock<ThrowawayServer> = OnceLock::new();
     SERVER.get_or_init(|| {
-        let path = environment("PATH");
-        let installation = installation::newest_server(path.as_deref().map(str::as_ref))
-            .expect("PostgreSQL is installed");
         let settings = [
             ("max_connections", "300"),
             // Whose plan a line of the log is.
             ("log_line_prefix", "%d "),
             ("autovacuum", "off"),
         ];
-        ThrowawayServer::start(&installation, &settings).expect("a throwaway server starts")
+        ThrowawayServer::start(&installation(), &settings).expect("a throwaway server starts")
     })
+}
+
+/// The PostgreSQL that the tests use.
+pub(crate) fn installation() -> Installation {
+    let [path, only_in] = ["PATH", "PG_BIN_DIR"].map(environment);
+    installation::newest_server(
+        path.as_deref().map(str::as_ref),
+        only_in.as_deref().map(str::as_ref),
+    )
+    .expect("PostgreSQL is installed")
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test is its own caller")]

@@ -1,8 +1,9 @@
-//! Which database, as who, by which way: a connection string and the environment resolved into
-//! one [`ConnInfo`], understood alike by the native client and by `psql` and `pg_dump`.
+//! A connection string and the environment, resolved into one [`ConnInfo`] that means the same for
+//! this crate, for `psql` and for `pg_dump`.
 //!
-//! The order of defaults is libpq's: the string, the service file, the `PG…` variables, then what
-//! is built in; at last the password file. Nothing here connects (see `connect`).
+//! The order of precedence is libpq's (`conninfo_add_defaults` in `fe-connect.c`): the string, the
+//! service file, the `PG…` variables, the built-in defaults; the password file last. Nothing here
+//! connects (see `connect`).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,9 +23,9 @@ use crate::tcp::{self, TcpSettings};
 use crate::tls::TlsSettings;
 use crate::unsupported::refuse_unsupported;
 
-/// Which of several servers will do (`target_session_attrs`).
+/// Which servers are acceptable: the values of `target_session_attrs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum TargetSessionAttrs {
     Any,
     ReadWrite,
     ReadOnly,
@@ -33,7 +34,10 @@ pub(crate) enum Target {
     PreferStandby,
 }
 
-/// Everything needed to reach a database, complete: no later reader looks at the environment.
+/// Resolved connection parameters: everything that is needed to connect. Nothing is read from the
+/// environment afterwards.
+///
+/// The keywords and their meaning are those of the manual, *Parameter Key Words*.
 #[derive(Clone, Debug)]
 pub struct ConnInfo {
     hosts: Vec<Host>,
@@ -41,26 +45,28 @@ pub struct ConnInfo {
     dbname: String,
     password: Option<(Password, Origin)>,
     passfile: PasswordFile,
-    pub(crate) target: Target,
-    /// For one attempt at one address, from the first packet until the login is done. `None` is for
-    /// ever: libpq's default, and what `connect_timeout=0` asks for.
+    pub(crate) target_session_attrs: TargetSessionAttrs,
+    /// The time for one attempt at one address, until the login is done (`connect_timeout`). `None` is
+    /// no limit: libpq's default, and the meaning of `connect_timeout=0`.
     pub connect_timeout: Option<Duration>,
     pub(crate) channel_binding: ChannelBinding,
-    /// How the kernel watches over the connection.
+    /// The `keepalives…` keywords and `tcp_user_timeout`.
     pub tcp: TcpSettings,
     pub(crate) tls: TlsSettings,
-    /// Everything else, passed on to the tools as it was given.
+    /// All other keywords, passed to psql and pg_dump as they were given.
     settings: Settings,
     warnings: Vec<String>,
 }
 
 impl ConnInfo {
-    /// Resolves a connection string. `os_user` is the default user, as libpq asks the system for it
-    /// ([`os_user`](crate::os_user)).
+    /// Resolves a connection string of either form (manual, *Connection Strings*), with the defaults
+    /// that `env` and the files named by it give. `os_user` is the default for `user`; pass
+    /// [`os_user()`](crate::os_user) for what libpq takes.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a string, service file or variable that
-    /// makes no sense, and for a setting whose promise this crate could not keep.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for an invalid string, service file or variable,
+    /// and for a keyword that is not supported here and would make the session less secure if it were
+    /// ignored (see the table in the crate's README).
     pub fn resolve(given: &str, env: &Env, os_user: Option<&str>) -> Result<ConnInfo> {
         let mut settings = connstring::parse(given)?;
         service::fill(&mut settings, env)?;
@@ -85,7 +91,7 @@ impl ConnInfo {
             .take("password")
             .map(|(text, origin)| (Password::new(text), origin));
         let (passfile, warning) = match password {
-            // As in libpq, the file is not even looked at.
+            // With a password libpq does not read the file either.
             Some(_) => Default::default(),
             None => passfile_path(&settings, env)
                 .map(|path| PasswordFile::read(&path))
@@ -98,7 +104,7 @@ impl ConnInfo {
             dbname,
             password,
             passfile,
-            target: target(&settings)?,
+            target_session_attrs: target_session_attrs(&settings)?,
             connect_timeout: tcp::seconds(&settings, "connect_timeout")?,
             channel_binding: channel_binding(&settings)?,
             tcp: TcpSettings::resolve(&settings)?,
@@ -108,47 +114,49 @@ impl ConnInfo {
         })
     }
 
-    /// The servers to try, in their order; at least one.
+    /// The servers to try, in this order; at least one (`host`, `hostaddr`, `port`).
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
     }
 
-    /// As whom.
+    /// The role to log in as (`user`); by default the name of the operating system user.
     pub fn user(&self) -> &str {
         &self.user
     }
 
-    /// The database.
+    /// The database (`dbname`); by default it has the user's name.
     pub fn dbname(&self) -> &str {
         &self.dbname
     }
 
-    /// The server settings that the user asked for, in the form of `options`.
+    /// The command-line options for the server that were given (`options`); empty if none were.
     pub fn options(&self) -> &str {
         self.settings.get("options").unwrap_or_default()
     }
 
-    /// The value of any other keyword, where one was given: `sslmode`, `application_name`.
+    /// The value that was given for any other keyword, such as `sslmode`; `None` if none was given, or
+    /// an empty one. `host`, `hostaddr`, `port`, `user`, `dbname` and `password` have methods of their own.
     pub fn setting(&self, keyword: &str) -> Option<&str> {
         self.settings.get(keyword)
     }
 
-    /// The name of the session, as libpq has it: `application_name`, be it empty, else
-    /// `fallback_application_name`.
+    /// `application_name`, even an empty one; if it was not given, `fallback_application_name` (manual,
+    /// *Parameter Key Words*).
     pub fn application_name(&self) -> Option<&str> {
         let name = self.settings.raw("application_name");
         name.or(self.setting("fallback_application_name"))
     }
 
-    /// What a person should hear once, such as a password file that was ignored.
+    /// Messages to show to the user once, such as that a password file is ignored because others can
+    /// read it. libpq prints the same as `WARNING:` to stderr.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
     /// The password for the first host, and where it was found.
     ///
-    /// In a password file it depends on the host and the database, so that a pinned [`ConnInfo`]
-    /// or one for another database may have another.
+    /// A password file can have a different password for each host and database (manual, *The Password
+    /// File*), so [`pinned_to`](Self::pinned_to) and [`with_dbname`](Self::with_dbname) can change it.
     pub fn password(&self) -> Option<(Password, Origin)> {
         if let Some((password, origin)) = &self.password {
             return Some((password.clone(), origin.clone()));
@@ -164,7 +172,7 @@ impl ConnInfo {
         Some((password, Origin::PasswordFile(file, line)))
     }
 
-    /// The same server, another database.
+    /// The same parameters for another database.
     pub fn with_dbname(&self, dbname: &str) -> ConnInfo {
         ConnInfo {
             dbname: dbname.to_owned(),
@@ -172,7 +180,7 @@ impl ConnInfo {
         }
     }
 
-    /// The same database on this host only.
+    /// The same parameters with this host as the only one.
     pub fn pinned_to(&self, host: Host) -> ConnInfo {
         ConnInfo {
             hosts: vec![host],
@@ -180,7 +188,7 @@ impl ConnInfo {
         }
     }
 
-    /// For people: `` `myapp_dev` on `127.0.0.1:5432` as `admin` ``.
+    /// A description for messages: `` `myapp_dev` on `127.0.0.1:5432` as `admin` ``.
     pub fn summary(&self) -> String {
         let hosts: Vec<_> = self.hosts.iter().map(|host| format!("`{host}`")).collect();
         format!(
@@ -191,8 +199,8 @@ impl ConnInfo {
         )
     }
 
-    /// The connection string for `psql` and `pg_dump`, as one argument: everything that was
-    /// resolved here but the password, which goes by [`ConnInfo::tool_env`].
+    /// The connection string for `psql` and `pg_dump`, to be passed as one argument. It has everything
+    /// except the password, which is in [`ConnInfo::psql_env`].
     pub fn psql_conninfo(&self) -> String {
         let list = |part: &dyn Fn(&Host) -> String| {
             self.hosts.iter().map(part).collect::<Vec<_>>().join(",")
@@ -210,13 +218,14 @@ impl ConnInfo {
             .chain(&own)
             .map(|(keyword, value)| (*keyword, value.as_str()))
             .chain(self.settings.iter())
-            .map(|(keyword, value)| format!("{keyword}={}", quoted(value)))
+            .map(|(keyword, value)| format!("{keyword}={}", quote_value(value)))
             .collect::<Vec<_>>()
             .join(" ")
     }
 
-    /// What to add to the environment of `psql` and `pg_dump`, after [`removed_variables`].
-    pub fn tool_env(&self) -> Vec<(String, String)> {
+    /// The variables to set for `psql` and `pg_dump`, after [`libpq_variables`] were removed:
+    /// `PGPASSWORD`, if there is a password.
+    pub fn psql_env(&self) -> Vec<(String, String)> {
         self.password()
             .map(|(password, _)| ("PGPASSWORD".to_owned(), password.expose().to_owned()))
             .into_iter()
@@ -224,16 +233,17 @@ impl ConnInfo {
     }
 }
 
-/// The variables to remove from a tool's environment, since their values are in
-/// [`ConnInfo::psql_conninfo`] already.
+/// The environment variables that give a keyword its default (manual, *Environment Variables*). Remove
+/// them from the environment of `psql` and `pg_dump`: their values are already in
+/// [`ConnInfo::psql_conninfo`].
 ///
-/// `PGTZ`, `PGDATESTYLE` and `PGGEQO` stay: they have no keyword, and only libpq reads them.
-pub fn removed_variables() -> impl Iterator<Item = &'static str> {
+/// `PGTZ`, `PGDATESTYLE` and `PGGEQO` are not among them: they have no keyword, and only libpq reads them.
+pub fn libpq_variables() -> impl Iterator<Item = &'static str> {
     keywords::variables()
 }
 
-/// A value in single quotes, by the rules of `keyword=value` strings.
-pub fn quoted(value: &str) -> String {
+/// A value in single quotes, by the rules of the manual, *Keyword/Value Connection Strings*.
+pub fn quote_value(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
@@ -244,16 +254,16 @@ fn passfile_path(settings: &Settings, env: &Env) -> Option<PathBuf> {
     }
 }
 
-fn target(settings: &Settings) -> Result<Target> {
+fn target_session_attrs(settings: &Settings) -> Result<TargetSessionAttrs> {
     let values = [
-        ("any", Target::Any),
-        ("read-write", Target::ReadWrite),
-        ("read-only", Target::ReadOnly),
-        ("primary", Target::Primary),
-        ("standby", Target::Standby),
-        ("prefer-standby", Target::PreferStandby),
+        ("any", TargetSessionAttrs::Any),
+        ("read-write", TargetSessionAttrs::ReadWrite),
+        ("read-only", TargetSessionAttrs::ReadOnly),
+        ("primary", TargetSessionAttrs::Primary),
+        ("standby", TargetSessionAttrs::Standby),
+        ("prefer-standby", TargetSessionAttrs::PreferStandby),
     ];
-    settings.choice("target_session_attrs", &values, Target::Any)
+    settings.choice("target_session_attrs", &values, TargetSessionAttrs::Any)
 }
 
 fn channel_binding(settings: &Settings) -> Result<ChannelBinding> {
@@ -359,10 +369,10 @@ mod tests {
         assert!(!info.summary().contains("s3cret"));
         assert!(!info.psql_conninfo().contains("s3cret"));
         assert_eq!(
-            info.tool_env(),
+            info.psql_env(),
             [("PGPASSWORD".to_owned(), "s3cret".to_owned())]
         );
-        assert!(removed_variables().any(|name| name == "PGSERVICE"));
+        assert!(libpq_variables().any(|name| name == "PGSERVICE"));
     }
 
     #[test]

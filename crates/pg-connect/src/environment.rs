@@ -1,12 +1,13 @@
-//! What libpq asks the process and the system for; the only place here that looks at either.
+//! What libpq reads from the process and the operating system. Nothing else in this crate reads either.
 
 use std::collections::BTreeMap;
 
-/// The environment's variables, or a test's.
+/// Environment variables: those of the process, or a test's own.
 pub type Env = BTreeMap<String, String>;
 
-/// The process's variables that are UTF-8. Where `HOME` is missing or empty it is that of the account,
-/// as in libpq (`pqGetHomeDirectory`).
+/// The process's environment variables, without those that are not UTF-8. If `HOME` is missing or empty,
+/// it is the home folder of the operating system user, as in libpq (`pqGetHomeDirectory` in
+/// `fe-connect.c`).
 #[expect(clippy::disallowed_methods, reason = "for callers that pass it in")]
 pub fn process_env() -> Env {
     let mut env: Env = std::env::vars_os()
@@ -23,8 +24,9 @@ pub fn process_env() -> Env {
     env
 }
 
-/// The name of the account that we run under, libpq's default user. Not `USER`, which may be missing,
-/// or somebody else's after `su`.
+/// The name of the operating system user that runs this process: libpq's default for `user` (manual,
+/// *Parameter Key Words*). It is not taken from `USER`, which can be missing, or be another user's name
+/// after `su`.
 pub fn os_user() -> Option<String> {
     whoami::username().ok()
 }

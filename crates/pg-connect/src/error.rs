@@ -1,53 +1,57 @@
-//! The one error type of this crate.
+//! The error type of this crate.
 
 use std::fmt;
 
-/// The result of whatever can fail here.
+/// The result of a function of this crate.
 pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 
-/// What is wrong, for a caller that can do something about it.
+/// The kind of an error, for programs.
+///
+/// The kind comes from the server's SQLSTATE (manual, *PostgreSQL Error Codes*), the operating system's
+/// error or rustls' error, never from the text of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A connection string, a service file or a variable makes no sense, or asks for what this
-    /// crate does not have. Nothing was connected to.
+    /// A connection string, service file or environment variable is invalid, or uses a keyword that is
+    /// not supported. No connection was attempted.
     Invalid,
-    /// Nothing listens there: the port is closed, or the socket does not exist.
+    /// No server listens there: the port is closed, or the socket does not exist.
     Refused,
     /// The host name has no address.
     NoSuchHost,
-    /// There was no answer within `connect_timeout`.
+    /// The connection was not established within `connect_timeout`.
     Timeout,
-    /// The password, the certificate or `pg_hba.conf` does not let this user in.
+    /// The login was refused, because of the password, the client certificate or `pg_hba.conf` (SQLSTATE
+    /// class 28).
     Authentication,
-    /// SQLSTATE 3D000.
+    /// The database does not exist (SQLSTATE 3D000).
     NoSuchDatabase,
-    /// SQLSTATE 28000, raised where the server looks the role up.
+    /// The role does not exist (SQLSTATE 28000, from the server's `InitializeSessionUserId`).
     NoSuchRole,
-    /// SQLSTATE 53300.
+    /// The server has no connection left (SQLSTATE 53300).
     TooManyConnections,
-    /// Starting up, shutting down or recovering (SQLSTATE 57P03): it may work in a moment.
+    /// The server is starting up, shutting down or in recovery (SQLSTATE 57P03). Try again later.
     StartingUp,
-    /// No TLS where it is asked for, a certificate that is not trusted, or a file of ours that
-    /// cannot be used.
+    /// TLS is required and the server does not support it, the server's certificate is not trusted, or a
+    /// local certificate or key file cannot be used.
     Tls,
     /// Anything else.
     Other,
 }
 
-/// Why there is no [`ConnInfo`](crate::ConnInfo), or no connection. No part of it holds a password.
+/// An error of this crate. No part of it contains a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Error {
-    /// What is wrong.
+    /// The kind, for programs.
     pub kind: ErrorKind,
-    /// What was attempted or is wrong: a lowercase phrase, with objects in backticks.
+    /// What failed or is wrong: a lowercase phrase, with names in backticks.
     pub message: String,
-    /// Why; with several hosts one for each attempt.
+    /// Why it failed; with several hosts, one cause for each attempt.
     pub causes: Vec<String>,
-    /// What a person can do about it.
+    /// What the user can do about it.
     pub hints: Vec<String>,
-    /// The five characters of the server's error code, if a server has answered.
+    /// The SQLSTATE, if the error came from a server.
     pub sqlstate: Option<String>,
 }
 
@@ -76,7 +80,7 @@ impl Error {
         self
     }
 
-    /// The same under another message, which says where; its own becomes the first cause.
+    /// The same error with the place as its message; its own message becomes the first cause.
     pub(crate) fn within(mut self, place: impl Into<String>) -> Error {
         let message = std::mem::replace(&mut self.message, place.into());
         self.causes.insert(0, message);

@@ -1,4 +1,4 @@
-//! Which servers there are to try: the lists of `host`, `hostaddr` and `port`.
+//! The servers to try: the lists of `host`, `hostaddr` and `port`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,56 +9,59 @@ use rustls::pki_types::ServerName;
 use crate::error::Result;
 use crate::settings::Settings;
 
-/// Where servers put their socket: Debian and the RPMs (twice the same folder), a source build.
+/// The default socket folders: of Debian and the RPMs (both name the same folder), of a source build.
 pub(crate) const SOCKET_FOLDERS: [&str; 3] = ["/var/run/postgresql", "/run/postgresql", "/tmp"];
 
 const DEFAULT_PORT: &str = "5432";
 
-/// One server to try: a host name, an address or the folder of a socket, and a port.
+/// One server to try: a host name, an address or a socket folder, and a port (manual, *Parameter Key
+/// Words*: `host`, `hostaddr`, `port`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// Empty where only `hostaddr` was given.
+    /// `host`: a name, an address or a socket folder. Empty if only `hostaddr` was given.
     pub name: String,
-    /// From `hostaddr`, or what the name resolved to once connected.
+    /// `hostaddr`; of a connection, the address that the name resolved to.
     pub address: Option<IpAddr>,
-    /// The TCP port, or the number in the socket's name.
+    /// `port`: the TCP port, or the number in the socket's file name.
     pub port: u16,
-    /// As it was written, which is what the lines of a password file are compared with.
+    /// `port` as it was written: a password file's lines are compared with that.
     pub(crate) written_port: String,
 }
 
 impl Host {
-    /// Whether this is a Unix socket: libpq takes `/…` as its folder, `@…` as an abstract one.
+    /// Whether this is a Unix-domain socket: a `host` that begins with `/`, or with `@` for one in the
+    /// abstract namespace (manual, *Parameter Key Words*: `host`).
     pub fn is_socket(&self) -> bool {
         self.address.is_none() && self.name.starts_with(['/', '@'])
     }
 
-    /// Whether there is a name that a certificate could be for. Beside `hostaddr` it may also be
-    /// anything else, such as the folder of a socket, which is then not used.
+    /// Whether `host` is a name or address that a certificate can be issued for. With `hostaddr` it can
+    /// be anything, such as a socket folder, which is then not used.
     pub(crate) fn has_name(&self) -> bool {
         ServerName::try_from(self.name.as_str()).is_ok()
     }
 
-    /// The name as given, else the address.
-    pub fn shown(&self) -> String {
+    /// `host` as it was given; if it was not given, the address.
+    pub fn name_or_address(&self) -> String {
         match self.address {
             Some(address) if self.name.is_empty() => address.to_string(),
             _ => self.name.clone(),
         }
     }
 
-    /// What the password file calls this host: `localhost` for a socket in a default folder.
+    /// The host name to look for in a password file: `localhost` for a socket in a default folder
+    /// (manual, *The Password File*).
     pub(crate) fn passfile_name(&self) -> String {
         match SOCKET_FOLDERS.contains(&self.name.as_str()) {
             true => "localhost".to_owned(),
-            false => self.shown(),
+            false => self.name_or_address(),
         }
     }
 }
 
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.shown();
+        let shown = self.name_or_address();
         match shown.contains(':') {
             true => write!(f, "[{shown}]:{}", self.port),
             false => write!(f, "{shown}:{}", self.port),
@@ -66,7 +69,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// Pairs up the lists of hosts, addresses and ports as libpq's `connectOptions2` does.
+/// Combines the lists of hosts, addresses and ports as libpq's `connectOptions2` does.
 pub(crate) fn take_hosts(settings: &mut Settings, socket_folders: &[&str]) -> Result<Vec<Host>> {
     let list = |keyword| -> Vec<String> {
         let value = settings.get(keyword).unwrap_or_default();
@@ -124,14 +127,15 @@ pub(crate) fn take_hosts(settings: &mut Settings, socket_folders: &[&str]) -> Re
     Ok(hosts)
 }
 
-/// A port, around which there may be white space (`parse_int_param`).
+/// A port number; white space around it is allowed (`parse_int_param` in `fe-connect.c`).
 pub(crate) fn port_number(text: &str) -> Option<u16> {
     text.trim_ascii().parse().ok().filter(|port| *port > 0)
 }
 
-/// The first folder that has a socket for the port, else `localhost`.
+/// The first default folder with a socket for the port; if there is none, `localhost`.
 ///
-/// A libpq knows only the folder that it was built with; the tools get this one by name.
+/// libpq knows only the one folder that it was built with. psql and pg_dump get ours in the connection
+/// string.
 fn default_host(socket_folders: &[&str], port: u16) -> String {
     let socket = format!(".s.PGSQL.{port}");
     let folder = socket_folders

@@ -1,4 +1,4 @@
-//! libpq's connection keywords, their environment variables, and which one was meant by a wrong word.
+//! libpq's connection keywords, their environment variables, and suggestions for unknown ones.
 
 use crate::error::{Error, Result};
 
@@ -59,13 +59,13 @@ pub(crate) const KEYWORDS: &[(&str, Option<&str>)] = &[
     ("user", Some("PGUSER")),
 ];
 
-/// The oldest way to ask for TLS, which libpq still reads as an `sslmode`: as a word of the connection
-/// string, and as a variable.
+/// The deprecated predecessor of `sslmode`, which libpq still reads: as a keyword of the connection
+/// string, and as an environment variable.
 pub(crate) const REQUIRESSL: &str = "requiressl";
 pub(crate) const PGREQUIRESSL: &str = "PGREQUIRESSL";
 
-/// What people write who come from another client, and libpq's word for it.
-const FOREIGN_WORDS: &[(&str, &str)] = &[
+/// Keywords of other clients, each with libpq's keyword for it.
+const OTHER_CLIENTS_WORDS: &[(&str, &str)] = &[
     ("database", "dbname"),
     ("db", "dbname"),
     ("hostname", "host"),
@@ -80,17 +80,15 @@ const FOREIGN_WORDS: &[(&str, &str)] = &[
     ("username", "user"),
 ];
 
-/// The environment variables that libpq takes defaults from, all of them keywords here.
-///
-/// A child that gets its settings as a connection string must not see these as well.
+/// The environment variables from which libpq takes the defaults of its keywords.
 pub(crate) fn variables() -> impl Iterator<Item = &'static str> {
     let variables = KEYWORDS.iter().filter_map(|(_, variable)| *variable);
     variables.chain([PGREQUIRESSL])
 }
 
-/// The keyword of this name, or a usage error that suggests the one meant.
+/// The keyword of this name, or an error that suggests the nearest one.
 ///
-/// After a password the unknown word is not shown: it may be the rest of it.
+/// After a password an unknown word is not shown: it may be the rest of the password.
 pub(crate) fn known_keyword(name: &str, after_password: bool) -> Result<&'static str> {
     if let Some((keyword, _)) = KEYWORDS.iter().find(|(keyword, _)| *keyword == name) {
         return Ok(keyword);
@@ -100,12 +98,12 @@ pub(crate) fn known_keyword(name: &str, after_password: bool) -> Result<&'static
             .hint("a password with a space, a quote or a `&` must be quoted, or in a URL encoded"),
         false => Error::invalid(format!("unknown connection keyword `{name}`")),
     };
-    let foreign = FOREIGN_WORDS.iter().find(|(word, _)| *word == name);
+    let foreign = OTHER_CLIENTS_WORDS.iter().find(|(word, _)| *word == name);
     let meant = match foreign {
         Some((_, keyword)) => Some(*keyword),
         None => KEYWORDS
             .iter()
-            .map(|(keyword, _)| (edits(name, keyword), *keyword))
+            .map(|(keyword, _)| (edit_distance(name, keyword), *keyword))
             .filter(|(edits, _)| *edits <= 2)
             .min()
             .map(|(_, keyword)| keyword),
@@ -116,8 +114,8 @@ pub(crate) fn known_keyword(name: &str, after_password: bool) -> Result<&'static
     })
 }
 
-/// How many characters must be added, dropped or replaced to get from one word to the other.
-fn edits(from: &str, to: &str) -> usize {
+/// The Levenshtein distance: how many characters to add, drop or replace to turn one word into the other.
+fn edit_distance(from: &str, to: &str) -> usize {
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (i, a) in from.bytes().enumerate() {
         let mut diagonal = row[0];

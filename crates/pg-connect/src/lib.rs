@@ -2,26 +2,29 @@
 //! crates, with TLS by rustls: connection strings in both forms, the environment, service files,
 //! password files, lists of hosts, `target_session_attrs`, every `sslmode`, channel binding.
 //!
-//! A program that also starts `psql` or `pg_dump` needs its own connection and theirs to be the same
-//! one. [`ConnInfo::resolve`] reads what a person has given as libpq does; [`connect`] and
-//! `blocking::connect` (feature `blocking`) try the servers in libpq's order; and
-//! [`ConnInfo::psql_conninfo`] hands to libpq's programs what was resolved.
+//! A program that also starts `psql` or `pg_dump` must connect to the same server as they do.
+//! [`ConnInfo::resolve`] reads a connection string and its defaults as libpq does. [`connect`] and
+//! `blocking::connect` (feature `blocking`) try the servers in libpq's order.
+//! [`ConnInfo::psql_conninfo`] passes the resolved parameters to `psql` and `pg_dump`.
 //!
 //! ```no_run
 //! # async fn example() -> pg_connect::Result {
 //! let env = pg_connect::process_env();
 //! let user = pg_connect::os_user();
 //! let info = pg_connect::ConnInfo::resolve("service=app sslmode=verify-full", &env, user.as_deref())?;
-//! let connection = pg_connect::connect(&info, &pg_connect::Session::default()).await?;
+//! let connection = pg_connect::connect(&info, &pg_connect::SessionOptions::default()).await?;
 //! println!("connected to {}", connection.info.summary());
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! What libpq has and this has not stands in the crate's README. Facts come from the libpq chapter of
-//! PostgreSQL's manual, and where it is silent from libpq's source, which is then named.
+//! The crate's README lists what libpq supports and this crate does not. "Manual" means the libpq
+//! chapter of PostgreSQL's manual
+//! ([Database Connection Control Functions](https://www.postgresql.org/docs/current/libpq-connect.html)
+//! and the sections after it), which is where the rules come from. Where the manual does not say, they
+//! come from libpq's source, and the function is named.
 //!
-//! Passwords: no error, warning or `Debug` output shows one; [`Password::expose`] does.
+//! No error, warning or `Debug` output contains a password. [`Password::expose`] returns it.
 
 mod connect;
 mod conninfo;
@@ -40,8 +43,8 @@ mod unsupported;
 
 #[cfg(feature = "blocking")]
 pub use connect::blocking;
-pub use connect::{Canceller, Connection, Session, connect};
-pub use conninfo::{ConnInfo, quoted, removed_variables};
+pub use connect::{Canceller, Connection, SessionOptions, connect};
+pub use conninfo::{ConnInfo, libpq_variables, quote_value};
 pub use environment::{Env, os_user, process_env};
 pub use error::{Error, ErrorKind, Result};
 pub use host::Host;

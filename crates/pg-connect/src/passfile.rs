@@ -1,4 +1,4 @@
-//! The password file, `~/.pgpass`: which password goes to which server.
+//! The password file, `~/.pgpass`.
 //!
 //! The format and its rules are those of the manual, *The Password File*.
 
@@ -22,8 +22,8 @@ impl fmt::Debug for PasswordFile {
 }
 
 impl PasswordFile {
-    /// Reads the file. One that does not exist is like an empty one; one that cannot or must not be
-    /// used is like an empty one too, with a warning that says why.
+    /// Reads the file. A file that does not exist is the same as an empty one. So is one that cannot or
+    /// must not be used, but with a warning that says why.
     pub(crate) fn read(path: &Path) -> (PasswordFile, Option<String>) {
         let mut file = PasswordFile {
             path: path.to_owned(),
@@ -77,9 +77,9 @@ impl PasswordFile {
     }
 }
 
-/// What follows a field that matches: `*:`, or the wanted text and `:`, as libpq compares them
-/// (`pwdfMatchesString`). A `:` within the text needs no backslash for that: `::1:5432:…` is a line for
-/// `::1`.
+/// The rest of the line after a field that matches: `*:`, or the wanted text and `:`, compared as libpq
+/// does (`passwordFromFile` and `pwdfMatchesString` in `fe-connect.c`). A `:` in the text needs no
+/// backslash: `::1:5432:…` is a line for `::1`.
 fn after_field<'a>(line: &'a str, wanted: &str) -> Option<&'a str> {
     if let Some(rest) = line.strip_prefix("*:") {
         return Some(rest);
@@ -91,7 +91,7 @@ fn after_field<'a>(line: &'a str, wanted: &str) -> Option<&'a str> {
     rest.strip_prefix(':')
 }
 
-/// Whether group or world have any access, which libpq takes as a reason not to trust the file.
+/// Whether group or others have any access: libpq then ignores the file.
 #[cfg(unix)]
 fn is_open_to_others(metadata: &fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -104,7 +104,7 @@ fn is_open_to_others(_: &fs::Metadata) -> bool {
     false
 }
 
-/// The password: up to a `:`, if there is one, without its backslashes.
+/// The password: the text up to the next `:`, if there is one, with its backslash escapes removed.
 fn unescape(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut chars = text.chars();

@@ -2,17 +2,18 @@
 
 use std::fmt;
 
-/// A password, which shows itself to no one.
+/// A password. `Debug` and `Display` print `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
 
 impl Password {
-    /// From its text.
+    /// Wraps a password.
     pub fn new(text: impl Into<String>) -> Self {
         Password(text.into())
     }
 
-    /// The text itself, for a server or for a child's environment; never for an argument or a message.
+    /// The password itself, for the server or for `PGPASSWORD` of a child process. Never put it into an
+    /// argument or a message.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! The service file: a section of settings that a connection names by `service=`.
+//! The connection service file: sections of settings, chosen by `service=`.
 //!
 //! The format and the places are those of the manual, *The Connection Service File*.
 
@@ -11,19 +11,19 @@ use crate::error::{Error, Result};
 use crate::keywords::known_keyword;
 use crate::settings::{Origin, Settings};
 
-/// Where packages look for the system's `pg_service.conf` when `PGSYSCONFDIR` does not say:
-/// Debian's libpq, the PostgreSQL project's RPMs, and a build from source.
+/// Where the system's `pg_service.conf` is if `PGSYSCONFDIR` is not set: in Debian's packages, in the
+/// PostgreSQL project's RPMs, and in a build from source.
 const SYSTEM_FOLDERS: [&str; 3] = [
     "/etc/postgresql-common",
     "/etc/sysconfig/pgsql",
     "/usr/local/pgsql/etc",
 ];
 
-/// Fills in what the service that is asked for sets, where the connection string does not.
+/// Adds the settings of the chosen service that the connection string does not set.
 ///
 /// Fails if the service is not defined, or its section has an error.
 pub(crate) fn fill(settings: &mut Settings, env: &Env) -> Result {
-    // An empty name is one, too: libpq looks for `[]`.
+    // An empty name counts as a name: libpq looks for the section `[]`.
     let asked = |keyword, variable| {
         let given = settings.raw(keyword).map(str::to_owned);
         given.or_else(|| env.get(variable).cloned())
@@ -37,7 +37,7 @@ pub(crate) fn fill(settings: &mut Settings, env: &Env) -> Result {
     for path in places(own_file.as_deref(), env) {
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            // Only a file that was named has to exist.
+            // Only a file that was named explicitly must exist.
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound && own_file.as_ref() != Some(&path) =>
             {
@@ -64,7 +64,7 @@ pub(crate) fn fill(settings: &mut Settings, env: &Env) -> Result {
     Err(failure.hint("define it in `~/.pg_service.conf`, or name another file in `PGSERVICEFILE`"))
 }
 
-/// The files to look in, in libpq's order.
+/// The files to read, in libpq's order (`parseServiceInfo` in `fe-connect.c`).
 fn places(own_file: Option<&Path>, env: &Env) -> Vec<PathBuf> {
     let user = match own_file {
         Some(path) => Some(path.to_owned()),
@@ -82,7 +82,7 @@ fn places(own_file: Option<&Path>, env: &Env) -> Vec<PathBuf> {
     user.into_iter().chain(system).collect()
 }
 
-/// Takes the settings of one section; whether there is such a section.
+/// Adds the settings of one section. Returns whether the file has the section.
 fn read_section(text: &str, service: &str, path: &Path, settings: &mut Settings) -> Result<bool> {
     let mut found = false;
     for (index, line) in text.lines().enumerate() {
@@ -94,7 +94,7 @@ fn read_section(text: &str, service: &str, path: &Path, settings: &mut Settings)
             if found {
                 break;
             }
-            // libpq does not look at what follows the bracket.
+            // libpq ignores what follows the closing bracket.
             let rest = rest.strip_prefix(service);
             found = rest.is_some_and(|rest| rest.starts_with(']'));
             continue;

@@ -1,4 +1,4 @@
-//! Values by keyword, each with where it was found.
+//! The values of the connection keywords, each with the place where it was found.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,23 +7,24 @@ use crate::environment::Env;
 use crate::error::{Error, Result};
 use crate::keywords::{KEYWORDS, PGREQUIRESSL, REQUIRESSL, known_keyword};
 
-/// Where a setting was found.
+/// Where the value of a keyword was found. For messages: `Display` names the place, never the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The connection string itself.
-    Given,
-    /// A section of a service file: its name and the file.
+    /// The connection string.
+    ConnectionString,
+    /// A section of a service file: the name of the service, and the file (manual, *The Connection
+    /// Service File*).
     Service(String, String),
-    /// An environment variable.
+    /// An environment variable (manual, *Environment Variables*).
     Variable(&'static str),
-    /// A line of a password file.
+    /// A line of a password file: the file, and the number of the line (manual, *The Password File*).
     PasswordFile(String, usize),
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::Given => f.write_str("the connection string"),
+            Origin::ConnectionString => f.write_str("the connection string"),
             Origin::Service(name, file) => write!(f, "service `{name}` of `{file}`"),
             Origin::Variable(name) => write!(f, "`{name}`"),
             Origin::PasswordFile(file, line) => write!(f, "`{file}`, line {line}"),
@@ -31,7 +32,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Values by libpq's keyword, each with its origin. `Debug` names the keywords only.
+/// Values by libpq's keyword, each with its origin. `Debug` prints the keywords only.
 #[derive(Clone, Default)]
 pub(crate) struct Settings(BTreeMap<&'static str, (String, Origin)>);
 
@@ -47,12 +48,12 @@ impl Settings {
         self.0.get(keyword).map(|(value, _)| value.as_str())
     }
 
-    /// The value, where one was given and is not empty: of most keywords both mean the default.
+    /// The value, or `None` if none was given or it is empty: for most keywords both mean the default.
     pub(crate) fn get(&self, keyword: &str) -> Option<&str> {
         self.raw(keyword).filter(|value| !value.is_empty())
     }
 
-    /// Takes the value out, so that nothing later can show it or pass it on.
+    /// Removes the value, so that it is neither shown nor passed on later.
     pub(crate) fn take(&mut self, keyword: &str) -> Option<(String, Origin)> {
         self.0
             .remove(keyword)
@@ -63,7 +64,7 @@ impl Settings {
         self.0.get(keyword).map(|(_, origin)| origin)
     }
 
-    /// The keyword of this name in the connection string, or a usage error that suggests one.
+    /// The keyword of this name in the connection string, or an error that suggests one.
     pub(crate) fn keyword(&self, name: &str) -> Result<&'static str> {
         match name {
             REQUIRESSL => Ok(REQUIRESSL),
@@ -71,29 +72,31 @@ impl Settings {
         }
     }
 
-    /// Sets what the connection string says; of a keyword that is there twice the last counts.
-    pub(crate) fn set_given(&mut self, keyword: &'static str, value: String) {
+    /// Sets a value of the connection string. If it has a keyword twice, the last value wins.
+    pub(crate) fn set_from_string(&mut self, keyword: &'static str, value: String) {
         match keyword {
-            REQUIRESSL if value.starts_with('1') => self.set("sslmode", "require", Origin::Given),
-            REQUIRESSL => self.set("sslmode", "prefer", Origin::Given),
-            keyword => self.set(keyword, value, Origin::Given),
+            REQUIRESSL if value.starts_with('1') => {
+                self.set("sslmode", "require", Origin::ConnectionString)
+            }
+            REQUIRESSL => self.set("sslmode", "prefer", Origin::ConnectionString),
+            keyword => self.set(keyword, value, Origin::ConnectionString),
         }
     }
 
-    /// Sets a value, over an older one.
+    /// Sets a value, and replaces an older one.
     pub(crate) fn set(&mut self, keyword: &'static str, value: impl Into<String>, origin: Origin) {
         self.0.insert(keyword, (value.into(), origin));
     }
 
-    /// Sets a value unless a source that goes first has set one, even an empty one.
+    /// Sets a value unless a source of higher precedence has set one, even an empty one.
     pub(crate) fn set_default(&mut self, keyword: &'static str, value: &str, origin: Origin) {
         self.0
             .entry(keyword)
             .or_insert_with(|| (value.to_owned(), origin));
     }
 
-    /// Fills in from the `PG…` variables what no earlier source has set. As in libpq
-    /// (`conninfo_add_defaults`) an empty one counts as set.
+    /// Adds the values of the `PG…` variables for keywords that are not set yet. As in libpq
+    /// (`conninfo_add_defaults` in `fe-connect.c`), an empty variable counts as set.
     pub(crate) fn fill_from(&mut self, env: &Env) {
         for (keyword, variable) in KEYWORDS {
             let Some(variable) = variable else { continue };
@@ -109,17 +112,18 @@ impl Settings {
         }
     }
 
-    /// All settings, in the order of their names; also empty ones, since an empty `application_name` is
-    /// not a missing one.
+    /// All settings, in the order of their names, including empty ones: an empty `application_name` is
+    /// not the same as none.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let all = self.0.iter();
         all.map(|(keyword, (value, _))| (*keyword, value.as_str()))
     }
 
-    /// The one of a keyword's possible values that was chosen, or the default. An empty one is not the
-    /// default, to libpq neither: who sets `sslmode=$MODE` has meant something.
+    /// The chosen one of a keyword's possible values, or the default if the keyword is not set. As in
+    /// libpq, an empty value is an error, not the default: `sslmode=$MODE` with an empty `MODE` must not
+    /// weaken the session.
     ///
-    /// Fails with a usage error that lists the possible values.
+    /// The error lists the possible values.
     pub(crate) fn choice<T: Copy>(
         &self,
         keyword: &str,
@@ -140,7 +144,7 @@ impl Settings {
         }
     }
 
-    /// A whole number, if one was given. Fails with a usage error on anything else.
+    /// The value as a whole number, if the keyword is set. Anything else is an error.
     pub(crate) fn number(&self, keyword: &str) -> Result<Option<i32>> {
         let Some(value) = self.raw(keyword) else {
             return Ok(None);
@@ -153,7 +157,7 @@ impl Settings {
         }
     }
 
-    /// The start of a usage error about one setting's value, which says where it stands.
+    /// An error about the value of one keyword, which says where the value was found.
     pub(crate) fn invalid(&self, keyword: &str) -> Error {
         match self.origin(keyword) {
             Some(origin) => Error::invalid(format!("invalid `{keyword}` in {origin}")),

@@ -1,23 +1,24 @@
-//! The settings of a TCP connection, and numbers of seconds.
+//! The keywords for TCP connections, and numbers of seconds.
 
 use std::time::Duration;
 
 use crate::error::Result;
 use crate::settings::Settings;
 
-/// How the kernel watches over an idle connection. `None` is the system's default.
+/// The TCP keywords (manual, *Parameter Key Words*). They are ignored for Unix-domain sockets. `None` is
+/// the operating system's default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpSettings {
-    /// Whether an idle connection is probed at all (`keepalives`).
+    /// Whether TCP keepalives are used.
     pub keepalives: bool,
-    /// After how long without traffic (`keepalives_idle`).
-    pub idle: Option<Duration>,
-    /// How often, where there is no answer (`keepalives_interval`).
-    pub interval: Option<Duration>,
-    /// After how many lost probes the connection is (`keepalives_count`).
-    pub count: Option<u32>,
-    /// How long what was sent may remain unacknowledged (`tcp_user_timeout`).
-    pub user_timeout: Option<Duration>,
+    /// How long a connection is idle before the first keepalive is sent.
+    pub keepalives_idle: Option<Duration>,
+    /// After how long a keepalive that was not acknowledged is sent again.
+    pub keepalives_interval: Option<Duration>,
+    /// After how many lost keepalives the connection counts as lost.
+    pub keepalives_count: Option<u32>,
+    /// How long sent data may remain unacknowledged before the connection is closed.
+    pub tcp_user_timeout: Option<Duration>,
 }
 
 impl TcpSettings {
@@ -26,15 +27,15 @@ impl TcpSettings {
         let user_timeout = settings.number("tcp_user_timeout")?.and_then(positive);
         Ok(TcpSettings {
             keepalives: settings.number("keepalives")? != Some(0),
-            idle: seconds(settings, "keepalives_idle")?,
-            interval: seconds(settings, "keepalives_interval")?,
-            count: count.and_then(positive),
-            user_timeout: user_timeout.map(|ms| Duration::from_millis(ms.into())),
+            keepalives_idle: seconds(settings, "keepalives_idle")?,
+            keepalives_interval: seconds(settings, "keepalives_interval")?,
+            keepalives_count: count.and_then(positive),
+            tcp_user_timeout: user_timeout.map(|ms| Duration::from_millis(ms.into())),
         })
     }
 }
 
-/// A number of seconds, where zero and less mean the default.
+/// A number of seconds; zero and negative numbers mean the default.
 pub(crate) fn seconds(settings: &Settings, keyword: &str) -> Result<Option<Duration>> {
     let number = settings.number(keyword)?.and_then(positive);
     Ok(number.map(|seconds| Duration::from_secs(seconds.into())))

@@ -1,10 +1,10 @@
-//! The settings of libpq that are refused, since leaving them out would weaken what was asked for.
+//! The keywords of libpq that are refused, because ignoring them would make the session less secure.
 
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
-/// What `psql` could do but the native client could not, so that the two would differ; or what
-/// could be handed to `psql` only where every local user can read it. Each with the values that are harmless.
+/// Keywords that `psql` supports and the client crate does not, or that could be passed to `psql` only in
+/// an argument, which every local user can read. Each with the values that are accepted, and a hint.
 const UNSUPPORTED: &[(&str, &[&str], &str)] = &[
     (
         "sslpassword",

@@ -1,5 +1,5 @@
-//! The account that server programs run under. PostgreSQL refuses to run as root, so for root it is
-//! an unprivileged one.
+//! The account that server programs run under. PostgreSQL refuses to run as root, so root uses an
+//! unprivileged account.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{MetadataExt, lchown};
@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-/// In this order: the account that PostgreSQL's packages make, and one that every system has.
+/// In this order: the account that PostgreSQL's packages create, and one that every system has.
 const UNPRIVILEGED: [&str; 2] = ["postgres", "nobody"];
 
-/// An unprivileged account, by the numbers that the kernel knows it by.
+/// An unprivileged account, by its user id and group id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Account {
     uid: u32,
@@ -50,8 +50,8 @@ impl Account {
         })
     }
 
-    /// Whether the account may pass through a folder and all above it. Asked of the kernel, as mode
-    /// bits are not the whole answer: access lists and mount options have a say too.
+    /// Whether the account may enter a folder and all its parents. The kernel is asked, because mode bits
+    /// are not enough: access lists and mount options count too.
     pub(crate) fn can_reach(self, folder: &Path) -> bool {
         let mut command = Command::new("/bin/sh");
         command
@@ -62,12 +62,12 @@ impl Account {
         command.status().is_ok_and(|status| status.success())
     }
 
-    /// Makes a command run under the account. std drops root's further groups along with it.
+    /// Makes a command run under the account. std then also drops root's supplementary groups.
     pub(crate) fn take(self, command: &mut Command) {
         command.uid(self.uid).gid(self.gid);
     }
 
-    /// Makes the account the owner of a file; of a link, not of what it leads to.
+    /// Makes the account the owner of a file; of a link itself, not of its target.
     pub(crate) fn own(self, path: &Path) -> Result<()> {
         lchown(path, Some(self.uid), Some(self.gid))
             .with_context(|| format!("give {} to uid {}", path.display(), self.uid))

@@ -1,5 +1,5 @@
 //! Which PostgreSQL programs this machine has: their folders and versions. Runs nothing but
-//! `--version`, and that only when a folder's name does not tell.
+//! `--version`, and that only if the version is not in the folder's name.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 
-/// Programs by which a folder is known to hold PostgreSQL: two clients, two of the server.
+/// A folder with one of these programs contains PostgreSQL: two client programs, two of the server.
 const PROGRAMS: [&str; 4] = ["psql", "pg_dump", "initdb", "postgres"];
 
 /// Where packages put the programs without adding the folder to `PATH`. One `*` each at most.
@@ -35,7 +35,7 @@ const USUAL_FOLDERS: [&str; 14] = [
 /// A PostgreSQL version. A pre-release counts as its major version's `.0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
-    /// `15` of 15.18: what a data folder and a dump format depend on.
+    /// `15` of 15.18: the format of a data folder and of a dump depends on it.
     pub major: u32,
     /// `18` of 15.18: bug fixes only.
     pub minor: u32,
@@ -50,7 +50,7 @@ impl fmt::Display for Version {
 impl FromStr for Version {
     type Err = anyhow::Error;
 
-    /// Reads what a program's `--version` or the server's `server_version` says:
+    /// Parses the output of `--version`, or the server's `server_version`:
     /// `psql (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`, `15.18`, `17beta1`, `18devel`.
     fn from_str(text: &str) -> Result<Self> {
         let word = text
@@ -73,15 +73,15 @@ impl FromStr for Version {
 /// A folder with PostgreSQL programs: those of a server, of a client, or both.
 #[derive(Clone, Debug)]
 pub struct Installation {
-    /// The folder that holds the programs themselves, free of links.
+    /// The folder with the programs themselves; symbolic links are resolved.
     pub bin: PathBuf,
-    /// The major version, which `find` knows without running anything in most places.
+    /// The major version. In most places `find` knows it without running a program.
     pub major: u32,
     version: OnceLock<Version>,
 }
 
 impl Installation {
-    /// The installation in a folder, or `None` where it holds no PostgreSQL program that works.
+    /// The installation in a folder, or `None` if the folder has no PostgreSQL program that works.
     pub fn in_folder(bin: &Path) -> Option<Self> {
         let mut installation = Self {
             bin: bin.to_owned(),
@@ -95,27 +95,27 @@ impl Installation {
         Some(installation)
     }
 
-    /// The path of one of its programs, whether or not it is there (see [`has`](Self::has)).
+    /// The path of one of its programs, even if it does not exist (see [`has`](Self::has)).
     pub fn program(&self, name: &str) -> PathBuf {
         self.bin.join(name)
     }
 
-    /// Whether the program is there.
+    /// Whether the program exists.
     pub fn has(&self, name: &str) -> bool {
         self.program(name).is_file()
     }
 
-    /// Whether it can make and run a server.
+    /// Whether it can create and run a server.
     pub fn has_server(&self) -> bool {
         ["initdb", "pg_ctl", "postgres"]
             .iter()
             .all(|name| self.has(name))
     }
 
-    /// The exact version, asked of one of the programs the first time (about 5 ms).
+    /// The exact version. The first call runs one of the programs (about 5 ms).
     ///
     /// # Errors
-    /// Where no program runs, or what it says holds no version.
+    /// If no program runs, or its output contains no version.
     pub fn version(&self) -> Result<Version> {
         if let Some(version) = self.version.get() {
             return Ok(*version);
@@ -127,11 +127,11 @@ impl Installation {
         Ok(*self.version.get_or_init(|| version))
     }
 
-    /// The version of one program, asked of itself: a folder may hold some of one version and some of
-    /// another.
+    /// The version of one program, from its `--version`: a folder can contain programs of several
+    /// versions.
     ///
     /// # Errors
-    /// Where it does not run, or what it says holds no version.
+    /// If it does not run, or its output contains no version.
     pub fn version_of(&self, name: &str) -> Result<Version> {
         let program = self.program(name);
         let asked = || format!("run {} --version", program.display());
@@ -147,9 +147,9 @@ impl Installation {
 }
 
 /// Every installation on `path` (the value of `PATH`) and in the platform's usual places: the
-/// newest major version first, those on `path` before others of the same one.
+/// newest major version first; of the same version, those on `path` first.
 ///
-/// Takes about a millisecond, and one `--version` more for each folder whose name does not tell.
+/// Takes about a millisecond, plus one `--version` for each folder without a version in its name.
 pub fn find(path: Option<&OsStr>) -> Vec<Installation> {
     let on_path = path.into_iter().flat_map(std::env::split_paths);
     let usual = USUAL_FOLDERS.iter().flat_map(|pattern| expand(pattern));
@@ -173,12 +173,20 @@ pub fn find(path: Option<&OsStr>) -> Vec<Installation> {
     found
 }
 
-/// The newest installation that can make and run a server. `path` as in [`find`].
+/// The installation in the folder `only_in`, if one is named; otherwise every one that [`find`] finds.
+pub fn find_or_only_in(path: Option<&OsStr>, only_in: Option<&Path>) -> Vec<Installation> {
+    match only_in {
+        Some(folder) => Installation::in_folder(folder).into_iter().collect(),
+        None => find(path),
+    }
+}
+
+/// The newest installation that can create and run a server. `path` and `only_in` as in [`find_or_only_in`].
 ///
 /// # Errors
-/// Where there is none; the message names the command that installs one.
-pub fn newest_server(path: Option<&OsStr>) -> Result<Installation> {
-    find(path).into_iter().find(Installation::has_server).with_context(|| {
+/// If there is none; the message names the command that installs one.
+pub fn newest_server(path: Option<&OsStr>, only_in: Option<&Path>) -> Result<Installation> {
+    find_or_only_in(path, only_in).into_iter().find(Installation::has_server).with_context(|| {
         let commands = crate::Platform::detect().install_commands();
         let typed: Vec<_> = commands.iter().map(ToString::to_string).collect();
         match typed.is_empty() {
@@ -188,17 +196,17 @@ pub fn newest_server(path: Option<&OsStr>) -> Result<Installation> {
     })
 }
 
-/// The folder in which a program really lies.
+/// The folder of a program, with symbolic links resolved.
 ///
-/// A link to a file of another name is a wrapper: Debian's `/usr/bin/psql` leads to `pg_wrapper`,
-/// a Perl script that reads its own settings and costs 40 ms a run.
+/// A link to a file of another name is a wrapper, and is not used: Debian's `/usr/bin/psql` is a link to
+/// `pg_wrapper`, a Perl script that reads settings of its own and takes 40 ms per run.
 fn home_of(program: &Path) -> Option<PathBuf> {
     let real = fs::canonicalize(program).ok()?;
     let same_name = real.file_name() == program.file_name();
     (same_name && real.is_file()).then(|| real.parent().map(Path::to_owned))?
 }
 
-/// The folders that a pattern with at most one `*` stands for.
+/// The folders that match a pattern with at most one `*`.
 fn expand(pattern: &str) -> Vec<PathBuf> {
     let Some((before, after)) = pattern.split_once('*') else {
         return vec![PathBuf::from(pattern)];
@@ -227,7 +235,7 @@ fn expand(pattern: &str) -> Vec<PathBuf> {
 /// The major version that a folder is named after: `/usr/lib/postgresql/15/bin`,
 /// `/usr/pgsql-15/bin`, `…/Cellar/postgresql@15/15.18/bin`, `/usr/libexec/postgresql15`.
 ///
-/// Only in a path that names PostgreSQL: `/opt/42/bin` says nothing.
+/// Only in a path that names PostgreSQL: `/opt/42/bin` is not version 42.
 fn major_by_name(bin: &Path) -> Option<u32> {
     let path = bin.to_str()?.to_ascii_lowercase();
     if !["postgres", "pgsql", "libpq"]

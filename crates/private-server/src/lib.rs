@@ -1,14 +1,14 @@
-//! A private PostgreSQL server for development and tests: found, made, started, stopped, gone.
+//! A private PostgreSQL server for development and tests.
 //!
-//! Four modules, each of which can be read alone:
+//! Four modules, which you can read separately:
 //!
 //! - [`installation`]: which PostgreSQL programs this machine has, and where.
 //! - [`platform`]: the commands that install PostgreSQL here, and that start the system's own server.
 //! - [`cluster`]: one data folder and the server on it, kept in a workspace until it is destroyed.
-//! - [`throwaway`]: a server for one test run, which goes away however that run ends.
+//! - [`throwaway`]: a server for one test run, which is removed however the run ends.
 //!
-//! What is absent on purpose: SQL (nothing here connects to a database), printing, and any look at
-//! the environment; a caller passes `PATH` in.
+//! This crate does not use SQL (it never connects to a database), does not print, and does not read the
+//! environment; the caller passes `PATH`.
 
 mod account;
 pub mod cluster;

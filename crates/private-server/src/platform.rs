@@ -1,11 +1,11 @@
 //! The commands that install PostgreSQL on this platform and start the system's own server:
-//! named in hints, and run by `db-setup` after a yes. Runs nothing itself.
+//! shown in hints, and run by `db-setup` after the user has agreed. Nothing is run here.
 
 use std::fmt;
 use std::fs;
 use std::path::Path;
 
-/// A command as an argument vector; its `Display` is what a person would type.
+/// A command as an argument vector; `Display` prints it as typed in a shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlatformCommand(
     /// The program, then its arguments. No argument needs quoting in a shell.
@@ -18,14 +18,14 @@ impl fmt::Display for PlatformCommand {
     }
 }
 
-/// What decides the commands.
+/// What the commands depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Platform {
-    /// Whose package manager it has.
+    /// The family of platforms, by package manager.
     pub family: Family,
-    /// Whether we are root, and need no `sudo`.
+    /// Whether this process is root and needs no `sudo`.
     pub root: bool,
-    /// Whether systemd runs here: in most containers it does not.
+    /// Whether systemd runs; in most containers it does not.
     pub systemd: bool,
 }
 
@@ -43,7 +43,7 @@ pub enum Family {
 }
 
 impl Platform {
-    /// The platform that we run on.
+    /// The platform of this machine.
     pub fn detect() -> Self {
         let family = match cfg!(target_os = "macos") {
             true => Family::MacOs,
@@ -60,7 +60,7 @@ impl Platform {
     }
 
     /// The commands that install PostgreSQL's server and clients, in order and without questions;
-    /// none where the platform is unknown.
+    /// none if the platform is unknown.
     pub fn install_commands(&self) -> Vec<PlatformCommand> {
         let lines: &[&str] = match self.family {
             // A fresh container has no package lists at all, so update first.

@@ -1,8 +1,8 @@
-//! A server for one test run, which goes away however that run ends: by a return, a panic, an exit
-//! that drops no static, or a SIGKILL.
+//! A server for one test run. It is removed however the run ends: by a return, a panic, an exit that
+//! drops no static, or a SIGKILL.
 //!
-//! A second process sees to it. It waits at a pipe whose other end only we hold; the kernel closes
-//! that end when we end, in whatever way.
+//! A second process removes it. It reads from a pipe whose other end only this process has. The kernel
+//! closes that end when this process ends for any reason.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -16,10 +16,10 @@ use crate::installation::Installation;
 /// The superuser of every throwaway server.
 const SUPERUSER: &str = "admin";
 
-/// Waits for the end of the process that holds our standard input, then stops the server in `$1`
-/// (as in a crash: nothing of it is needed again) and removes all folders given.
+/// Waits until the process at the other end of standard input has ended. Then stops the server in `$1`
+/// (immediately, since its data is not needed again) and removes all given folders.
 ///
-/// Both loops have an end. The second one is there for an `initdb` that still writes to the folder.
+/// Both loops are limited. The second one is for an `initdb` that still writes to the folder.
 const WATCHDOG: &str = r#"
 read -r _
 file=$1/data/postmaster.pid
@@ -30,8 +30,8 @@ tries=100
 until rm -rf "$@" || [ "$tries" -eq 0 ]; do sleep 0.1; tries=$((tries - 1)); done
 "#;
 
-/// A running server with an empty cluster, until it is dropped or the process ends. No `Debug`: it
-/// would print the password.
+/// A running server with an empty cluster. It is removed when it is dropped or the process ends. There is
+/// no `Debug`, which would print the password.
 pub struct ThrowawayServer {
     cluster: Cluster,
     port: u16,
@@ -40,8 +40,8 @@ pub struct ThrowawayServer {
 }
 
 impl ThrowawayServer {
-    /// Makes a cluster in a fresh temporary folder and starts a server on it, about a second in all.
-    /// `settings` are further lines of its `postgresql.conf`, as `(name, value)`.
+    /// Creates a cluster in a new temporary folder and starts a server on it; takes about a second.
+    /// `settings` are more lines for its `postgresql.conf`, as `(name, value)`.
     ///
     /// # Errors
     /// As [`Cluster::create`] and [`Cluster::start`].
@@ -89,8 +89,8 @@ impl ThrowawayServer {
         Ok(server)
     }
 
-    /// The URL of one of its databases; `postgres` is there from the start. The name stands in it as
-    /// it is: letters, digits, `_` and `-` only.
+    /// The URL of one of its databases; `postgres` exists from the start. The name is not encoded: use
+    /// letters, digits, `_` and `-` only.
     pub fn url(&self, database: &str) -> String {
         let Self { port, password, .. } = self;
         format!("postgresql://{SUPERUSER}:{password}@127.0.0.1:{port}/{database}")
@@ -106,14 +106,14 @@ impl ThrowawayServer {
         &self.password
     }
 
-    /// Its cluster: for a look at its status and log, or to stop it in the midst of a test.
+    /// Its cluster: to read its status and log, or to stop it during a test.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
     }
 }
 
 impl Drop for ThrowawayServer {
-    /// The watchdog's way, so that there is only one; `wait` closes the pipe first.
+    /// Lets the second process remove the server, so that there is only one way; `wait` closes the pipe.
     fn drop(&mut self) {
         let _ = self.watchdog.wait();
     }

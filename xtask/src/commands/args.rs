@@ -1,17 +1,16 @@
-//! Arguments that several commands share, and how their values are read.
+//! Arguments that several commands share, and the parsers of their values.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::options::{self, BackupOptions, ProofOptions, Reports};
-use crate::runbook::Options;
+use crate::options::{self, BackupOptions, ProofOptions, Reports, RunOptions};
 
 /// `--format`, for the commands that print data.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Output {
-    /// How to print data on stdout; json is one document, errors included
+    /// Format of the data on stdout; json is one document, errors included
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub(super) format: Format,
 }
@@ -38,25 +37,25 @@ pub(super) enum Format {
 /// How long to wait for locks.
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct LockArgs {
-    /// How long one try may stand in a lock queue, and so hold up logins
+    /// How long one attempt may wait in a lock queue, where it blocks the logins behind it
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = server_timeout)]
     pub(super) lock_timeout: Duration,
-    /// How long to go on trying, for table locks and for another run to end
+    /// How long to keep trying to get table locks, and how long to wait for another run to end
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = lock_deadline)]
     pub(super) lock_deadline: Duration,
-    /// How long readers and writers may wait for locks that a statement holds, before it is
-    /// cancelled and rolled back; `off` lets them wait
+    /// How long readers and writers may wait for the locks of a statement before the statement is
+    /// cancelled and rolled back; `off` for no limit
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = stall_budget)]
     pub(super) stall_budget: StallBudget,
-    /// Show the query of whoever is in the way (it may hold personal data)
+    /// Show the queries of blocking sessions (they may contain personal data)
     #[arg(long)]
     pub(super) show_queries: bool,
-    /// End what a killed run has left running on the server, instead of waiting for it
+    /// Terminate the server sessions that a killed run left behind, instead of waiting for them
     #[arg(long)]
     pub(super) end_orphans: bool,
 }
 
-/// How long others may wait for a lock that we hold; `None` for as long as it takes.
+/// How long other sessions may wait for a lock that we hold; `None` for no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StallBudget(Option<Duration>);
 
@@ -75,11 +74,11 @@ impl LockArgs {
 /// How a backup is proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Proof {
-    /// Restore it into a scratch table; compare row count and content with the table's.
+    /// Restore it into a scratch table, and compare row count and content with the table.
     Restore,
-    /// Compare its row count with the table's.
+    /// Compare its row count with the table.
     Rows,
-    /// Do not prove it.
+    /// No proof.
     None,
 }
 
@@ -89,7 +88,7 @@ pub(super) struct ProofArgs {
     /// How a backup is proven before anything changes
     #[arg(long, value_name = "HOW", default_value = "restore")]
     pub(super) proof: Proof,
-    /// Above this size of the table, `restore` compares the row count only
+    /// For a table above this size, `restore` compares the row count only
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
     pub(super) proof_limit: u64,
 }
@@ -126,7 +125,7 @@ impl BackupArgs {
     }
 }
 
-/// What every run of migrations takes.
+/// The arguments of every run of migrations.
 #[derive(Args, Debug)]
 pub(super) struct RunArgs {
     #[command(flatten)]
@@ -140,8 +139,8 @@ pub(super) struct RunArgs {
 }
 
 impl RunArgs {
-    pub(super) fn options(&self, dry_run: bool) -> Options {
-        Options {
+    pub(super) fn options(&self, dry_run: bool) -> RunOptions {
+        RunOptions {
             locks: self.locks.options(),
             backup: self.backup.options(),
             dry_run,
@@ -156,7 +155,7 @@ pub(super) struct ReportArgs {
     /// Write the summary to this file, as Markdown
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
-    /// Post the summary to this address as {"text": …} (Slack's shape); a failure only warns
+    /// Post the summary to this URL as {"text": …}, as Slack expects it; a failure is only a warning
     #[arg(long, value_name = "URL")]
     pub(super) notify: Option<String>,
 }
@@ -190,8 +189,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "that is too long".to_owned())
 }
 
-/// Reads a duration that is a timeout of the server's: it counts milliseconds in 31 bits, and takes 0 for
-/// "without end" (PostgreSQL manual, `lock_timeout`).
+/// Reads a duration for a server timeout. The server counts milliseconds in 31 bits, and 0 means no limit
+/// (PostgreSQL manual, `lock_timeout`).
 fn server_timeout(text: &str) -> Result<Duration, String> {
     const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
     match duration(text)? {
@@ -203,7 +202,7 @@ fn server_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads a deadline of ours, which is a timeout of the server's for what a session waits for in one go.
+/// Reads a deadline. It is also used as a server timeout, so it has the same limits.
 pub(super) fn lock_deadline(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => {

@@ -1,4 +1,4 @@
-//! `db-backup`: take and prove a backup, apart from a migration.
+//! `db-backup`: take and prove a backup, without a migration.
 
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::migration::affected_tables::AffectedTables;
 use crate::migration::plan;
 use crate::migration::source::{Direction, Folder};
 use crate::runbook::backup::{self, CompletedBackup};
+use crate::runbook::backup_tables;
 use crate::ui;
 
 #[derive(Serialize)]
@@ -25,12 +26,12 @@ struct Report {
 /// Arguments of `db-backup`.
 #[derive(Args, Debug)]
 pub struct Backup {
-    /// Tables to back up, schema-qualified or found through the search path
+    /// Tables to back up, with a schema or found in the search path
     #[arg(value_name = "TABLE")]
     tables: Vec<String>,
     #[command(flatten)]
     proof: ProofArgs,
-    /// Give up (exit 4) if a table is locked by somebody else for this long
+    /// Give up (exit 4) if another session keeps a table locked for this long
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = lock_deadline)]
     lock_deadline: Duration,
     #[command(flatten)]
@@ -42,18 +43,18 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
         true => Some(ctx.folder()?),
         false => None,
     };
-    let mut db = ctx.connect()?;
-    db.wait_for_locks(flags.lock_deadline)?;
-    // All are looked up before the first is dumped.
+    let mut db = ctx.connect_with(flags.lock_deadline)?;
+    let started_at = db.server.clock;
+    // Look up all tables before the first is dumped, so that a wrong name fails at once.
     let relations = match &folder {
         Some(folder) => chosen(ctx, &mut db, folder)?,
-        None => backup::tables(&mut db, &flags.tables)?,
+        None => backup_tables::find_all(&mut db, &flags.tables)?,
     };
     let mut report = Report {
         backups: Vec::new(),
     };
     for relation in &relations {
-        let taken = backup::take(ctx, &mut db, relation, flags.proof.options())?;
+        let taken = backup::take(ctx, &mut db, relation, flags.proof.options(), started_at)?;
         ctx.ui.status(
             "Backed up",
             format_args!(
@@ -74,14 +75,15 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
     ctx.ui.json(&report)
 }
 
-/// Where no table is named: what migrations ask to back up, and which tables that leaves out.
+/// The tables if none is named: those that migrations name in `backup` directives. Also says which
+/// tables are not among them.
 fn chosen(ctx: &Context, db: &mut Database, folder: &Folder) -> Result<Vec<Relation>> {
-    let applied = history::read_known(db)?;
+    let applied = history::read_known(db)?.applied;
     let pending = plan::up(folder, &applied, None, true)?;
     let scripts = folder.scripts(&pending, Direction::Up)?;
     let affected = AffectedTables::from_scripts(scripts, db.server.schema.as_deref());
-    let names = backup::default_tables(db, folder, &affected)?;
-    let tables = backup::tables(db, &names)?;
+    let names = backup_tables::default_names(db, folder, &affected)?;
+    let tables = backup_tables::find_all(db, &names)?;
     let schema = db.server.schema.clone().unwrap_or_default();
     let others: Vec<String> = catalog::tables_of(db, &schema)?
         .iter()

@@ -1,4 +1,4 @@
-//! `db-backups`: what backups there are, whether they are still what they were, and pruning.
+//! `db-backups`: list the backups, check that they are unchanged, delete old ones.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -47,7 +47,7 @@ struct Pruned {
 pub struct Backups {
     #[command(subcommand)]
     pub(super) action: Option<BackupsAction>,
-    /// Read each backup and compare its checksum; exit 3 if one is not what was written
+    /// Read each backup and compare its checksum; exit 3 if one was changed
     #[arg(long)]
     check: bool,
     #[command(flatten)]
@@ -57,7 +57,7 @@ pub struct Backups {
 /// What to do with backups.
 #[derive(Debug, Subcommand)]
 pub(super) enum BackupsAction {
-    /// Delete old backups, never one that alone holds a table's or column's values
+    /// Delete old backups, except those that are the only one with some table's or column's values
     Prune(Prune),
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Prune {
     /// Delete backups that are at least this old
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration)]
     older_than: Duration,
-    /// Say what would be deleted, and delete nothing
+    /// Print what would be deleted; delete nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -227,8 +227,8 @@ fn prune(ctx: &Context, flags: &Prune) -> Result {
     ctx.ui.json(&report)
 }
 
-/// Deletes what was shown and is still due: the world may have changed while somebody thought. Returns
-/// what was deleted, and what was not.
+/// Deletes the backups that were shown and may still be deleted: the folder may have changed while the
+/// question waited for an answer. Returns what was deleted, and what was not.
 fn delete(ctx: &Context, flags: &Prune, shown: &[Found]) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let found = backup::list(&ctx.config.backups, &ctx.ui)?;
     let due = backup::prunable(found, flags.older_than, Timestamp::now(), Found::check)?.delete;

@@ -11,7 +11,6 @@ use crate::hint::Hint;
 use crate::migration::source::{Direction, Folder, Migration};
 use crate::options::BackupOptions;
 use crate::runbook::apply::Runner;
-use crate::runbook::guard::Guard;
 use crate::runbook::preflight::{self, Planned, When};
 use crate::runbook::verify;
 use crate::ui;
@@ -22,7 +21,7 @@ pub struct Baseline {
     /// Record every migration up to and including this version [default: those marked as baseline]
     #[arg(value_name = "VERSION")]
     version: Option<i64>,
-    /// Compare only; record nothing
+    /// Compare; record nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -34,10 +33,12 @@ pub(crate) fn run(ctx: &Context, flags: &Baseline) -> Result {
     let chosen = chosen(&folder, flags.version)?;
     let mut db = ctx.connect()?;
     preflight::before(When::Baseline, ctx, &mut db, &Planned::default())?;
-    if !flags.dry_run {
-        lock::acquire(&mut db, flags.locks.options(), &ctx.ui)?;
-    }
-    let recorded = history::read(&mut db)?;
+    let lock = match flags.dry_run {
+        true => None,
+        false => Some(lock::acquire(&mut db, flags.locks.options(), &ctx.ui)?),
+    };
+    let history = history::read(&mut db)?;
+    let recorded = &history.applied;
     let wanted: Vec<&Migration> = chosen
         .into_iter()
         .filter(|migration| recorded.iter().all(|row| row.version != migration.version))
@@ -49,13 +50,13 @@ pub(crate) fn run(ctx: &Context, flags: &Baseline) -> Result {
     }
 
     compare(ctx, &folder, &mut db, &wanted)?;
-    if flags.dry_run {
+    let Some(lock) = lock else {
         ctx.ui
             .status("Finished", "the live schema agrees; nothing was recorded");
         return Ok(());
-    }
-    let guard = Guard::new(BackupOptions::default());
-    let mut runner = Runner::new(ctx, &mut db, flags.locks.options(), guard);
+    };
+    let (locks, backup) = (flags.locks.options(), BackupOptions::default());
+    let mut runner = Runner::new(ctx, &mut db, locks, backup, &lock, &history);
     runner.ensure_history()?;
     runner.mark_applied(&wanted)?;
     runner.finish();
@@ -99,8 +100,8 @@ fn chosen(folder: &Folder, version: Option<i64>) -> Result<Vec<&Migration>> {
     Ok(up_to.collect())
 }
 
-/// Transactional files run beside the live schema and are compared with it; the others have their
-/// verify files for that.
+/// Compares the live schema with what the files make. Transactional files run in a temporary schema. Files
+/// that run outside a transaction cannot: only their verify files check them.
 fn compare(ctx: &Context, folder: &Folder, db: &mut Database, wanted: &[&Migration]) -> Result {
     let (transactional, others): (Vec<&Migration>, Vec<&Migration>) = wanted
         .iter()
@@ -114,7 +115,7 @@ fn compare(ctx: &Context, folder: &Folder, db: &mut Database, wanted: &[&Migrati
                 migration.stem
             ));
         }
-        // What the other files index was compared above as the table had it before.
+        // To the comparison above, an index made by such a file looks like an extra one.
         differences
             .extra
             .retain(|line| !line.contains(" INDEX USING "));

@@ -1,4 +1,4 @@
-//! `db-completions`: a script by which a shell completes these commands and their flags.
+//! `db-completions`: a script with which a shell completes these commands and their flags.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::error::{Failure, Result};
 /// Arguments of `db-completions`.
 #[derive(Args, Debug)]
 pub struct Completions {
-    /// The shell that will read the script
+    /// The shell that the script is for
     #[arg(value_name = "SHELL")]
     shell: Shell,
 }
@@ -24,8 +24,8 @@ enum Shell {
     Zsh,
 }
 
-/// An alias is no program: cargo's own completion, which stays for everything else, has to hand over. (That
-/// of zsh does so by itself, to `_cargo-ALIAS`.)
+/// An alias is not a program, so cargo's own completion must call ours for the alias and keep its own for
+/// everything else. (zsh's does that by itself: it calls `_cargo-ALIAS`.)
 const BASH_ALIAS: &str = r#"
 _FUNCTION_alias() {
     if [[ ${COMP_CWORD} -ge 2 && "${COMP_WORDS[1]}" == "ALIAS" ]]; then
@@ -73,7 +73,7 @@ pub(crate) fn run(ctx: &Context, flags: &Completions) -> Result {
     Ok(())
 }
 
-/// The name that a shell knows the program by, and which alias of cargo's it is.
+/// The name of the program for the shell, and the alias of cargo, if it is one.
 fn called_as(command: &str) -> Result<(String, Option<&str>)> {
     let words: Vec<&str> = command.split_whitespace().collect();
     match words[..] {

@@ -1,4 +1,4 @@
-//! `db-destroy`: the private server and everything in it, deleted.
+//! `db-destroy`: delete the private server and every database in it.
 
 use private_server::Status;
 
@@ -31,7 +31,7 @@ pub(crate) fn run(ctx: &Context) -> Result {
             .hint(Hint::run("db-stop"))
             .into());
     }
-    // `.env` itself, whatever the environment says today.
+    // Read `.env` itself: DATABASE_URL in the environment may be another one.
     let written = match ctx.config.dot_env_value(DATABASE_URL)? {
         Some(url) if !url.is_empty() => server::is_private(ctx, &ctx.resolve(&url)?)?,
         _ => false,

@@ -1,4 +1,4 @@
-//! `db-doctor`: every check of the preflight's list, with a remedy for each that does not hold.
+//! `db-doctor`: every check of the preflight's list, with a remedy for each that fails.
 
 use serde::Serialize;
 

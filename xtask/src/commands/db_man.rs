@@ -13,7 +13,7 @@ use crate::error::Result;
 /// Arguments of `db-man`.
 #[derive(Args, Debug)]
 pub struct Man {
-    /// Folder to write them to [default: target/man at the workspace root]
+    /// Folder for the man pages [default: target/man at the workspace root]
     #[arg(value_name = "DIR")]
     folder: Option<PathBuf>,
 }

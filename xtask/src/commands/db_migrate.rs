@@ -13,7 +13,7 @@ pub struct Migrate {
     /// Apply up to and including this version
     #[arg(long, value_name = "VERSION")]
     to: Option<i64>,
-    /// Print the plan and write nothing
+    /// Print the plan; write nothing
     #[arg(long)]
     dry_run: bool,
     /// Apply pending migrations that are older than the newest applied one
@@ -25,8 +25,8 @@ pub struct Migrate {
 
 pub(crate) fn run(ctx: &Context, flags: &Migrate) -> Result {
     let folder = ctx.folder()?;
-    let db = ctx.connect()?;
     let options = flags.run.options(flags.dry_run);
+    let db = ctx.connect_with(options.locks.lock_deadline)?;
     let outcome = runbook::migrate(
         ctx,
         &folder,

@@ -12,7 +12,7 @@ use crate::tools::psql;
 /// Arguments of `db-psql`.
 #[derive(Args, Debug)]
 pub struct Psql {
-    /// Passed on to psql
+    /// Arguments for psql
     #[arg(
         trailing_var_arg = true,
         allow_hyphen_values = true,
@@ -22,9 +22,9 @@ pub struct Psql {
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Psql) -> Result {
-    // Connecting first starts a stopped private server, and says what is wrong better than psql.
+    // Connect first: this starts a stopped private server, and its errors are clearer than psql's.
     let db = ctx.connect()?;
-    let status = psql::interactive(&ctx.tools().psql()?, &db.target, &flags.args)?;
+    let status = psql::interactive(&ctx.tools().psql()?, &db.server.target, &flags.args)?;
     if status.success() {
         return Ok(());
     }

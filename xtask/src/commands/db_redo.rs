@@ -6,8 +6,8 @@ use super::args::{BackupArgs, LockArgs, Output};
 use crate::Context;
 use crate::error::Result;
 use crate::migration::plan::RollbackScope;
-use crate::options::Reports;
-use crate::runbook::{self, Options};
+use crate::options::{Reports, RunOptions};
+use crate::runbook;
 
 /// Arguments of `db-redo`.
 #[derive(Args, Debug)]
@@ -22,23 +22,19 @@ pub struct Redo {
 
 pub(crate) fn run(ctx: &Context, flags: &Redo) -> Result {
     let folder = ctx.folder()?;
-    let options = Options {
+    let options = RunOptions {
         locks: flags.locks.options(),
         backup: flags.backup.options(),
         dry_run: false,
         reports: Reports::default(),
     };
-    let down = runbook::rollback(
-        ctx,
-        &folder,
-        ctx.connect()?,
-        &RollbackScope::LastRun,
-        &options,
-    )?;
+    let connect = || ctx.connect_with(options.locks.lock_deadline);
+    let last_run = &RollbackScope::LastRun;
+    let down = runbook::rollback(ctx, &folder, connect()?, last_run, &options)?;
     let newest = down.steps.iter().map(|step| step.version).max();
     let Some(newest) = newest else {
         return ctx.ui.json(&down);
     };
-    let up = runbook::migrate(ctx, &folder, ctx.connect()?, Some(newest), false, &options)?;
+    let up = runbook::migrate(ctx, &folder, connect()?, Some(newest), false, &options)?;
     ctx.ui.json(&up)
 }

@@ -1,4 +1,4 @@
-//! `db-restore`: backups' rows, merged back.
+//! `db-restore`: merge the rows of backups into their tables.
 
 use std::path::PathBuf;
 
@@ -13,20 +13,20 @@ use crate::runbook::restore::{self, Request};
 /// Arguments of `db-restore`.
 #[derive(Args, Debug)]
 pub struct Restore {
-    /// The backup, with its manifest `FILE.json` beside it. Several are restored in one transaction
+    /// The backup, with its manifest `FILE.json` in the same folder. Several backups are restored in one transaction
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// Compare only, print the counts, write nothing
+    /// Compare and print the counts; write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Take back this column only, of rows that are there; may be repeated. For one FILE
+    /// Restore only this column, in rows that exist in the table; may be repeated. With one FILE only
     #[arg(long = "column", value_name = "COLUMN")]
     columns: Vec<String>,
-    /// Where a column's type has changed: what its values become, as SQL over the backup's columns; may
-    /// be repeated. For one FILE
+    /// For a column whose type has changed: how to compute its new value, as an SQL expression over the
+    /// backup's columns; may be repeated. With one FILE only
     #[arg(long, value_name = "COLUMN=EXPRESSION")]
     convert: Vec<String>,
-    /// Restore a backup that was taken from another database
+    /// Restore a backup even if it was taken from another database
     #[arg(long)]
     force_other_database: bool,
     #[command(flatten)]

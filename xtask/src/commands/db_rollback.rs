@@ -14,16 +14,16 @@ pub struct Rollback {
     /// Undo this many migrations
     #[arg(long, value_name = "N", conflicts_with_all = ["to", "all", "only"])]
     steps: Option<usize>,
-    /// Undo everything after this version, which stays; 0 undoes a baseline that was run, too
+    /// Undo everything after this version and keep this version; 0 also undoes a baseline that was run
     #[arg(long, value_name = "VERSION", conflicts_with_all = ["all", "only"])]
     to: Option<i64>,
     /// Undo every migration after the baseline
     #[arg(long, conflicts_with = "only")]
     all: bool,
-    /// Undo this migration and no other, even one that was recorded without being run; may be repeated
+    /// Undo only this migration, even if it was recorded without being run; may be repeated
     #[arg(long, value_name = "VERSION")]
     only: Vec<i64>,
-    /// Print the plan and what would be lost, and write nothing
+    /// Print the plan and what would be lost; write nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -39,8 +39,8 @@ pub(crate) fn run(ctx: &Context, flags: &Rollback) -> Result {
         (None, None, false, []) => RollbackScope::LastRun,
         (None, None, false, versions) => RollbackScope::Only(versions.to_vec()),
     };
-    let db = ctx.connect()?;
     let options = flags.run.options(flags.dry_run);
+    let db = ctx.connect_with(options.locks.lock_deadline)?;
     let outcome = runbook::rollback(ctx, &folder, db, &selection, &options)?;
     ctx.ui.json(&outcome)
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use clap::Args;
 
 use crate::Context;
+use crate::database::SESSION_OPTIONS;
 use crate::dev::seed::{self, SeedFile};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
@@ -13,10 +14,10 @@ use crate::ui;
 /// Arguments of `db-seed`.
 #[derive(Args, Debug)]
 pub struct Seed {
-    /// How many rows to ask the seed file for
+    /// How many rows the seed file should add
     #[arg(long, alias = "rows", value_name = "N", default_value_t = crate::dev::seed::DEFAULT_ROWS)]
     users: u64,
-    /// Also stamp last_login_at on about two users of three, over the last 60 days
+    /// Also set last_login_at for about two thirds of the users, within the last 60 days
     #[arg(long)]
     logins: bool,
 }
@@ -40,7 +41,7 @@ pub(crate) fn run(ctx: &Context, flags: &Seed) -> Result {
                 .into());
         }
     }
-    file.run(ctx, &mut db, flags.users, flags.logins)
+    file.run(ctx, &mut db, SESSION_OPTIONS, flags.users, flags.logins)
 }
 
 fn is_local(host: &str) -> bool {

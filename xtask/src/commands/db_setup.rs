@@ -6,14 +6,14 @@ use pg_connect::ConnInfo;
 use crate::Context;
 use crate::config::{DEV_PASSWORD, Origin};
 use crate::database::connect::ConnectProblem;
-use crate::database::{catalog, history, lock};
+use crate::database::{LOCK_WAIT, catalog, history, lock};
 use crate::dev::seed::SeedFile;
 use crate::dev::server;
 use crate::error::Result;
 use crate::migration::quote::quote_identifier;
 use crate::migration::source::Folder;
-use crate::options::{BackupOptions, Locks, Reports};
-use crate::runbook::{self, Options};
+use crate::options::{BackupOptions, Locks, Reports, RunOptions};
+use crate::runbook;
 
 /// Arguments of `db-setup`.
 #[derive(Args, Debug)]
@@ -37,7 +37,7 @@ pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
     };
     let created = ensure_database(ctx, &target)?;
 
-    let options = Options {
+    let options = RunOptions {
         locks: Locks::default(),
         backup: BackupOptions::default(),
         dry_run: false,
@@ -45,14 +45,14 @@ pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
     };
     if let Some(version) = newest_baseline(&folder) {
         let mut db = ctx.connect()?;
-        // Another db-setup of this workspace may be at it, and go further while this one waits.
+        // Another db-setup of this workspace may run, and do some of this while this one waits.
         lock::acquire(&mut db, options.locks, &ctx.ui)?;
-        let applied = history::read(&mut db)?;
+        let applied = history::read(&mut db)?.applied;
         if applied.iter().all(|row| row.version < version) {
             runbook::migrate(ctx, &folder, db, Some(version), false, &options)?;
         }
     }
-    // Somebody's own database gets no invented users.
+    // A database that existed before gets no invented users.
     if private || created {
         seed_if_empty(ctx, flags.users)?;
     }
@@ -63,8 +63,8 @@ pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
     Ok(())
 }
 
-/// Nothing configured, or what an earlier `db-setup` configured, whether its server is still there
-/// or its folder was removed by hand.
+/// Whether no database is configured, or only the one that an earlier `db-setup` wrote into `.env`, whose
+/// server's folder may have been removed by hand.
 fn is_private_wanted(ctx: &Context) -> Result<bool> {
     let (target, origin) = match ctx.target() {
         Err(_) if ctx.config.database_url()?.is_none() => return Ok(true),
@@ -73,9 +73,9 @@ fn is_private_wanted(ctx: &Context) -> Result<bool> {
     if server::is_private(ctx, &target)? {
         return Ok(true);
     }
-    // A copied `.env` may name another workspace's server, which then answers.
+    // A copied `.env` may name another workspace's server. If that server answers, it is not ours.
     let refused = || {
-        let answer = ctx.connect_to(&target);
+        let answer = ctx.connect_to(&target, LOCK_WAIT);
         answer.is_err_and(|error| error.problem == ConnectProblem::Refused)
     };
     Ok(origin == Origin::DotEnv && server::is_orphaned(ctx, &target)? && refused())
@@ -83,7 +83,7 @@ fn is_private_wanted(ctx: &Context) -> Result<bool> {
 
 /// Creates the database if it does not exist. Returns whether it did.
 fn ensure_database(ctx: &Context, target: &ConnInfo) -> Result<bool> {
-    match ctx.connect_to(target) {
+    match ctx.connect_to(target, LOCK_WAIT) {
         Ok(_) => Ok(false),
         Err(error) if error.problem == ConnectProblem::NoSuchDatabase => {
             create_database(ctx, target)?;
@@ -96,7 +96,7 @@ fn ensure_database(ctx: &Context, target: &ConnInfo) -> Result<bool> {
 fn create_database(ctx: &Context, target: &ConnInfo) -> Result {
     let name = target.dbname().to_owned();
     let mut maintenance = ctx
-        .connect_to(&target.with_dbname("postgres"))
+        .connect_to(&target.with_dbname("postgres"), LOCK_WAIT)
         .map_err(|error| error.explained())?;
     let created = maintenance
         .client
@@ -135,13 +135,13 @@ fn seed_if_empty(ctx: &Context, rows: u64) -> Result {
     };
     let mut db = ctx.connect()?;
     // Another db-setup of this workspace may have found no row either.
-    lock::acquire(&mut db, Locks::default(), &ctx.ui)?;
-    if let Some(table) = catalog::table_with_rows(&mut db)? {
+    let lock = lock::acquire(&mut db, Locks::default(), &ctx.ui)?;
+    if let Some(table) = catalog::table_with_rows(&mut db.client)? {
         ctx.ui
             .detail(format_args!("not seeded: `{table}` has rows"));
         return Ok(());
     }
-    file.run(ctx, &mut db, rows, false)
+    file.run(ctx, &mut db, &lock.session_options, rows, false)
 }
 
 fn farewell(ctx: &Context, private: bool) -> Result<String> {

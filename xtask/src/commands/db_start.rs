@@ -1,4 +1,4 @@
-//! `db-start`: the private server, started.
+//! `db-start`: start the private server.
 
 use crate::Context;
 use crate::dev::server;

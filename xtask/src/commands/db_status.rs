@@ -24,7 +24,7 @@ struct Report<'a> {
     divergent: usize,
     failed: usize,
     invalid_indexes: Vec<InvalidIndex>,
-    /// Valid ones that have another definition than their migration says.
+    /// Valid indexes whose definition is not the one in their migration.
     wrong_indexes: Vec<String>,
 }
 
@@ -41,7 +41,7 @@ pub struct Status {
 pub(crate) fn run(ctx: &Context, flags: &Status) -> Result {
     let folder = ctx.folder()?;
     let mut db = ctx.connect()?;
-    let applied = history::read_known(&mut db)?;
+    let applied = history::read_known(&mut db)?.applied;
     let migrations = plan::states(&folder, &applied);
     let count = |state| {
         migrations

@@ -1,4 +1,4 @@
-//! `db-stop`: the private server, stopped; its data stays.
+//! `db-stop`: stop the private server; its data stays.
 
 use private_server::{Status, Stop};
 

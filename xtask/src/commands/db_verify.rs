@@ -9,7 +9,7 @@ use super::args::{Output, duration};
 use crate::Context;
 use crate::database::catalog::InvalidIndex;
 use crate::database::standby::{self, Standby};
-use crate::database::{Database, history};
+use crate::database::{Database, Server, history};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::interrupt;
@@ -23,18 +23,18 @@ use crate::ui;
 struct Report {
     checks: Vec<Checked>,
     standbys: Vec<Standby>,
-    /// Attached, and not for this role to see.
+    /// A standby is attached, and this role may not see its state.
     hidden_standbys: u64,
     ok: bool,
 }
 
-/// How often standbys are asked.
+/// How often the state of the standbys is read.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Arguments of `db-verify`.
 #[derive(Args, Debug)]
 pub struct Verify {
-    /// Where standbys are attached, wait this long for each to replay the migration
+    /// Wait up to this long until every attached standby has replayed the migration
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
     wait_standbys: Duration,
     #[command(flatten)]
@@ -44,7 +44,7 @@ pub struct Verify {
 pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
     let folder = ctx.folder()?;
     let mut db = ctx.connect()?;
-    let applied = history::read_known(&mut db)?;
+    let applied = history::read_known(&mut db)?.applied;
     let states = plan::states(&folder, &applied);
 
     let mut checks = Vec::new();
@@ -77,12 +77,12 @@ pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
         });
     }
     let standbys = wait_for_standbys(&mut db, flags.wait_standbys)?;
-    let hidden_standbys = standby::hidden(&mut db)?;
-    // Who asks for standbys to be waited for wants to know, and not to be told that none was seen.
+    let hidden_standbys = standby::hidden(&mut db.client)?;
+    // With --wait-standbys, standbys whose state cannot be read are a finding, not a success.
     let asked = !flags.wait_standbys.is_zero();
     let unknown = match (asked, db.server.in_recovery) {
-        (true, true) => Some(only_the_primary_knows(&db)),
-        (_, false) if hidden_standbys > 0 => Some(not_for_this_role(&db, hidden_standbys)),
+        (true, true) => Some(only_the_primary_knows(&db.server)),
+        (_, false) if hidden_standbys > 0 => Some(not_for_this_role(&db.server, hidden_standbys)),
         _ => None,
     };
     let known = unknown.is_none() || !asked;
@@ -138,8 +138,8 @@ pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
     }
 }
 
-fn not_for_this_role(db: &Database, standbys: u64) -> Failure {
-    let user = &db.server.user;
+fn not_for_this_role(server: &Server, standbys: u64) -> Failure {
+    let user = &server.user;
     Failure::finding(format!(
         "whether {} replayed the migration cannot be known",
         match standbys {
@@ -157,9 +157,9 @@ fn not_for_this_role(db: &Database, standbys: u64) -> Failure {
     .hint(Hint::again("then"))
 }
 
-fn only_the_primary_knows(db: &Database) -> Failure {
+fn only_the_primary_knows(server: &Server) -> Failure {
     Failure::finding("whether every standby has replayed the migration cannot be known here")
-        .cause(format!("{} is a standby itself", db.server))
+        .cause(format!("{server} is a standby itself"))
         .hint(Hint::to("ask the primary", "db-verify --wait-standbys 60s --database-url 'postgres://HOST1,HOST2/DATABASE?target_session_attrs=read-write'"))
 }
 
@@ -195,12 +195,12 @@ fn finding(report: &Report, invalid: &[InvalidIndex]) -> Option<Failure> {
     )
 }
 
-/// Waits until every attached standby has replayed what the primary has written by now.
+/// Waits until every attached standby has replayed the WAL that the primary has written so far.
 fn wait_for_standbys(db: &mut Database, at_most: Duration) -> Result<Vec<Standby>> {
-    let target = standby::written(db)?;
+    let target = standby::written(&mut db.client, &db.server)?;
     let started = Instant::now();
     loop {
-        let standbys = standby::attached(db, &target)?;
+        let standbys = standby::attached(&mut db.client, &target)?;
         if standbys.iter().all(|standby| standby.replayed) || started.elapsed() >= at_most {
             return Ok(standbys);
         }

@@ -1,6 +1,6 @@
-//! The command line: one file per command, with its arguments and its `run`; each composes the modules
-//! beside this one and imports no other command. Nothing below knows clap. The doc comments are the help
-//! that people read.
+//! The command line: one file per command, with its arguments and its `run`. A command calls the other
+//! modules of this crate and imports no other command. Only this folder uses clap. The doc comments of
+//! arguments are the text of `--help`.
 
 mod args;
 mod db_backup;
@@ -30,11 +30,11 @@ use crate::Context;
 use crate::error::Result;
 use crate::options::{self, Format, Locations};
 
-/// Change the schema of a busy PostgreSQL table, and take it back, without fear.
+/// Change the schema of a busy PostgreSQL table, and undo the change, without fear.
 ///
-/// A migration is plain SQL in `migrations/`, in sqlx's format. `db-migrate` checks first, backs up
-/// what a migration names, applies what is pending, verifies it, and says what is left to do.
-/// `db-rollback` is the way back. Every command says which database it talks to.
+/// A migration is a plain SQL file in `migrations/`, in sqlx's format. `db-migrate` checks the
+/// preconditions, backs up tables, applies the pending migrations, verifies the result, and lists what
+/// is left to do. `db-rollback` undoes them. Every command names the database that it uses.
 #[derive(Debug, Parser)]
 #[command(
     name = "cargo xtask",
@@ -43,12 +43,13 @@ use crate::options::{self, Format, Locations};
     max_term_width = 100
 )]
 #[command(after_help = "Start here:
-  cargo xtask db-setup      a private server, a database, seeded and migrated (nothing needed)
-  cargo xtask db-status     what is applied and what is pending
+  cargo xtask db-setup      create a private server and a database, seed and migrate it
+  cargo xtask db-status     show what is applied and what is pending
   cargo xtask db-migrate    preflight, backup, apply, verify, report
   cargo xtask db-rollback   undo the last run
 
-Which database: --database-url, else DATABASE_URL, else `.env` at the workspace root.")]
+The database is the one of --database-url; without it, of DATABASE_URL in the environment; without
+that, of DATABASE_URL in `.env` at the workspace root.")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -56,7 +57,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Flags that every command takes.
+/// Flags of every command.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Options of every command")]
 pub struct Global {
@@ -64,7 +65,7 @@ pub struct Global {
     // The value may hold a password, so clap must never print it in help or errors.
     #[arg(long, global = true, value_name = "URL", hide_default_value = true)]
     pub(crate) database_url: Option<String>,
-    /// Folder of migrations [default: migrations at the workspace root]
+    /// Folder with the migrations [default: migrations at the workspace root]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) migrations: Option<PathBuf>,
     /// Folder for backups [default: backups at the workspace root]
@@ -73,7 +74,7 @@ pub struct Global {
     /// Print only data, warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// Also print each check that holds, and the server's notices
+    /// Also print each check that passed, and the server's notices
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
     /// When to use colour and live progress
@@ -85,7 +86,8 @@ pub struct Global {
 }
 
 impl Global {
-    /// The flags that say where, and were given: what is hinted at is meant there too.
+    /// The flags for database and folders that were given. Hints repeat them, so that a pasted command
+    /// uses the same database and folders.
     pub(crate) fn named_locations(&self) -> Vec<(&'static str, String)> {
         let folder = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let flags = [
@@ -116,7 +118,7 @@ impl Global {
     }
 }
 
-/// When to colour.
+/// When to use colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Color {
     /// On a terminal, unless NO_COLOR is set.
@@ -131,12 +133,12 @@ pub(crate) enum Color {
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 pub enum Command {
-    /// Local development from nothing: server, database, seed, and all that db-migrate does
+    /// Set up local development: private server, database, seed, then everything that db-migrate does
     ///
-    /// Finds PostgreSQL (or names the command that installs it, and runs it after a yes), makes and
-    /// starts a private server inside the workspace, creates a database on it, writes `.env`,
-    /// applies the baseline, seeds users, and migrates them as db-migrate would anywhere. If you run it
-    /// again, it does only what is still missing. Where a DATABASE_URL is configured it sets up that database instead.
+    /// Finds PostgreSQL; if it is not installed, shows the install command and asks before running it.
+    /// Then creates and starts a private server in the workspace, creates a database, writes `.env`,
+    /// applies the baseline, seeds users, and migrates as db-migrate does. If you run it again, it does
+    /// only what is still missing. If DATABASE_URL is set, it sets up that database instead.
     #[command(after_help = "Examples:
   cargo xtask db-setup
   cargo xtask db-setup --users 50000 --no-migrate
@@ -151,7 +153,7 @@ pub enum Command {
     /// Delete the private server and every database in it
     #[command(after_help = "Example:\n  cargo xtask db-destroy --yes")]
     DbDestroy,
-    /// Check every precondition, with a remedy for each that fails (exit 3 if one does)
+    /// Check every precondition, and show a remedy for each that fails (exit 3 if one fails)
     #[command(after_help = "Examples:
   cargo xtask db-doctor
   cargo xtask db-doctor --format json | jq '.checks[] | select(.status != \"ok\")'")]
@@ -159,71 +161,72 @@ pub enum Command {
     /// Show what is applied, pending, missing or divergent
     #[command(after_help = "Examples:
   cargo xtask db-status
-  cargo xtask db-status --check           exit 3 unless everything is applied and unedited
+  cargo xtask db-status --check           exit 3 unless every migration is applied and unedited
   cargo xtask db-status --format json | jq .pending")]
     DbStatus(db_status::Status),
-    /// Preflight, backup, apply what is pending, verify, report
+    /// Apply pending migrations: preflight, backup, apply, verify, report
     #[command(after_help = "Examples:
-  cargo xtask db-migrate --dry-run        the plan; nothing is written
+  cargo xtask db-migrate --dry-run        print the plan, write nothing
   cargo xtask db-migrate
   cargo xtask db-migrate --report migration.md --notify \"$SLACK_WEBHOOK\"
 
-At noon: a statement that needs a strong lock waits 100 ms for it at most, so logins never queue
-behind it for longer; then the run watches who is in the way, without queueing, and tries again,
-up to --lock-deadline.")]
+A statement that needs a strong lock waits for it for 100 ms at most, so logins never queue behind it
+for longer. If it does not get the lock, it leaves the queue, waits until the blocking sessions have
+ended, and tries again, up to --lock-deadline.")]
     DbMigrate(db_migrate::Migrate),
-    /// Undo the last run, showing first what will be lost, and backing it up
+    /// Undo the last run: show what will be lost, back it up, run the down files
     #[command(after_help = "Examples:
   cargo xtask db-rollback --dry-run
-  cargo xtask db-rollback                 the last run
-  cargo xtask db-rollback --steps 1       the last migration
-  cargo xtask db-rollback --to 20251201000000   everything after that version
-  cargo xtask db-rollback --to 0          everything, a baseline that was run too
-  cargo xtask db-rollback --only 20251231143100   this one alone
+  cargo xtask db-rollback                 undo the last run
+  cargo xtask db-rollback --steps 1       undo the last migration
+  cargo xtask db-rollback --to 20251201000000   undo everything after this version
+  cargo xtask db-rollback --to 0          undo everything, including a baseline that was run
+  cargo xtask db-rollback --only 20251231143100   undo this migration only
 
-A baseline stays, except with --to 0. What was recorded without being run (db-baseline) is undone
-only if you name it with --only.")]
+A baseline is not undone, except with --to 0. A migration that was recorded without being run
+(db-baseline) is undone only by --only.")]
     DbRollback(db_rollback::Rollback),
     /// Roll back the last run and apply it again (development)
     #[command(after_help = "Example:\n  cargo xtask db-redo --yes")]
     DbRedo(db_redo::Redo),
-    /// Run every verify file, check indexes and checksums (exit 3 if one fails)
+    /// Run every verify file, check indexes and checksums (exit 3 if a check fails)
     #[command(after_help = "Examples:
   cargo xtask db-verify
   cargo xtask db-verify --wait-standbys 60s")]
     DbVerify(db_verify::Verify),
-    /// Back up tables [default: those that pending migrations name, otherwise those that any migration names]
+    /// Back up tables [default: those that pending migrations name; if none, those that any migration names]
     #[command(after_help = "Examples:
   cargo xtask db-backup
   cargo xtask db-backup users sessions")]
     DbBackup(db_backup::Backup),
-    /// List backups with their age, rows, size and proof; delete old ones
+    /// List backups with their age, rows, size and proof; `prune` deletes old ones
     #[command(after_help = "Examples:
   cargo xtask db-backups
-  cargo xtask db-backups --check          read each and compare its checksum (exit 3 if one differs)
+  cargo xtask db-backups --check          read each backup and compare its checksum (exit 3 if one differs)
   cargo xtask db-backups prune --dry-run
   cargo xtask db-backups prune --older-than 7d
   cargo xtask db-backups --format json | jq '.backups[0].file'")]
     DbBackups(db_backups::Backups),
-    /// Merge a backup back: missing rows return, differing ones take its values, newer ones stay
+    /// Merge a backup into its table: insert missing rows, update different rows, delete none
     #[command(after_help = "Examples:
-  cargo xtask db-restore backups/users_backup_20260101_120000.sql --dry-run     the counts
+  cargo xtask db-restore backups/users_backup_20260101_120000.sql --dry-run     print the counts
   cargo xtask db-restore backups/users_backup_20260101_120000.sql
-  cargo xtask db-restore FILE --column last_login_at     only this column, of rows that are there
+  cargo xtask db-restore FILE --column last_login_at     only this column, of rows that exist
   cargo xtask db-restore FILE FILE                       tables that refer to each other
 
-One transaction: all of it or nothing. Nothing is deleted, readers go on, sequences only move forward.")]
+Everything is restored in one transaction. No row is deleted, readers are not blocked, and sequences
+only move forward.")]
     DbRestore(db_restore::Restore),
-    /// Adopt an existing database: compare the baseline with it, then record without running
+    /// Adopt an existing database: compare the baseline with it, then record it without running it
     #[command(after_help = "Examples:
-  cargo xtask db-baseline --dry-run       compare only
+  cargo xtask db-baseline --dry-run       compare, record nothing
   cargo xtask db-baseline                 compare, then record the migrations marked as baseline
   cargo xtask db-baseline 20251201000000  record everything up to this version")]
     DbBaseline(db_baseline::Baseline),
-    /// Add development users, streamed with COPY
+    /// Add development users, by the seed file
     #[command(after_help = "Examples:
   cargo xtask db-seed                     1,200 users
-  cargo xtask db-seed --users 1000000     a table worth trying a migration on
+  cargo xtask db-seed --users 1000000     a large table to test a migration on
   cargo xtask db-seed --logins            also stamp last_login_at on some of them")]
     DbSeed(db_seed::Seed),
     /// Open psql on the configured database
@@ -231,14 +234,14 @@ One transaction: all of it or nothing. Nothing is deleted, readers go on, sequen
   cargo xtask db-psql
   cargo xtask db-psql -- -c '\\d users'")]
     DbPsql(db_psql::Psql),
-    /// Print a script by which a shell completes these commands
+    /// Print a shell completion script
     #[command(after_help = "Examples:
   cargo xtask db-completions bash >> ~/.bashrc
   cargo xtask db-completions zsh > ~/.zfunc/_cargo-xtask      a folder in $fpath
   cargo xtask db-completions fish > ~/.config/fish/conf.d/cargo-xtask.fish
 
-It completes the program by the name that the setting `command` says; an alias of cargo's beside
-what cargo completes itself.")]
+It completes the program that the setting `command` names. If that is an alias of cargo, cargo's own
+completion keeps working.")]
     DbCompletions(db_completions::Completions),
     /// Write a man page for each command
     #[command(after_help = "Example:
@@ -247,7 +250,7 @@ what cargo completes itself.")]
 }
 
 impl Command {
-    /// How this command prints data.
+    /// The output format of this command.
     pub(crate) fn format(&self) -> Format {
         let output = match self {
             Command::DbDoctor(output) => output,

@@ -38,18 +38,14 @@ const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '100ms'";
 /// # Errors
 /// If a script fails, or the role may not rename a schema that one names.
 pub(crate) fn compare(db: &mut Database, scripts: &[&Script]) -> Result<Differences> {
-    let live_schema = db
-        .server
-        .schema
-        .clone()
-        .unwrap_or_else(|| "public".to_owned());
+    let live_schema = db.server.schema.as_deref().unwrap_or("public");
     let named = named_schemas(scripts);
-    let path = db.search_path.clone();
+    let path = &db.server.search_path;
     let mut transaction = db.client.transaction()?;
     transaction.batch_execute(LOCK_TIMEOUT)?;
     let (wanted, live) = match named.is_empty() {
-        true => compare_in_temp_schema(&mut transaction, scripts, &path, &live_schema)?,
-        false => compare_in_renamed_schema(&mut transaction, scripts, &path, &live_schema, named)?,
+        true => compare_in_temp_schema(&mut transaction, scripts, path, live_schema)?,
+        false => compare_in_renamed_schema(&mut transaction, scripts, path, live_schema, named)?,
     };
     transaction.rollback()?;
     Ok(differences(&wanted, &live))
@@ -210,7 +206,7 @@ fn describe<'a>(
 ) -> Result<Schema> {
     let schemas: Vec<&str> = schemas.into_iter().collect();
     // Names of constraints and indexes are left out: what they do counts. NOT NULL, which newer
-    // servers keep as a constraint too (18), is told by the column.
+    // servers keep as a constraint too (18), is told by the column unless rows may break it.
     set_search_path(transaction, OWN_SEARCH_PATH)?;
     let rows = transaction
         .query_typed(
@@ -224,7 +220,9 @@ fn describe<'a>(
                         pg_catalog.format_type(a.atttypid, a.atttypmod),
                         CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END,
                         CASE a.attidentity WHEN '' THEN '' ELSE ' IDENTITY' END,
-                        coalesce(' DEFAULT ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid), ''))
+                        coalesce(CASE a.attgenerated WHEN '' THEN ' DEFAULT ' WHEN 's' THEN ' STORED '
+                                                     ELSE ' VIRTUAL ' END
+                                 || pg_catalog.pg_get_expr(d.adbin, d.adrelid), ''))
              FROM tables AS t
              JOIN pg_catalog.pg_attribute AS a
                   ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -232,7 +230,8 @@ fn describe<'a>(
              UNION ALL
              SELECT t.relname, 'constraint ' || pg_catalog.pg_get_constraintdef(c.oid)
              FROM tables AS t
-             JOIN pg_catalog.pg_constraint AS c ON c.conrelid = t.oid AND c.contype <> 'n'
+             JOIN pg_catalog.pg_constraint AS c ON c.conrelid = t.oid
+                  AND (c.contype <> 'n' OR NOT c.convalidated)
              UNION ALL
              SELECT t.relname, pg_catalog.regexp_replace(
                         pg_catalog.pg_get_indexdef(i.indexrelid), ' INDEX .* USING ', ' INDEX USING ')

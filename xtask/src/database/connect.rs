@@ -5,7 +5,7 @@ use std::fmt;
 
 pub(crate) use pg_connect::ErrorKind as ConnectProblem;
 pub(crate) use pg_connect::blocking::{Canceller, Connection};
-use pg_connect::{ConnInfo, Error, ErrorKind, Session};
+use pg_connect::{ConnInfo, Error, ErrorKind, SessionOptions};
 
 use super::pooler;
 use crate::error::{Failure, Kind};
@@ -103,7 +103,7 @@ pub(crate) fn connect(
     application_name: &str,
     options: &str,
 ) -> Result<Connection, ConnectError> {
-    let session = Session {
+    let session = SessionOptions {
         application_name: Some(application_name),
         options,
     };

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use postgres::Client;
 use postgres::types::Type;
 
-use super::{Database, USERS_PATH};
+use super::{Database, Server, USERS_PATH};
 use crate::error::Result;
 use crate::migration::history::Applied;
 use crate::migration::quote::{quote_if_needed, quote_literal};
@@ -17,21 +18,111 @@ use crate::migration::source::Migration;
 /// The table's name, unqualified, as sqlx has it.
 pub(crate) const TABLE: &str = "_sqlx_migrations";
 
-/// Every row, by version; none where the table does not exist (which this does not change).
+/// The history table.
+pub(crate) struct Table {
+    /// Its qualified name, where it is or where it is going to be: a migration that leaves another
+    /// `search_path` behind must not hide it.
+    pub(crate) name: String,
+    pub(crate) exists: bool,
+}
+
+impl Table {
+    fn of(server: &Server, found_in: Option<&str>) -> Table {
+        let schema = found_in.or(server.schema.as_deref()).unwrap_or("public");
+        Table {
+            name: format!("{}.{TABLE}", quote_if_needed(schema)),
+            exists: found_in.is_some(),
+        }
+    }
+
+    fn read(self, client: &mut Client) -> Result<History> {
+        let table = self;
+        if !table.exists {
+            let applied = Vec::new();
+            return Ok(History { table, applied });
+        }
+        let rows = client
+            .query_typed(
+                &format!(
+                    "SELECT version, description, installed_on, success, checksum, execution_time,
+                            xmin::text
+                     FROM {} ORDER BY version",
+                    table.name
+                ),
+                &[],
+            )
+            .with_context(|| format!("cannot read the history table `{}`", table.name))?;
+        let writers: Vec<String> = rows.iter().map(|row| row.get(6)).collect();
+        let mut written: HashMap<&str, usize> = HashMap::new();
+        for writer in &writers {
+            *written.entry(writer).or_default() += 1;
+        }
+        let applied: Vec<Applied> = rows
+            .iter()
+            .zip(&writers)
+            .map(|(row, writer)| Applied {
+                version: row.get(0),
+                description: row.get(1),
+                installed_on: row.get(2),
+                success: row.get(3),
+                checksum: row.get(4),
+                execution_time_ns: row.get(5),
+                own_transaction: written[writer.as_str()] == 1,
+            })
+            .collect();
+        Ok(History { table, applied })
+    }
+}
+
+/// The history, as it was read.
+pub(crate) struct History {
+    pub(crate) table: Table,
+    /// By version; none where the table does not exist.
+    pub(crate) applied: Vec<Applied>,
+}
+
+impl History {
+    /// The `installed_on` of a run that began at `clock`: later than all that the history has, also where
+    /// the server's clock was set back since.
+    pub(crate) fn next_installed_on(&self, clock: Timestamp) -> Timestamp {
+        // The server counts microseconds.
+        let after = |row: &Applied| row.installed_on + Duration::from_micros(1);
+        let next = self.applied.iter().map(after).max();
+        next.map_or(clock, |next| clock.max(next))
+    }
+}
+
+/// Reads the history; makes no table.
 ///
 /// # Errors
 /// If the table cannot be read.
-pub(crate) fn read(db: &mut Database) -> Result<Vec<Applied>> {
+pub(crate) fn read(db: &mut Database) -> Result<History> {
+    find(db)?.read(&mut db.client)
+}
+
+/// As [`read`], trusting what [`Database::inspect`] saw when it connected.
+///
+/// # Errors
+/// If the table cannot be read.
+pub(crate) fn read_known(db: &mut Database) -> Result<History> {
+    let found_in = db.server.history_schema.as_deref();
+    Table::of(&db.server, found_in).read(&mut db.client)
+}
+
+/// Looks where the table is now.
+///
+/// # Errors
+/// If the server cannot be asked.
+pub(crate) fn find(db: &mut Database) -> Result<Table> {
     let schema = schema_of("CASE WHEN path.was_set THEN '_sqlx_migrations' END");
     let found: Option<String> = db
         .client
         .query_typed_one(
             &format!("{USERS_PATH} SELECT {schema} FROM path"),
-            &[(&db.search_path, Type::TEXT)],
+            &[(&db.server.search_path, Type::TEXT)],
         )?
         .get(0);
-    db.server.history_schema = found;
-    read_known(db)
+    Ok(Table::of(&db.server, found.as_deref()))
 }
 
 /// An expression for the schema in which this name (an expression, too) is found. It reads no table, and
@@ -41,73 +132,6 @@ pub(super) fn schema_of(name: &str) -> String {
         "(pg_catalog.pg_identify_object_as_address(
              'pg_catalog.pg_class'::pg_catalog.regclass, pg_catalog.to_regclass({name}), 0)).object_names[1]"
     )
-}
-
-/// As [`read`], trusting what [`Database::inspect`] saw when it connected.
-///
-/// # Errors
-/// If the table cannot be read.
-pub(crate) fn read_known(db: &mut Database) -> Result<Vec<Applied>> {
-    let Some(table) = qualified(db) else {
-        return Ok(Vec::new());
-    };
-    let rows = db
-        .client
-        .query_typed(
-            &format!(
-                "SELECT version, description, installed_on, success, checksum, execution_time,
-                        xmin::text
-                 FROM {table} ORDER BY version"
-            ),
-            &[],
-        )
-        .with_context(|| format!("cannot read the history table `{table}`"))?;
-    let writers: Vec<String> = rows.iter().map(|row| row.get(6)).collect();
-    let mut written: HashMap<&str, usize> = HashMap::new();
-    for writer in &writers {
-        *written.entry(writer).or_default() += 1;
-    }
-    let applied: Vec<Applied> = rows
-        .iter()
-        .zip(&writers)
-        .map(|(row, writer)| Applied {
-            version: row.get(0),
-            description: row.get(1),
-            installed_on: row.get(2),
-            success: row.get(3),
-            checksum: row.get(4),
-            execution_time_ns: row.get(5),
-            own_transaction: written[writer.as_str()] == 1,
-        })
-        .collect();
-    db.server.newest_run = applied.iter().map(|row| row.installed_on).max();
-    Ok(applied)
-}
-
-/// The `installed_on` of a run that begins now: later than all that the history has, also where the
-/// server's clock was set back since.
-pub(crate) fn next_installed_on(db: &Database) -> Timestamp {
-    let clock = db.server.clock;
-    // The server counts microseconds.
-    let after = |newest| newest + Duration::from_micros(1);
-    db.server
-        .newest_run
-        .map_or(clock, |newest| clock.max(after(newest)))
-}
-
-/// The existing table's qualified name: a migration that leaves another `search_path` behind must
-/// not hide it.
-fn qualified(db: &Database) -> Option<String> {
-    let schema = db.server.history_schema.as_deref()?;
-    Some(format!("{}.{TABLE}", quote_if_needed(schema)))
-}
-
-/// The table's qualified name, where it is or where it is going to be.
-pub(crate) fn table(db: &Database) -> String {
-    qualified(db).unwrap_or_else(|| {
-        let schema = db.server.schema.as_deref().unwrap_or("public");
-        format!("{}.{TABLE}", quote_if_needed(schema))
-    })
 }
 
 /// The statement that makes the table, with sqlx's columns (sqlx-postgres, `migrate.rs`).

@@ -4,11 +4,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-
+use jiff::Timestamp;
+use postgres::Client;
 use postgres::types::Type;
 
 use super::activity::{self, Backend};
-use super::{Database, pooler};
+use super::{Database, Server, pooler, prepare_session};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::interrupt;
@@ -28,43 +29,54 @@ pub(crate) fn psql_name(application_name: &str) -> String {
     format!("{application_name}{PSQL}")
 }
 
+/// The lock of a database, which this run has.
+pub(crate) struct Lock {
+    /// By the server's clock. From then on this is the run: later than the one that it waited for.
+    pub(crate) acquired_at: Timestamp,
+    /// What the run's psql sessions start with.
+    pub(crate) session_options: String,
+}
+
 /// Takes the lock of this database, which is held until the connection ends, and waits until what a
 /// killed run has left on the server has ended.
 ///
 /// # Errors
 /// [`crate::error::Kind::Busy`] with the holder's or the orphan's name at the deadline; a failure where
 /// a pooler is in between.
-pub(crate) fn acquire(db: &mut Database, locks: Locks, ui: &Ui) -> Result {
-    db.prepare_session().context("cannot prepare the session")?;
+pub(crate) fn acquire(db: &mut Database, locks: Locks, ui: &Ui) -> Result<Lock> {
+    let Database { client, server } = db;
+    let session_options = prepare_session(client, server).context("cannot prepare the session")?;
     let mut wait = Wait::new(locks.lock_deadline, ui);
-    take(db, &mut wait)?;
-    pooler::refuse(db)?;
-    outlive_orphans(db, locks, &mut wait)
+    let acquired_at = take(client, server, &mut wait)?;
+    pooler::refuse(client, server)?;
+    outlive_orphans(client, locks, &mut wait)?;
+    Ok(Lock {
+        acquired_at,
+        session_options,
+    })
 }
 
-fn take(db: &mut Database, wait: &mut Wait<'_>) -> Result {
-    let key = lock_id(&db.server.name);
+/// Returns the server's clock when the lock was acquired.
+fn take(client: &mut Client, server: &Server, wait: &mut Wait<'_>) -> Result<Timestamp> {
+    let key = lock_id(&server.name);
     loop {
-        let row = db
-            .client
+        let row = client
             .query_typed_one(
                 "SELECT pg_catalog.pg_try_advisory_lock($1), pg_catalog.clock_timestamp()",
                 &[(&key, Type::INT8)],
             )
             .context("cannot ask for the advisory lock")?;
         if row.get(0) {
-            // From here on this is the run: later by the clock than the one it waited for.
-            db.server.clock = row.get(1);
-            return Ok(());
+            return Ok(row.get(1));
         }
-        let holder = holder(db, key)?;
+        let holder = holder(client, key)?;
         wait.pause(
             "another run holds the migration lock",
             holder.as_ref(),
             || {
                 Failure::busy(format!(
                     "another run holds the migration lock of `{}`",
-                    db.server.name
+                    server.name
                 ))
                 .hint(Hint::run("db-status"))
                 .hint(Hint::again_with("wait longer", "--lock-deadline 1h"))
@@ -74,10 +86,10 @@ fn take(db: &mut Database, wait: &mut Wait<'_>) -> Result {
 }
 
 /// Waits for psql sessions of a run that was killed: they end after the statement that they are at.
-fn outlive_orphans(db: &mut Database, locks: Locks, wait: &mut Wait<'_>) -> Result {
-    while let Some(orphan) = orphan(db)? {
+fn outlive_orphans(client: &mut Client, locks: Locks, wait: &mut Wait<'_>) -> Result {
+    while let Some(orphan) = orphan(client)? {
         if locks.end_orphans {
-            activity::terminate(&mut db.client, orphan.pid).with_context(|| {
+            activity::terminate(client, orphan.pid).with_context(|| {
                 format!("cannot end a session that a killed run left: {orphan}")
             })?;
         }
@@ -98,9 +110,9 @@ fn outlive_orphans(db: &mut Database, locks: Locks, wait: &mut Wait<'_>) -> Resu
 ///
 /// # Errors
 /// If the server cannot be asked.
-pub(crate) fn at_work(db: &mut Database) -> Result<bool> {
-    let (key, holder) = (lock_id(&db.server.name), holder_sql());
-    let row = db.client.query_typed_one(
+pub(crate) fn at_work(client: &mut Client, server: &Server) -> Result<bool> {
+    let (key, holder) = (lock_id(&server.name), holder_sql());
+    let row = client.query_typed_one(
         &format!(
             "SELECT EXISTS ({holder}) OR EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity(NULL)
                  WHERE datid = {OUR_DATABASE} AND application_name LIKE $3::text)"
@@ -118,8 +130,8 @@ pub(crate) fn at_work(db: &mut Database) -> Result<bool> {
 ///
 /// # Errors
 /// If the server cannot be asked.
-pub(crate) fn orphan(db: &mut Database) -> Result<Option<Backend>> {
-    let mut orphans = activity::named(&mut db.client, &format!("xtask %{PSQL}"))?;
+pub(crate) fn orphan(client: &mut Client) -> Result<Option<Backend>> {
+    let mut orphans = activity::named(client, &format!("xtask %{PSQL}"))?;
     orphans.truncate(1);
     Ok(orphans.pop())
 }
@@ -140,8 +152,8 @@ fn holder_sql() -> String {
 }
 
 /// Who holds it.
-fn holder(db: &mut Database, key: i64) -> Result<Option<Backend>> {
-    let rows = db.client.query_typed(
+fn holder(client: &mut Client, key: i64) -> Result<Option<Backend>> {
+    let rows = client.query_typed(
         &holder_sql(),
         &[
             (&((key >> 32) as u32), Type::OID),
@@ -149,7 +161,7 @@ fn holder(db: &mut Database, key: i64) -> Result<Option<Backend>> {
         ],
     )?;
     match rows.first() {
-        Some(row) => Ok(activity::sessions(&mut db.client, &[row.get(0)])?.pop()),
+        Some(row) => Ok(activity::sessions(client, &[row.get(0)])?.pop()),
         None => Ok(None),
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod lock;
 pub(crate) mod pooler;
 pub(crate) mod standby;
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -33,6 +34,12 @@ pub(crate) const SESSION_OPTIONS: &str = "-c statement_timeout=0 -c lock_timeout
     -c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 \
     -c tcp_keepalives_count=4 -c tcp_user_timeout=30000";
 
+/// The limit on whole transactions, which servers before 17 do not know: who is asked has not said yet
+/// which it is.
+const NO_TRANSACTION_TIMEOUT: &str =
+    "CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL
+     THEN pg_catalog.set_config('transaction_timeout', '0', false) END";
+
 /// Where our own statements look for functions, operators and types: nobody else may make any there.
 pub(crate) const OWN_SEARCH_PATH: &str = "pg_catalog, pg_temp";
 
@@ -44,37 +51,29 @@ pub(crate) const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
 const DEAD_CLIENT_OPTION: &str = " -c client_connection_check_interval=2s";
 
 /// How long a query of ours may wait for a lock, unless `--lock-deadline` says otherwise.
-const LOCK_WAIT: Duration = Duration::from_secs(600);
+pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(600);
 
 /// What the native session of a command starts with: it never waits for a lock without end.
-pub(crate) fn native_options() -> String {
+pub(crate) fn native_options(lock_wait: Duration) -> String {
     format!(
         "{SESSION_OPTIONS} -c lock_timeout={}",
-        LOCK_WAIT.as_millis()
+        lock_wait.as_millis()
     )
 }
 
 /// The oldest server that is supported, as a major version.
 pub(crate) const OLDEST_SERVER: u32 = 14;
 
-/// A connected database and what was learned of it at once.
+/// A connection, and what was learned when it was made. What is learned later (the history, when the lock
+/// was acquired) is what the step that learns it returns.
 pub(crate) struct Database {
     pub(crate) client: Client,
-    /// Pinned to the host that answered, for psql to reach the same server.
-    pub(crate) target: ConnInfo,
-    pub(crate) server: Server,
-    /// How long the native session, and whatever reads beside it, may wait for a lock.
-    pub(crate) lock_wait: Duration,
-    /// What psql's sessions start with: [`SESSION_OPTIONS`], and more once [`Database::prepare_session`] has
-    /// asked the server what it knows.
-    pub(crate) session_options: String,
-    /// The user's `search_path`, by which the names in migrations are looked up. The native session
-    /// itself has [`OWN_SEARCH_PATH`].
-    pub(crate) search_path: String,
+    /// Shared: nobody can change it.
+    pub(crate) server: Rc<Server>,
 }
 
-/// The server, the database and the role, as they say themselves.
-#[derive(Clone, Debug, Serialize)]
+/// The server, the database and the role, as they said themselves at connection, and the way to them.
+#[derive(Debug, Serialize)]
 pub(crate) struct Server {
     /// The database.
     pub(crate) name: String,
@@ -100,27 +99,31 @@ pub(crate) struct Server {
     /// The first schema of the search path that exists.
     #[serde(skip)]
     pub(crate) schema: Option<String>,
-    /// The server's clock at connection, or when the migration lock was taken.
+    /// The user's `search_path`, by which the names in migrations are looked up. The native session
+    /// itself has [`OWN_SEARCH_PATH`].
+    #[serde(skip)]
+    pub(crate) search_path: String,
     #[serde(skip)]
     pub(crate) clock: Timestamp,
     /// The server process behind the native connection.
     #[serde(skip)]
     pub(crate) backend_pid: i32,
-    /// Where sqlx's history table is, if it is.
+    /// Where sqlx's history table was, if it was.
     #[serde(skip)]
     pub(crate) history_schema: Option<String>,
-    /// The newest `installed_on` of the history, as it was read last.
+    /// Pinned to the host that answered, for psql to reach the same server.
     #[serde(skip)]
-    pub(crate) newest_run: Option<Timestamp>,
+    pub(crate) target: ConnInfo,
+    /// How long the native session, and whatever reads beside it, may wait for a lock.
+    #[serde(skip)]
+    pub(crate) lock_wait: Duration,
 }
 
 impl Server {
     pub(crate) fn major(&self) -> u32 {
         self.version_number / 10_000
     }
-}
 
-impl Server {
     /// The database's address for another role, without a password, as a shell takes it unquoted.
     pub(crate) fn address(&self, user: &str) -> String {
         let encode = |text| percent_encoding::utf8_percent_encode(text, UNRESERVED);
@@ -168,7 +171,11 @@ impl Database {
     ///
     /// # Errors
     /// If the server says no, or something that nobody can understand.
-    pub(crate) fn inspect(connection: Connection, application_name: &str) -> Result<Database> {
+    pub(crate) fn inspect(
+        connection: Connection,
+        application_name: &str,
+        lock_wait: Duration,
+    ) -> Result<Database> {
         let encrypted = connection.encrypted;
         let (mut client, target) = (connection.client, connection.info);
         let questions = [
@@ -188,7 +195,7 @@ impl Database {
         let row = own_session(
             &mut client,
             application_name,
-            &native_options(),
+            &native_options(lock_wait),
             &questions.join(", "),
         )?;
         let [
@@ -206,7 +213,7 @@ impl Database {
             history_schema,
         ] = std::array::from_fn(|column| row.get(column));
         let known = |value: Option<&str>| value.unwrap_or_default().to_owned();
-        let (host, port) = (target.hosts()[0].shown(), target.hosts()[0].port);
+        let (host, port) = (target.hosts()[0].name_or_address(), target.hosts()[0].port);
         let server = Server {
             name: known(name),
             user: known(user),
@@ -228,76 +235,55 @@ impl Database {
                 .parse()
                 .context("the server's process id is not a number")?,
             history_schema: history_schema.map(str::to_owned),
-            newest_run: None,
             encoding: known(encoding),
+            search_path: known(search_path),
             host,
             port,
             encrypted,
+            target,
+            lock_wait,
         };
         Ok(Database {
             client,
-            target,
-            server,
-            lock_wait: LOCK_WAIT,
-            session_options: SESSION_OPTIONS.to_owned(),
-            search_path: known(search_path),
+            server: Rc::new(server),
         })
     }
 
-    /// Limits how long a check or a backup stands behind somebody who has locked a table.
-    ///
-    /// # Errors
-    /// If the server cannot be asked.
-    pub(crate) fn wait_for_locks(&mut self, at_most: Duration) -> Result {
-        // Zero would be without end; the server counts milliseconds in 31 bits.
-        let milliseconds = at_most.as_millis().clamp(1, i32::MAX as u128);
-        let at_most = Duration::from_millis(milliseconds as u64);
-        // The session was opened with the usual one.
-        if at_most != self.lock_wait {
-            self.lock_wait = at_most;
-            self.wait_for_locks_again()?;
-        }
-        Ok(())
-    }
-
-    /// Goes back to the limit of [`Database::wait_for_locks`], after a shorter one.
+    /// Goes back to the usual limit, after a shorter one.
     ///
     /// # Errors
     /// If the server cannot be asked.
     pub(crate) fn wait_for_locks_again(&mut self) -> Result {
-        let setting = format!("SET lock_timeout = {}", self.lock_wait.as_millis());
+        let setting = format!("SET lock_timeout = {}", self.server.lock_wait.as_millis());
         self.client
             .batch_execute(&setting)
             .context("cannot limit the wait for locks")
     }
+}
 
-    /// Before a run that writes: options that this server knows and others do not.
-    ///
-    /// # Errors
-    /// If the server cannot be asked.
-    pub(crate) fn prepare_session(&mut self) -> Result {
-        if self.server.major() >= 17 {
-            let without = " -c transaction_timeout=0";
-            self.session_options.push_str(without);
-            self.client.batch_execute(&settings_of(without))?;
-        }
-        // Refused where the server's platform cannot tell that a client is gone.
-        let watched = self.client.batch_execute(&settings_of(DEAD_CLIENT_OPTION));
-        if watched.is_ok() {
-            self.session_options.push_str(DEAD_CLIENT_OPTION);
-        }
-        Ok(())
+/// Before a run that writes: options that this server knows and others do not. The session has them then.
+/// Returns what psql's sessions start with.
+fn prepare_session(client: &mut Client, server: &Server) -> Result<String> {
+    let mut options = SESSION_OPTIONS.to_owned();
+    if server.major() >= 17 {
+        options.push_str(" -c transaction_timeout=0");
     }
+    // Refused where the server's platform cannot tell that a client is gone.
+    let watched = client.batch_execute(&settings_of(DEAD_CLIENT_OPTION));
+    if watched.is_ok() {
+        options.push_str(DEAD_CLIENT_OPTION);
+    }
+    Ok(options)
+}
 
-    /// The options of a psql session as a statement, for where RESET does not go back to them.
-    pub(crate) fn session_settings(&self, application_name: &str) -> String {
-        format!(
-            "{}, {}, {}",
-            settings_of(&self.session_options),
-            call("client_encoding", "UTF8"),
-            call("application_name", application_name)
-        )
-    }
+/// The options of a psql session as a statement, for where RESET does not go back to them.
+pub(crate) fn session_settings(options: &str, application_name: &str) -> String {
+    format!(
+        "{}, {}, {}",
+        settings_of(options),
+        call("client_encoding", "UTF8"),
+        call("application_name", application_name)
+    )
 }
 
 /// A CTE, `path`, for a query that looks names up by the user's `search_path`, its first parameter. The
@@ -338,7 +324,7 @@ pub(crate) fn own_session(
     let ours: Vec<String> = ours.iter().map(|(name, value)| call(name, value)).collect();
     let messages = client
         .simple_query(&format!(
-            "{}, {}; SELECT {questions}; SELECT {}",
+            "{}, {}, {NO_TRANSACTION_TIMEOUT}; SELECT {questions}; SELECT {}",
             settings_of(options),
             ours.join(", "),
             call("search_path", OWN_SEARCH_PATH)

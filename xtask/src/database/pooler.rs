@@ -4,7 +4,7 @@
 use postgres::Client;
 use postgres::types::Type;
 
-use super::Database;
+use super::Server;
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::migration::history::lock_id;
@@ -22,14 +22,14 @@ pub(crate) fn directly() -> Hint {
 ///
 /// # Errors
 /// If the server cannot be asked.
-pub(crate) fn is_between(db: &mut Database, other: &mut Client) -> Result<bool> {
+pub(crate) fn is_between(client: &mut Client, server: &Server, other: &mut Client) -> Result<bool> {
     let pid = |client: &mut Client| -> Result<i32> {
         let row = client.query_typed_one("SELECT pg_catalog.pg_backend_pid()", &[])?;
         Ok(row.get(0))
     };
     for _ in 0..3 {
-        let (others, ours) = (pid(other)?, pid(&mut db.client)?);
-        if ours != db.server.backend_pid || ours == others {
+        let (others, ours) = (pid(other)?, pid(client)?);
+        if ours != server.backend_pid || ours == others {
             return Ok(true);
         }
     }
@@ -41,10 +41,10 @@ pub(crate) fn is_between(db: &mut Database, other: &mut Client) -> Result<bool> 
 ///
 /// # Errors
 /// If it is not.
-pub(crate) fn refuse(db: &mut Database) -> Result {
-    let key = lock_id(&db.server.name);
+pub(crate) fn refuse(client: &mut Client, server: &Server) -> Result {
+    let key = lock_id(&server.name);
     for _ in 0..2 {
-        let row = db.client.query_typed_one(
+        let row = client.query_typed_one(
             "SELECT pg_catalog.pg_backend_pid(),
                     EXISTS (SELECT FROM pg_catalog.pg_locks
                             WHERE pid = pg_catalog.pg_backend_pid() AND granted
@@ -55,8 +55,8 @@ pub(crate) fn refuse(db: &mut Database) -> Result {
             ],
         )?;
         let (pid, holds_lock): (i32, bool) = (row.get(0), row.get(1));
-        if pid != db.server.backend_pid || !holds_lock {
-            return Err(failure(db).into());
+        if pid != server.backend_pid || !holds_lock {
+            return Err(failure(client, server).into());
         }
     }
     Ok(())
@@ -64,12 +64,12 @@ pub(crate) fn refuse(db: &mut Database) -> Result {
 
 /// What to say where two connections of ours turn out to be one session, or one to be two. The
 /// proxy's session goes on, so the lock is given back, from whichever session gets this.
-pub(crate) fn failure(db: &mut Database) -> Failure {
-    let key = lock_id(&db.server.name);
+pub(crate) fn failure(client: &mut Client, server: &Server) -> Failure {
+    let key = lock_id(&server.name);
     let unlock = "SELECT pg_catalog.pg_advisory_unlock_all(), pg_catalog.pg_try_advisory_lock($1), pg_catalog.pg_advisory_unlock($1)";
     for _ in 0..10 {
         // To have had it means that nobody else has it.
-        match db.client.query_typed_one(unlock, &[(&key, Type::INT8)]) {
+        match client.query_typed_one(unlock, &[(&key, Type::INT8)]) {
             Ok(row) if row.get(1) => break,
             _ => {}
         }

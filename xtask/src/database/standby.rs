@@ -1,9 +1,10 @@
 //! Standbys attached to this primary, and how far each has replayed.
 
+use postgres::Client;
 use postgres::types::Type;
 use serde::Serialize;
 
-use super::Database;
+use super::Server;
 use crate::error::Result;
 
 /// One standby, as `pg_stat_replication` shows it.
@@ -19,13 +20,11 @@ pub(crate) struct Standby {
 ///
 /// # Errors
 /// If the query fails.
-pub(crate) fn written(db: &mut Database) -> Result<Option<String>> {
-    if db.server.in_recovery {
+pub(crate) fn written(client: &mut Client, server: &Server) -> Result<Option<String>> {
+    if server.in_recovery {
         return Ok(None);
     }
-    let row = db
-        .client
-        .query_typed_one("SELECT pg_catalog.pg_current_wal_lsn()::text", &[])?;
+    let row = client.query_typed_one("SELECT pg_catalog.pg_current_wal_lsn()::text", &[])?;
     Ok(Some(row.get(0)))
 }
 
@@ -34,8 +33,8 @@ pub(crate) fn written(db: &mut Database) -> Result<Option<String>> {
 ///
 /// # Errors
 /// If the query fails.
-pub(crate) fn hidden(db: &mut Database) -> Result<u64> {
-    let row = db.client.query_typed_one(
+pub(crate) fn hidden(client: &mut Client) -> Result<u64> {
+    let row = client.query_typed_one(
         "SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_replication WHERE state IS NULL",
         &[],
     )?;
@@ -47,11 +46,11 @@ pub(crate) fn hidden(db: &mut Database) -> Result<u64> {
 ///
 /// # Errors
 /// If the query fails.
-pub(crate) fn attached(db: &mut Database, target: &Option<String>) -> Result<Vec<Standby>> {
+pub(crate) fn attached(client: &mut Client, target: &Option<String>) -> Result<Vec<Standby>> {
     let Some(target) = target else {
         return Ok(Vec::new());
     };
-    let rows = db.client.query_typed(
+    let rows = client.query_typed(
         "SELECT coalesce(nullif(application_name, ''), client_addr::text, pid::text),
                 coalesce(replay_lsn >= $1::text::pg_catalog.pg_lsn, false),
                 greatest(pg_catalog.pg_wal_lsn_diff($1::text::pg_catalog.pg_lsn,

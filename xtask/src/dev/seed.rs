@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use argon2::Argon2;
 use argon2::password_hash::PasswordHasher;
+use postgres::Client;
 
 use crate::Context;
 use crate::config::{Config, DEV_PASSWORD};
@@ -14,7 +15,7 @@ use crate::database::{Database, activity};
 use crate::error::{Failure, Kind, Result};
 use crate::failures;
 use crate::hint::Hint;
-use crate::tools::psql::{Chunk, PsqlSession, SessionError};
+use crate::tools::psql::{Chunk, PsqlSession, SessionError, Starting};
 use crate::ui;
 use crate::{hex, interrupt};
 
@@ -55,28 +56,40 @@ impl SeedFile {
             .map(str::trim)
     }
 
-    /// Adds rows.
+    /// Adds rows, by a psql session with these options.
     ///
     /// # Errors
     /// If the server says no, or it is interrupted: nothing is added then.
-    pub(crate) fn run(&self, ctx: &Context, db: &mut Database, rows: u64, logins: bool) -> Result {
+    pub(crate) fn run(
+        &self,
+        ctx: &Context,
+        db: &mut Database,
+        session_options: &str,
+        rows: u64,
+        logins: bool,
+    ) -> Result {
         let started = Instant::now();
+        let Database { client, server } = db;
         let name = &ctx.application_name;
         let psql = ctx.tools().psql()?;
-        let mut psql = PsqlSession::start(&psql, &db.target, name, &db.session_options)?;
-        psql.greet(name).map_err(|error| self.failure(&error))?;
+        let starting = Starting::start(&psql, &server.target, name, session_options)?;
+        let mut psql = starting.greet(name).map_err(|error| self.failure(&error))?;
         let progress = ctx.ui.progress("Seeding");
         // Another db-seed would number its rows the same.
         let begin = format!(
             "BEGIN;\nSELECT pg_catalog.pg_advisory_xact_lock({SEEDING});\n\\set logins {logins}\n{}",
             self.password_hash(&ctx.config)?
         );
-        self.feed(db, &mut psql, begin)?;
+        self.feed(client, &mut psql, begin)?;
         let path = psql_word(&self.path);
         let mut done = 0;
         while done < rows {
             let batch = BATCH.min(rows - done);
-            self.feed(db, &mut psql, format!("\\set rows {batch}\n\\i {path}\n"))?;
+            self.feed(
+                client,
+                &mut psql,
+                format!("\\set rows {batch}\n\\i {path}\n"),
+            )?;
             done += batch;
             progress.update(format_args!(
                 "{} of {} rows, {:.0} %",
@@ -85,8 +98,8 @@ impl SeedFile {
                 done as f64 / rows as f64 * 100.0
             ));
         }
-        self.feed(db, &mut psql, "COMMIT;\nANALYZE;\n".to_owned())?;
-        psql.close();
+        self.feed(client, &mut psql, "COMMIT;\nANALYZE;\n".to_owned())?;
+        drop(psql);
         drop(progress);
         ctx.ui.status(
             "Seeded",
@@ -111,7 +124,7 @@ impl SeedFile {
         Ok(format!("\\set password_hash '{hash}'\n"))
     }
 
-    fn feed(&self, db: &mut Database, psql: &mut PsqlSession, before: String) -> Result {
+    fn feed(&self, client: &mut Client, psql: &mut PsqlSession, before: String) -> Result {
         interrupt::check()?;
         let pid = psql.backend_pid();
         let chunk = Chunk {
@@ -120,7 +133,7 @@ impl SeedFile {
         };
         let mut cancel = |_: Duration| {
             if interrupt::requested() {
-                let _ = activity::cancel(&mut db.client, pid);
+                let _ = activity::cancel(client, pid);
             }
         };
         let outcome = psql.run(&chunk, &mut cancel);

@@ -1,30 +1,26 @@
-//! An index is judged by its definition and its state, not by its name: leftovers of an interrupted
-//! build are dropped and built again, and a valid index that is another one is an error.
+//! An index is judged by its definition and its state, not by its name: a valid index that is another one is
+//! an error. Nothing here writes; what a migration does about its indexes is in `apply::indexes`.
 
-use std::time::Instant;
-
-use super::apply::Runner;
+use crate::database::Database;
 use crate::database::catalog::{self, IndexState, InvalidIndex};
-use crate::database::{Database, activity};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
-use crate::interrupt;
 use crate::migration::effects::{self, Effect, ObjectName};
 use crate::migration::script::Script;
 use crate::migration::source::Migration;
 use crate::migration::sql::Statement;
 
 /// An index that a script makes by name.
-pub(crate) struct ExpectedIndex {
-    name: ObjectName,
-    table: ObjectName,
+pub(super) struct ExpectedIndex {
+    pub(super) name: ObjectName,
+    pub(super) table: ObjectName,
     unique: bool,
     /// The statement from behind the table's name: `USING btree (…) WHERE …`.
     definition: String,
     /// Whether an earlier statement of these scripts may make what is under that name now another one.
-    changed_before: bool,
+    pub(super) changed_before: bool,
     /// Whether a later one may.
-    changed_after: bool,
+    pub(super) changed_after: bool,
 }
 
 impl ExpectedIndex {
@@ -106,139 +102,15 @@ fn may_change(script: &Script, statement: &Statement, effects: &[Effect]) -> boo
 }
 
 /// The indexes that are to be there when this script has run.
-fn indexes_of(script: &Script) -> Vec<ExpectedIndex> {
+pub(super) fn indexes_of(script: &Script) -> Vec<ExpectedIndex> {
     final_indexes([script])
-}
-
-/// Whether a script would accept an index that is there already, whatever it is like.
-pub(crate) fn accepts_any(script: &Script) -> bool {
-    let mut effects = script.effects().flat_map(|(_, effects)| effects);
-    effects.any(|effect| {
-        matches!(
-            effect,
-            Effect::CreateIndex {
-                if_not_exists: true,
-                ..
-            }
-        )
-    })
-}
-
-/// Before a script runs: waits for whoever builds one of its indexes now, drops what an interrupted
-/// build has left, and refuses a valid index of the same name that is another one, unless the script
-/// itself may see to it: see [`after`].
-///
-/// # Errors
-/// If a leftover cannot be dropped, or the definitions differ.
-pub(crate) fn before(runner: &mut Runner<'_>, script: &Script) -> Result {
-    for wanted in indexes_of(script) {
-        let Some(state) = state(runner.db, &wanted)? else {
-            continue;
-        };
-        if !state.usable() {
-            wait_for_builder(runner, &wanted, &state)?;
-            drop_if_invalid(
-                runner,
-                &wanted,
-                "left by an interrupted build: dropping it to build it again",
-            )?;
-        }
-        if wanted.changed_before {
-            continue;
-        }
-        if let Some(failure) = mismatch(runner.db, &wanted)? {
-            return Err(failure.into());
-        }
-    }
-    Ok(())
-}
-
-/// After a script ran: its indexes are there, valid and ready, and the ones it makes.
-///
-/// # Errors
-/// If one is not.
-pub(crate) fn after(runner: &mut Runner<'_>, script: &Script) -> Result {
-    for wanted in indexes_of(script) {
-        let failure = match state(runner.db, &wanted)? {
-            // The script may have looked elsewhere, or taken it away again with its table.
-            None if wanted.changed_before || wanted.changed_after => continue,
-            // A temporary table is not ours to see.
-            None if catalog::find(runner.db, &wanted.table)?.is_none() => continue,
-            None => Failure::failed(format!("index `{}` does not exist", wanted.name))
-                .cause("another object has its name, or somebody has just dropped it"),
-            Some(state) if !state.usable() => {
-                Failure::failed(format!("index `{}` is INVALID", state.name))
-                    .cause("its build failed; the next run drops it and builds it again")
-            }
-            Some(state) => match differs(runner.db, &wanted, &state)? {
-                None => {
-                    if state.is_incomplete() {
-                        runner.ui.warn(format_args!(
-                            "index `{}` stays INVALID until the index of every partition is attached to it: ALTER INDEX {} ATTACH PARTITION …",
-                            state.name, state.name
-                        ));
-                    }
-                    continue;
-                }
-                Some(failure) => return Err(failure.into()),
-            },
-        };
-        return Err(failure.hint(Hint::again("")).into());
-    }
-    Ok(())
-}
-
-/// After an interrupt: drops what the cancelled build has left.
-///
-/// # Errors
-/// If it cannot be dropped.
-pub(crate) fn clean_up(runner: &mut Runner<'_>, script: &Script) -> Result {
-    for wanted in indexes_of(script) {
-        drop_if_invalid(runner, &wanted, "unfinished: dropping it")?;
-    }
-    Ok(())
-}
-
-/// What is left of the indexes that a script makes or drops, in words.
-pub(crate) fn leftovers(db: &mut Database, script: &Script) -> Vec<String> {
-    let mut left = Vec::new();
-    let dropped = script.effects().flat_map(|(_, effects)| effects);
-    let names = dropped.filter_map(|effect| match effect {
-        Effect::DropIndex { name, .. } => {
-            Some((name, "its drop has begun; the same command ends it"))
-        }
-        _ => None,
-    });
-    let makes = indexes_of(script);
-    let makes = makes.iter().map(|wanted| {
-        (
-            wanted.name.clone(),
-            "its build has not ended; the same command drops it and builds it again",
-        )
-    });
-    for (name, why) in names.chain(makes) {
-        // What cannot be asked now is what the next command reads.
-        if let Ok(Some(state)) = catalog::index_state(db, &name)
-            && !state.usable()
-        {
-            left.push(format!("index `{}` is INVALID: {why}", state.name));
-        } else if let Ok(Some(state)) = catalog::index_state(db, &name)
-            && state.is_incomplete()
-        {
-            left.push(format!(
-                "index `{}` is INVALID until the index of every partition is attached; the same command goes on",
-                state.name
-            ));
-        }
-    }
-    left
 }
 
 /// The failure that a valid index of this name has another definition, if it has.
 ///
 /// # Errors
 /// If the catalog cannot be asked.
-fn mismatch(db: &mut Database, wanted: &ExpectedIndex) -> Result<Option<Failure>> {
+pub(super) fn mismatch(db: &mut Database, wanted: &ExpectedIndex) -> Result<Option<Failure>> {
     match state(db, wanted)? {
         Some(state) => differs(db, wanted, &state),
         None => Ok(None),
@@ -246,7 +118,7 @@ fn mismatch(db: &mut Database, wanted: &ExpectedIndex) -> Result<Option<Failure>
 }
 
 /// An index that is not usable is told elsewhere.
-fn differs(
+pub(super) fn differs(
     db: &mut Database,
     wanted: &ExpectedIndex,
     state: &IndexState,
@@ -296,11 +168,11 @@ fn is_undefined(error: &anyhow::Error) -> bool {
     code.is_some_and(|code| ["42703", "42704", "42883"].contains(&code.code()))
 }
 
-/// Refuses, before anything runs, what [`before`] would refuse in the midst of it.
+/// Refuses, before anything runs, what would be refused in the midst of it.
 ///
 /// # Errors
 /// If an index is there under the name of one that a script makes, and is another one.
-pub(crate) fn foresee<'a>(
+pub(super) fn foresee<'a>(
     db: &mut Database,
     scripts: impl IntoIterator<Item = &'a Script>,
 ) -> Result {
@@ -367,7 +239,7 @@ fn look(db: &mut Database, current: Vec<ExpectedIndex>) -> Result<Findings> {
 
 /// What is there under the name of an index that a migration makes: an index is made in the schema of
 /// its table, wherever else the search path leads.
-fn state(db: &mut Database, wanted: &ExpectedIndex) -> Result<Option<IndexState>> {
+pub(super) fn state(db: &mut Database, wanted: &ExpectedIndex) -> Result<Option<IndexState>> {
     let Some(table) = catalog::find(db, &wanted.table)? else {
         return Ok(None);
     };
@@ -376,46 +248,4 @@ fn state(db: &mut Database, wanted: &ExpectedIndex) -> Result<Option<IndexState>
         name: wanted.name.name.clone(),
     };
     catalog::index_state(db, &name)
-}
-
-fn drop_if_invalid(runner: &mut Runner<'_>, wanted: &ExpectedIndex, why: &str) -> Result {
-    let Some(state) = state(runner.db, wanted)?.filter(|state| !state.usable()) else {
-        return Ok(());
-    };
-    let index = &state.name;
-    runner
-        .ui
-        .info("Repair", format_args!("index `{index}` is INVALID, {why}"));
-    runner.drop_index(&index.to_string())
-}
-
-/// Somebody may be building it right now: dropping it would wait for them and then undo their work.
-fn wait_for_builder(runner: &mut Runner<'_>, wanted: &ExpectedIndex, state: &IndexState) -> Result {
-    let started = Instant::now();
-    let progress = runner.ui.progress("Waiting");
-    let mut told = false;
-    while let Some(builder) = activity::index_builder(&mut runner.db.client, state.table)? {
-        if !told {
-            runner.ui.info(
-                "Waiting",
-                format_args!("index `{}` is being built by {builder}", state.name),
-            );
-            told = true;
-        }
-        if let Some(build) = activity::index_build(&mut runner.db.client, builder.pid)? {
-            progress.update(format_args!("for {}: {}", wanted.name, build.phase));
-        }
-        if started.elapsed() >= runner.locks.lock_deadline {
-            return Err(Failure::busy(format!(
-                "index `{}` is being built by somebody else",
-                state.name
-            ))
-            .cause(format!("in the way: {builder}"))
-            .hint(Hint::again_with("", "--lock-deadline 1h"))
-            .into());
-        }
-        interrupt::check()?;
-        std::thread::sleep(super::lock_wait::LOOK_EVERY);
-    }
-    Ok(())
 }

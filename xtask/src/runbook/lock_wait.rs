@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::apply::LockStats;
 use crate::database::activity::{self, Backend, Waiting};
 use crate::database::{Database, catalog};
 use crate::error::{Failure, Result};
@@ -25,6 +24,16 @@ const TRY_AMONG_OTHERS_AFTER: Duration = Duration::from_secs(10);
 
 /// It grows up to this many times.
 const JITTER_GROWS_TO: u32 = 10;
+
+/// What it took to run one migration.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LockStats {
+    pub(super) duration: Duration,
+    /// Tries, counting the one that succeeded.
+    pub(super) lock_attempts: u32,
+    /// Time from the first try that did not get its lock to the one that did.
+    pub(super) lock_wait: Duration,
+}
 
 /// The tries of one migration.
 pub(crate) struct Waiter {
@@ -54,7 +63,7 @@ impl Waiter {
     }
 
     /// What it took, once it has its locks.
-    pub(crate) fn lock_stats(&self) -> LockStats {
+    pub(super) fn lock_stats(&self) -> LockStats {
         LockStats {
             duration: Duration::ZERO,
             lock_attempts: self.attempts,

@@ -1,6 +1,8 @@
 //! What scripts are going to destroy, as far as their statements say, with counts. This is a forecast: it
 //! saves a second try, and decides nothing (see `guard`).
 
+use postgres::Client;
+
 use crate::database::Database;
 use crate::database::catalog::{self, Relation};
 use crate::error::Result;
@@ -118,15 +120,17 @@ impl Forecast {
     fn count(&mut self, db: &mut Database, loss: Loss) -> Result {
         let line = match loss.what {
             Lost::Table(name) => match catalog::find(db, &name)? {
-                Some(table) => self.rows(db, table, "table")?,
+                Some(table) => self.rows(&mut db.client, table, "table")?,
                 None => not_there("table", &name.to_string()),
             },
             Lost::Rows(name) => match catalog::find(db, &name)? {
-                Some(table) => self.rows(db, table, "rows of table")?,
+                Some(table) => self.rows(&mut db.client, table, "rows of table")?,
                 None => not_there("rows of table", &name.to_string()),
             },
             Lost::Values(name) => match catalog::find(db, &name)? {
-                Some(table) => self.rows(db, table, "values, by an UPDATE, in table")?,
+                Some(table) => {
+                    self.rows(&mut db.client, table, "values, by an UPDATE, in table")?
+                }
                 None => not_there("values in table", &name.to_string()),
             },
             Lost::Column(name, column) => self.values(db, &name, column, "column")?,
@@ -153,12 +157,12 @@ impl Forecast {
     }
 
     /// All rows of a table.
-    fn rows(&mut self, db: &mut Database, table: Relation, what: &str) -> Result<String> {
+    fn rows(&mut self, client: &mut Client, table: Relation, what: &str) -> Result<String> {
         let name = table.qualified();
         if !matches!(table.kind, 'r' | 'p') {
             return Ok(format!("{} `{name}`", table.kind_name()));
         }
-        let Some((rows, _)) = count(db, &name, None)? else {
+        let Some((rows, _)) = count(client, &name, None)? else {
             self.holds(table);
             return Ok(format!(
                 "{what} `{name}` with rows that this role may not count"
@@ -181,10 +185,10 @@ impl Forecast {
             return Ok(not_there(what, &format!("{table}.{column}")));
         };
         let name = found.qualified();
-        if catalog::column_number(db, found.oid, &column)?.is_none() {
+        if catalog::column_number(&mut db.client, found.oid, &column)?.is_none() {
             return Ok(not_there(what, &format!("{name}.{column}")));
         }
-        let Some((rows, values)) = count(db, &name, Some(&column))? else {
+        let Some((rows, values)) = count(&mut db.client, &name, Some(&column))? else {
             self.holds(found);
             return Ok(format!(
                 "{what} `{name}.{column}`: values that this role may not count"
@@ -205,7 +209,7 @@ impl Forecast {
     fn schema(&mut self, db: &mut Database, schema: &str) -> Result {
         self.lines.push(format!("schema `{schema}`"));
         for table in catalog::tables_of(db, schema)? {
-            let line = self.rows(db, table, "table")?;
+            let line = self.rows(&mut db.client, table, "table")?;
             self.lines.push(line);
         }
         Ok(())
@@ -219,8 +223,8 @@ impl Forecast {
 }
 
 /// Rows and values; `None` if a policy or a missing right hides them from this role (42501).
-fn count(db: &mut Database, table: &str, column: Option<&str>) -> Result<Option<(u64, u64)>> {
-    match catalog::count_values(db, table, column) {
+fn count(client: &mut Client, table: &str, column: Option<&str>) -> Result<Option<(u64, u64)>> {
+    match catalog::count_values(client, table, column) {
         Ok(counts) => Ok(Some(counts)),
         Err(error) if sqlstate(&error).as_deref() == Some("42501") => Ok(None),
         Err(error) => Err(error),

@@ -3,6 +3,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod backup;
+pub(crate) mod backup_tables;
 mod build_watch;
 mod excerpt;
 pub(crate) mod guard;
@@ -17,5 +18,6 @@ pub(crate) mod restore;
 mod run;
 mod stall;
 pub(crate) mod verify;
+mod watched_psql;
 
-pub(crate) use run::{Options, migrate, rollback};
+pub(crate) use run::{migrate, rollback};

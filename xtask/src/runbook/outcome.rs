@@ -5,14 +5,12 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::apply::LockStats;
 use super::backup::CompletedBackup;
+use super::lock_wait::LockStats;
 use super::plan::Plan;
-use super::report;
-use super::run::Options;
 use super::verify::Checked;
-use crate::database::Database;
 use crate::migration::source::{Direction, Migration};
+use crate::options::RunOptions;
 use crate::ui;
 
 /// What a run did, in the command contract's shape.
@@ -25,7 +23,7 @@ pub(crate) struct Outcome {
     /// Whether this was only a plan.
     pub(crate) dry_run: bool,
     #[serde(skip)]
-    pub(crate) summary: Vec<report::Line>,
+    pub(crate) summary: Vec<Line>,
 }
 
 /// The run as a whole.
@@ -50,16 +48,29 @@ pub(crate) struct StepFacts {
     pub(crate) lock_attempts: u32,
 }
 
+/// A row of the summary.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(super) what: String,
+    pub(super) time: Duration,
+}
+
+impl Line {
+    pub(super) fn new(what: String, time: Duration) -> Line {
+        Line { what, time }
+    }
+}
+
 impl Outcome {
     pub(super) fn of(
-        db: &Database,
+        started_at: Timestamp,
         direction: Direction,
         started: Instant,
-        options: &Options,
+        options: &RunOptions,
     ) -> Outcome {
         Outcome {
             run: RunFacts {
-                started_at: db.server.clock,
+                started_at,
                 direction: match direction {
                     Direction::Up => "up",
                     Direction::Down => "down",
@@ -78,12 +89,12 @@ impl Outcome {
 
     /// What a run would do: its changes, none of which took any time.
     pub(super) fn planned(
-        db: &Database,
+        started_at: Timestamp,
         plan: &Plan<'_>,
         started: Instant,
-        options: &Options,
+        options: &RunOptions,
     ) -> Outcome {
-        let mut outcome = Outcome::of(db, plan.direction, started, options);
+        let mut outcome = Outcome::of(started_at, plan.direction, started, options);
         for change in &plan.changes {
             outcome.add(change.migration, LockStats::default(), "Planned");
         }
@@ -92,7 +103,7 @@ impl Outcome {
 
     pub(super) fn backed_up(&mut self, backup: &CompletedBackup, time: Duration) {
         let what = format!("Backed up {}", backup.summary());
-        self.summary.push(report::Line::new(what, time));
+        self.summary.push(Line::new(what, time));
     }
 
     pub(super) fn add(&mut self, migration: &Migration, lock_stats: LockStats, verb: &str) {
@@ -104,7 +115,7 @@ impl Outcome {
             duration_ms: milliseconds(lock_stats.duration),
             lock_attempts: lock_stats.lock_attempts,
         });
-        self.summary.push(report::Line::new(
+        self.summary.push(Line::new(
             format!(
                 "{verb} {} {}{}",
                 migration.version,

@@ -25,19 +25,6 @@ pub(crate) const KEEP_BACKUPS: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A notification must not hold up the end of a run.
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A row of the summary.
-#[derive(Debug)]
-pub(crate) struct Line {
-    what: String,
-    time: Duration,
-}
-
-impl Line {
-    pub(crate) fn new(what: String, time: Duration) -> Line {
-        Line { what, time }
-    }
-}
-
 /// Checks that the report can be written, before anything changes.
 ///
 /// # Errors
@@ -76,7 +63,7 @@ pub(crate) fn finish(
     let (title, next) = match plan.direction {
         Direction::Up => (
             format!("Migrated {}", db.server),
-            after_migration(ctx, db, plan, outcome)?,
+            after_migration(ctx, plan, outcome)?,
         ),
         Direction::Down => (
             format!("Rolled back {}", db.server),
@@ -95,12 +82,8 @@ pub(crate) fn finish(
 }
 
 /// What is left for a person to do: what the migrations say, and which backups may go.
-fn after_migration(
-    ctx: &Context,
-    db: &Database,
-    plan: &Plan<'_>,
-    outcome: &Outcome,
-) -> Result<Vec<String>> {
+fn after_migration(ctx: &Context, plan: &Plan<'_>, outcome: &Outcome) -> Result<Vec<String>> {
+    let now = outcome.run.started_at;
     let prune = ctx.ui.invocation.command("db-backups prune");
     let mut next: Vec<String> = plan
         .changes
@@ -110,12 +93,12 @@ fn after_migration(
     if !outcome.backups.is_empty() {
         next.push(format!(
             "from {}, if all is well, the backup may be deleted: {prune}",
-            day(db.server.clock + KEEP_BACKUPS),
+            day(now + KEEP_BACKUPS),
         ));
     }
     let found = backup::list(&ctx.config.backups, &ctx.ui)?;
     let known = |found: &mut Found| Ok(found.state);
-    let due = backup::prunable(found, KEEP_BACKUPS, db.server.clock, known)?.delete;
+    let due = backup::prunable(found, KEEP_BACKUPS, now, known)?.delete;
     if !due.is_empty() {
         next.push(format!(
             "{} may be deleted already: {prune}",

@@ -16,7 +16,7 @@ use xshell::{Shell, cmd};
 
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
-use pg_connect::{ConnInfo, quoted, removed_variables};
+use pg_connect::{ConnInfo, libpq_variables, quote_value};
 
 /// A pg_dump that can read the server.
 pub(crate) struct PgDump {
@@ -34,12 +34,9 @@ pub(crate) struct Tools {
 impl Tools {
     /// Looks on PATH and in the platform's usual places, or only in `only_in` (`PG_BIN_DIR`).
     pub(crate) fn find(path: Option<&OsString>, only_in: Option<PathBuf>) -> Tools {
-        let installations = match &only_in {
-            Some(folder) => Installation::in_folder(folder).into_iter().collect(),
-            None => installation::find(path.map(OsString::as_os_str)),
-        };
+        let path = path.map(OsString::as_os_str);
         Tools {
-            installations,
+            installations: installation::find_or_only_in(path, only_in.as_deref()),
             only_in,
         }
     }
@@ -143,9 +140,9 @@ fn conninfo(target: &ConnInfo, application_name: &str, options: &str, encoding: 
     format!(
         "{} application_name={} client_encoding={} options={}",
         target.psql_conninfo(),
-        quoted(application_name),
-        quoted(encoding),
-        quoted(options.trim())
+        quote_value(application_name),
+        quote_value(encoding),
+        quote_value(options.trim())
     )
 }
 
@@ -153,10 +150,10 @@ fn conninfo(target: &ConnInfo, application_name: &str, options: &str, encoding: 
 /// connection string has, and messages of the program itself in English, whose labels we read (the
 /// server's stay as they are).
 fn with_target(mut command: Command, target: &ConnInfo) -> Command {
-    for variable in removed_variables() {
+    for variable in libpq_variables() {
         command.env_remove(variable);
     }
-    command.envs(target.tool_env()).env("LC_ALL", "C");
+    command.envs(target.psql_env()).env("LC_ALL", "C");
     command
 }
 

@@ -44,13 +44,30 @@ pub(crate) fn start_server(settings: &[(&str, &str)]) -> ThrowawayServer {
 
 /// The PostgreSQL that the tests use.
 pub(crate) fn installation() -> Installation {
-    installation::newest_server(Some(&path_variable())).expect("PostgreSQL is installed")
+    let only_in = setting("PG_BIN_DIR");
+    installation::newest_server(Some(&path_variable()), only_in.as_deref().map(Path::new))
+        .expect("PostgreSQL is installed")
 }
 
-/// Where this machine's programs are: all that the tests take from their environment.
 #[expect(clippy::disallowed_methods, reason = "handed on to the program")]
 pub(crate) fn path_variable() -> OsString {
     std::env::var_os("PATH").unwrap_or_default()
+}
+
+/// Whether the server is of this major version or a newer one; a test of what older ones do not know ends
+/// where it is not.
+pub(crate) fn since(major: u32) -> bool {
+    let version = installation().version_of("postgres");
+    version.expect("it says its version").major >= major
+}
+
+/// Where this machine's programs are: all that the program gets of the tests' environment.
+pub(crate) fn programs() -> Vec<(&'static str, OsString)> {
+    let only_in = setting("PG_BIN_DIR").map(|folder| ("PG_BIN_DIR", folder.into()));
+    only_in
+        .into_iter()
+        .chain([("PATH", path_variable())])
+        .collect()
 }
 
 /// A workspace with migrations, and the address of a database.
@@ -176,7 +193,7 @@ impl Project {
         command
             .current_dir(self.folder.path())
             .env_clear()
-            .env("PATH", path_variable())
+            .envs(programs())
             .env("HOME", self.folder.path())
             .stdin(Stdio::null());
         command

@@ -1,6 +1,8 @@
-//! The pages that say what is in the tree have all of it.
+//! The pages that list what is in the tree list all of it, and nothing else.
 
 use std::path::{Path, PathBuf};
+
+use crate::common::commands;
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -45,4 +47,50 @@ fn every_decision_is_listed() {
             .expect("UTF-8");
         assert!(page.contains(&format!("(docs/adr/{name})")), "{name}");
     }
+}
+
+/// The first cells of a table of README.md, without its header, by how the header begins.
+fn first_cells(header: &str) -> Vec<String> {
+    let page = read("README.md");
+    let (_, table) = page.split_once(&format!("\n{header}")).expect(header);
+    let rows = table
+        .lines()
+        .skip(2)
+        .map_while(|line| line.strip_prefix("| "));
+    rows.filter_map(|row| Some(row.split_once(" | ")?.0.to_owned()))
+        .collect()
+}
+
+#[test]
+fn the_readme_lists_exactly_the_commands_that_exist() {
+    let mut listed: Vec<String> = Vec::new();
+    for cell in first_cells("| command | does |") {
+        // `db-backups` has a row for itself and its subcommand: it counts once.
+        let quoted = cell.split('`').skip(1).step_by(2);
+        let mut names: Vec<_> = quoted
+            .filter_map(|text| text.split(' ').next().map(str::to_owned))
+            .collect();
+        names.dedup();
+        listed.extend(names);
+    }
+    listed.sort_unstable();
+    let mut existing = commands();
+    existing.sort_unstable();
+    assert_eq!(listed, existing);
+}
+
+#[test]
+fn the_readme_lists_exactly_the_exit_codes_that_exist() {
+    let source = read("xtask/src/error.rs");
+    let (_, function) = source.split_once("fn exit_code").expect("the function");
+    let (arms, _) = function.split_once("\n    }\n").expect("its end");
+    let codes = arms
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Kind::"));
+    let codes = codes.map(|arm| {
+        let (_, code) = arm.split_once(" => ").expect("an arm");
+        code.trim_end_matches(',').to_owned()
+    });
+    let codes: Vec<String> = std::iter::once("0".to_owned()).chain(codes).collect();
+    assert_eq!(first_cells("| exit | means |"), codes);
 }

@@ -53,7 +53,7 @@ fn while_another_run_holds_the_lock() {
         let before = project.dump();
         let (holder, _) = blocker(&project, READER);
         let mut first = project.start(&["db-migrate"]);
-        first.says("Waiting");
+        first.says("the table is in use by");
         let mut second = project.start(&["db-migrate"]);
         second.says("another run holds the migration lock");
         // Not `interrupted`: the first goes on.

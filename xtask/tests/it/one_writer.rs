@@ -94,7 +94,7 @@ fn a_second_run_says_who_is_first_and_gives_up_at_its_deadline() {
     let project = Project::seeded();
     let (_holder, _) = blocker(&project, READER);
     let mut first = project.start(&["db-migrate"]);
-    first.says("Waiting");
+    first.says("the table is in use by");
     project
         .xtask(&["db-migrate", "--lock-deadline", "500ms"])
         .exits(4)

@@ -1,38 +1,74 @@
 //! Commands that only look, and every `--dry-run`, leave the database as it was: schema, rows and
 //! history, compared by a dump of everything before and after.
 
-use crate::common::{BASELINE, COLUMN, Project, until};
+use std::collections::BTreeSet;
 
-const LOOKS: [&[&str]; 14] = [
-    &["db-status"],
-    &["db-status", "--check"],
-    &["db-status", "--format", "json"],
-    &["db-verify"],
-    &["db-doctor"],
-    &["db-doctor", "--format", "json"],
-    &["db-backups"],
-    &["db-migrate", "--dry-run"],
-    &["db-migrate", "--dry-run", "--format", "json"],
-    &["db-migrate", "--dry-run", "--to", COLUMN],
-    &["db-rollback", "--dry-run"],
-    &["db-rollback", "--dry-run", "--all"],
-    &["db-rollback", "--dry-run", "--to", "0"],
-    &["db-baseline", "--dry-run"],
+use crate::common::{BASELINE, Project, commands, until};
+
+/// A command as it is typed, and the exit code that it must have.
+type Expected<'a> = (&'a str, i32);
+
+/// The commands that these tests do not run: they write, or do not connect. A command that is not in
+/// this list must have a reading form in [`READERS`].
+const OTHERS: [&str; 11] = [
+    "db-backup",
+    "db-completions",
+    "db-destroy",
+    "db-man",
+    "db-psql",
+    "db-redo",
+    "db-restore",
+    "db-seed",
+    "db-setup",
+    "db-start",
+    "db-stop",
 ];
 
-/// Runs each, which ends with this exit code of it.
+/// What must not change anything.
+const READERS: [&str; 14] = [
+    "db-status",
+    "db-status --check",
+    "db-status --format json",
+    "db-verify",
+    "db-doctor",
+    "db-doctor --format json",
+    "db-backups",
+    "db-migrate --dry-run",
+    "db-migrate --dry-run --format json",
+    "db-migrate --dry-run --to 20251231143000",
+    "db-rollback --dry-run",
+    "db-rollback --dry-run --all",
+    "db-rollback --dry-run --to 0",
+    "db-baseline --dry-run",
+];
+
+/// Runs each reader and compares everything before and after. `expected` has exactly the readers.
 #[track_caller]
-fn nothing_changes(project: &Project, state: &str, codes: [i32; 14]) {
+fn nothing_changes(project: &Project, state: &str, expected: [Expected<'_>; READERS.len()]) {
+    let listed = expected.map(|(command, _)| command);
+    assert_eq!(listed, READERS, "{state}: each reader has an expected code");
     let backups = || std::fs::read_dir(project.path("backups")).map_or(0, Iterator::count);
     let (before, backed_up) = (project.dump(), backups());
-    for (arguments, code) in LOOKS.into_iter().zip(codes) {
-        let run = project.xtask(arguments);
-        assert_eq!(before, project.dump(), "{arguments:?} {state}");
+    for (command, code) in expected {
+        let arguments: Vec<&str> = command.split(' ').collect();
+        let run = project.xtask(&arguments);
+        assert_eq!(before, project.dump(), "`{command}` {state}");
         let run = run.exits(code);
         let failed = run.stderr.contains("error: ");
-        assert_eq!(failed, code != 0, "{arguments:?}: {}", run.stderr);
+        assert_eq!(failed, code != 0, "`{command}` {state}: {}", run.stderr);
     }
     assert_eq!(backups(), backed_up, "a dry run takes no backup");
+}
+
+#[test]
+fn every_command_is_known_to_read_or_to_write() {
+    let name = |command: &str| command.split(' ').next().unwrap_or_default().to_owned();
+    let known: BTreeSet<String> = READERS.iter().chain(&OTHERS).map(|c| name(c)).collect();
+    assert_eq!(known, commands().into_iter().collect());
+    for command in OTHERS {
+        let read = READERS.iter().any(|reader| name(reader) == command);
+        assert!(!read, "{command} is in both lists");
+    }
 }
 
 #[test]
@@ -41,7 +77,22 @@ fn looking_changes_nothing() {
     nothing_changes(
         &project,
         "on an empty database",
-        [0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3],
+        [
+            ("db-status", 0),
+            ("db-status --check", 3),
+            ("db-status --format json", 0),
+            ("db-verify", 0),
+            ("db-doctor", 0),
+            ("db-doctor --format json", 0),
+            ("db-backups", 0),
+            ("db-migrate --dry-run", 0),
+            ("db-migrate --dry-run --format json", 0),
+            ("db-migrate --dry-run --to 20251231143000", 0),
+            ("db-rollback --dry-run", 0),
+            ("db-rollback --dry-run --all", 0),
+            ("db-rollback --dry-run --to 0", 0),
+            ("db-baseline --dry-run", 3),
+        ],
     );
     assert_eq!(project.value("SELECT to_regclass('_sqlx_migrations')"), "");
 
@@ -50,7 +101,22 @@ fn looking_changes_nothing() {
     nothing_changes(
         &adopted,
         "with a table that was there before",
-        [0, 3, 0, 0, 3, 3, 0, 1, 1, 1, 0, 0, 0, 3],
+        [
+            ("db-status", 0),
+            ("db-status --check", 3),
+            ("db-status --format json", 0),
+            ("db-verify", 0),
+            ("db-doctor", 3),
+            ("db-doctor --format json", 3),
+            ("db-backups", 0),
+            ("db-migrate --dry-run", 1),
+            ("db-migrate --dry-run --format json", 1),
+            ("db-migrate --dry-run --to 20251231143000", 1),
+            ("db-rollback --dry-run", 0),
+            ("db-rollback --dry-run --all", 0),
+            ("db-rollback --dry-run --to 0", 0),
+            ("db-baseline --dry-run", 3),
+        ],
     );
 
     project.xtask(&["db-migrate", "--to", BASELINE]).succeeds();
@@ -58,14 +124,44 @@ fn looking_changes_nothing() {
     nothing_changes(
         &project,
         "with migrations pending",
-        [0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        [
+            ("db-status", 0),
+            ("db-status --check", 3),
+            ("db-status --format json", 0),
+            ("db-verify", 0),
+            ("db-doctor", 0),
+            ("db-doctor --format json", 0),
+            ("db-backups", 0),
+            ("db-migrate --dry-run", 0),
+            ("db-migrate --dry-run --format json", 0),
+            ("db-migrate --dry-run --to 20251231143000", 0),
+            ("db-rollback --dry-run", 0),
+            ("db-rollback --dry-run --all", 0),
+            ("db-rollback --dry-run --to 0", 0),
+            ("db-baseline --dry-run", 0),
+        ],
     );
 
     project.xtask(&["db-migrate"]).succeeds();
     nothing_changes(
         &project,
         "with everything applied",
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0],
+        [
+            ("db-status", 0),
+            ("db-status --check", 0),
+            ("db-status --format json", 0),
+            ("db-verify", 0),
+            ("db-doctor", 0),
+            ("db-doctor --format json", 0),
+            ("db-backups", 0),
+            ("db-migrate --dry-run", 0),
+            ("db-migrate --dry-run --format json", 0),
+            ("db-migrate --dry-run --to 20251231143000", 2),
+            ("db-rollback --dry-run", 0),
+            ("db-rollback --dry-run --all", 0),
+            ("db-rollback --dry-run --to 0", 0),
+            ("db-baseline --dry-run", 0),
+        ],
     );
 
     // Whether these two are the same, PostgreSQL itself has to be asked.
@@ -77,14 +173,44 @@ fn looking_changes_nothing() {
     nothing_changes(
         &project,
         "with an index to compare",
-        [0, 3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0],
+        [
+            ("db-status", 0),
+            ("db-status --check", 3),
+            ("db-status --format json", 0),
+            ("db-verify", 0),
+            ("db-doctor", 0),
+            ("db-doctor --format json", 0),
+            ("db-backups", 0),
+            ("db-migrate --dry-run", 0),
+            ("db-migrate --dry-run --format json", 0),
+            ("db-migrate --dry-run --to 20251231143000", 2),
+            ("db-rollback --dry-run", 0),
+            ("db-rollback --dry-run --all", 0),
+            ("db-rollback --dry-run --to 0", 0),
+            ("db-baseline --dry-run", 0),
+        ],
     );
 
     project.sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'role_index'::regclass");
     nothing_changes(
         &project,
         "with an INVALID index",
-        [0, 3, 0, 3, 3, 3, 0, 0, 0, 2, 0, 0, 0, 0],
+        [
+            ("db-status", 0),
+            ("db-status --check", 3),
+            ("db-status --format json", 0),
+            ("db-verify", 3),
+            ("db-doctor", 3),
+            ("db-doctor --format json", 3),
+            ("db-backups", 0),
+            ("db-migrate --dry-run", 0),
+            ("db-migrate --dry-run --format json", 0),
+            ("db-migrate --dry-run --to 20251231143000", 2),
+            ("db-rollback --dry-run", 0),
+            ("db-rollback --dry-run --all", 0),
+            ("db-rollback --dry-run --to 0", 0),
+            ("db-baseline --dry-run", 0),
+        ],
     );
     until("its sessions have ended", || project.backends() == 0);
     assert_eq!(

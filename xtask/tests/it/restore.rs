@@ -625,16 +625,12 @@ fn readers_go_on_and_writers_make_it_wait() {
         .says("nothing was restored");
     assert_eq!(project.value("SELECT count(*) FROM users"), "1199");
     // It comes through when the writer has ended; what was written meanwhile is newer.
-    let mut child = project
-        .command(&["db-restore", &file, "--yes"])
-        .stderr(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("starts");
-    std::thread::sleep(Duration::from_millis(700));
-    assert!(child.try_wait().expect("waits").is_none());
+    let mut run = project.start(&["db-restore", &file, "--yes"]);
+    run.says("Compared");
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(run.child.try_wait().expect("waits").is_none());
     writer.commit().expect("commits");
-    assert!(child.wait().expect("waits").success());
+    run.ends().succeeds();
     assert_eq!(project.value("SELECT count(*) FROM users"), "1200");
     assert_eq!(
         project.value("SELECT display_name FROM users WHERE id = 9"),

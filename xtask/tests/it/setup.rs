@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use postgres::{Client, NoTls};
 use tempfile::TempDir;
 
-use crate::common::{BASELINE, Project, Run, XTASK, chmod, copy, path_variable, signal, until};
+use crate::common::{BASELINE, Project, Run, XTASK, chmod, copy, programs, signal, until};
 
 /// A workspace with the shipped migrations, in which nothing is configured. Dropping it, also in a
 /// panic, destroys its private server.
@@ -73,7 +73,7 @@ impl Workspace {
             .args(arguments)
             .current_dir(&self.root)
             .env_clear()
-            .env("PATH", path_variable())
+            .envs(programs())
             .env("HOME", &self.root)
             .stdin(Stdio::null());
         if let Some((uid, gid)) = self.user {

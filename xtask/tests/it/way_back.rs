@@ -169,7 +169,7 @@ fn two_rollbacks_at_once_do_not_undo_two_runs() {
         let project = runs(3);
         let (holder, _) = blocker(&project, "BEGIN; LOCK TABLE t3 IN ACCESS SHARE MODE");
         let mut first = project.start(&["db-rollback", "--yes"]);
-        first.says("Waiting");
+        first.says("the table is in use by");
         let mut waits = project.start(arguments);
         waits.says("To undo 3_make");
         waits.says("another run holds the migration lock");
@@ -188,7 +188,7 @@ fn two_rollbacks_at_once_do_not_undo_two_runs() {
         let project = runs(1);
         let (holder, _) = blocker(&project, "BEGIN; LOCK TABLE t1 IN ACCESS SHARE MODE");
         let mut first = project.start(&["db-rollback", "--yes"]);
-        first.says("Waiting");
+        first.says("the table is in use by");
         let mut waits = project.start(&[&["db-rollback", "--yes"], arguments].concat());
         waits.says("another run holds the migration lock");
         drop(holder);
@@ -219,7 +219,7 @@ fn a_rollback_that_waited_behind_a_run_does_not_undo_it() {
         project.write("migrations/3_make.down.sql", "DROP TABLE t3;\n");
         let (holder, _) = blocker(&project, "BEGIN; LOCK TABLE t1 IN ACCESS SHARE MODE");
         let mut first = project.start(&["db-migrate"]);
-        first.says("Waiting");
+        first.says("the table is in use by");
         let mut waits = project.start(arguments);
         waits.says("another run holds the migration lock");
         drop(holder);
@@ -238,7 +238,7 @@ fn whoever_would_write_waits_for_a_run_at_work_also_to_learn_that_nothing_is_to_
     let project = runs(2);
     let (holder, _) = blocker(&project, "BEGIN; LOCK TABLE t2 IN ACCESS SHARE MODE");
     let mut first = project.start(&["db-rollback", "--yes"]);
-    first.says("Waiting");
+    first.says("the table is in use by");
     let mut waits = project.start(&["db-migrate"]);
     waits.says("another run holds the migration lock");
     project
@@ -261,7 +261,7 @@ fn whoever_would_write_waits_for_a_run_at_work_also_to_learn_that_nothing_is_to_
     );
     let (holder, _) = blocker(&project, "BEGIN; LOCK TABLE held IN ACCESS SHARE MODE");
     let mut first = project.start(&["db-migrate"]);
-    first.says("Waiting");
+    first.says("the table is in use by");
     let mut waits = project.start(&["db-rollback", "--yes"]);
     waits.says("another run holds the migration lock");
     drop(holder);

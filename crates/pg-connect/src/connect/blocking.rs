@@ -1,4 +1,4 @@
-//! Connecting without a runtime of one's own, through the `postgres` crate (feature `blocking`).
+//! Connecting in blocking code, with the `postgres` crate (feature `blocking`).
 
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs as _};
@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 use postgres::{CancelToken, Client, Row};
 use tokio_postgres::Config;
 
-use super::fault::Fault;
-use super::{Driver, Opened, Session, not_cancelled, search};
+use super::attempt_error::AttemptError;
+use super::{Driver, Opened, SessionOptions, not_cancelled, try_hosts};
 use crate::conninfo::ConnInfo;
 use crate::error::Result;
 use crate::tls::LazyTls;
 
-/// An open session, and the way to the server it is on.
+/// An open session, and the server that it is connected to.
 pub struct Connection {
     /// Dropping it ends the session.
     pub client: Client,
-    /// Pinned to the host and the address that answered.
+    /// Only the host and the address that the session is connected to.
     pub info: ConnInfo,
     /// Whether the session is encrypted.
     pub encrypted: bool,
@@ -28,7 +28,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A handle for another thread that cancels what this session is doing.
+    /// A handle with which another thread can cancel the session's current statement.
     pub fn canceller(&self) -> Canceller {
         Canceller {
             token: self.client.cancel_token(),
@@ -37,7 +37,7 @@ impl Connection {
     }
 }
 
-/// Cancels a session's current statement, from any thread.
+/// Cancels a session's current statement, from any thread. What libpq calls `PGcancelConn`.
 #[derive(Clone)]
 pub struct Canceller {
     token: CancelToken,
@@ -45,7 +45,10 @@ pub struct Canceller {
 }
 
 impl Canceller {
-    /// Asks the server to cancel; without an error the request has arrived, not yet taken effect.
+    /// Sends a cancel request, over TLS if the session uses TLS.
+    ///
+    /// As with libpq's `PQcancelBlocking`, success means that the request was sent, not that the
+    /// statement was cancelled: it may have ended before.
     ///
     /// # Errors
     /// If the server cannot be reached.
@@ -55,27 +58,29 @@ impl Canceller {
     }
 }
 
-/// Connects to the first host that answers and is what `target_session_attrs` asks for.
+/// Connects to the first host that accepts the connection and matches `target_session_attrs`, as
+/// libpq's `PQconnectdb` does (manual, *Specifying Multiple Hosts*).
 ///
-/// Where there is a `connect_timeout`, `is_unwanted` is asked every 50 ms, and its yes ends the attempt
-/// at hand as a timeout does.
+/// If there is a `connect_timeout`, `is_cancelled` is called every 50 ms. When it returns true, the
+/// current attempt ends as if it had timed out.
 ///
 /// # Errors
-/// If no host lets us in, with the kind of the last attempt and a cause for each.
+/// If no host accepts the connection. The kind is that of the last attempt; there is a cause for each
+/// attempt.
 ///
 /// # Panics
 /// On a thread that runs a tokio runtime.
 pub fn connect(
     info: &ConnInfo,
-    session: &Session<'_>,
-    is_unwanted: &dyn Fn() -> bool,
+    session: &SessionOptions<'_>,
+    is_cancelled: &dyn Fn() -> bool,
 ) -> Result<Connection> {
     let Opened {
         client,
         info,
         encrypted,
         tls,
-    } = ready(search(&Blocking { is_unwanted }, info, session))?;
+    } = ready(try_hosts(&Blocking { is_cancelled }, info, session))?;
     Ok(Connection {
         client,
         info,
@@ -84,7 +89,7 @@ pub fn connect(
     })
 }
 
-/// The result of a future that waits for nothing but [`Blocking`], which blocks instead.
+/// The result of a future that awaits only [`Blocking`], whose futures are always ready.
 fn ready<T>(future: impl Future<Output = T>) -> T {
     match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result,
@@ -93,10 +98,10 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
 }
 
 struct Blocking<'a> {
-    is_unwanted: &'a dyn Fn() -> bool,
+    is_cancelled: &'a dyn Fn() -> bool,
 }
 
-/// How often a connection under way looks whether it is still wanted.
+/// How often an attempt checks whether it was cancelled.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 impl Driver for Blocking<'_> {
@@ -107,39 +112,39 @@ impl Driver for Blocking<'_> {
         Ok(found.map(|address| address.ip()).collect())
     }
 
-    /// The client's own timeout ends with the TCP connection, libpq's with the login: a server that is
-    /// stopped still has its kernel accept. So the login is given a thread, which a timeout leaves
-    /// behind.
+    /// The client crate's own timeout covers the TCP connection only; libpq's covers the login too. The
+    /// difference matters where a server is stopped (SIGSTOP) but its kernel still accepts. So the
+    /// attempt runs in a thread of its own, which is abandoned after the timeout.
     async fn open(
         &self,
         config: &Config,
         tls: &LazyTls,
         timeout: Option<Duration>,
-    ) -> Result<Client, Fault> {
+    ) -> Result<Client, AttemptError> {
         let config = postgres::Config::from(config.clone());
-        let fault = |error| Fault::Client {
+        let client_error = |error| AttemptError::Client {
             error,
-            tls: tls.started(),
+            tls: tls.handshake_started(),
         };
         let Some(timeout) = timeout else {
-            return config.connect(tls.clone()).map_err(fault);
+            return config.connect(tls.clone()).map_err(client_error);
         };
         let (sender, receiver) = mpsc::channel();
         let own_tls = tls.clone();
         thread::Builder::new()
             .name("connect".to_owned())
             .spawn(move || {
-                // Too late, the client is dropped here, which ends its session.
+                // After a timeout nobody receives: the client is dropped here, which ends its session.
                 drop(sender.send(config.connect(own_tls)));
             })
-            .map_err(|error| Fault::Local(format!("cannot start a thread: {error}")))?;
+            .map_err(|error| AttemptError::Local(format!("cannot start a thread: {error}")))?;
         let begin = Instant::now();
         loop {
             match receiver.recv_timeout(LOOK_EVERY.min(timeout)) {
-                Ok(outcome) => return outcome.map_err(fault),
+                Ok(outcome) => return outcome.map_err(client_error),
                 Err(RecvTimeoutError::Timeout)
-                    if begin.elapsed() < timeout && !(self.is_unwanted)() => {}
-                Err(_) => return Err(Fault::Timeout),
+                    if begin.elapsed() < timeout && !(self.is_cancelled)() => {}
+                Err(_) => return Err(AttemptError::Timeout),
             }
         }
     }

@@ -1,11 +1,12 @@
-//! Connecting: which server of several, with or without TLS, and what it means when none answers.
+//! Connecting: which of several servers, with or without TLS, and which error if all fail.
 //!
-//! The order of attempts is libpq's (`PQconnectPoll`), so that a `psql` with the same settings ends
-//! up at the same server; and the connection says which one that was, so that it does for sure.
+//! The order of attempts is libpq's (`PQconnectPoll` in `fe-connect.c`), so a `psql` with the same
+//! settings connects to the same server. The connection also says which server it is, so that a later
+//! `psql` can be sent to exactly that one.
 
+mod attempt_error;
 #[cfg(feature = "blocking")]
 pub mod blocking;
-mod fault;
 mod tokio;
 
 use std::io;
@@ -13,41 +14,41 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio_postgres::Config;
-use tokio_postgres::config::{SslMode as Protocol, SslNegotiation};
+use tokio_postgres::config::{SslMode as ClientSslMode, SslNegotiation};
 
-use self::fault::{Fault, describe, is_untyped};
-use crate::conninfo::{ConnInfo, Target};
+use self::attempt_error::{AttemptError, describe, is_untyped};
+use crate::conninfo::{ConnInfo, TargetSessionAttrs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::tls::{LazyTls, SslMode};
 
 pub use self::tokio::{Canceller, Connection, connect};
 
-/// What a session starts with, beside what the connection string asks for.
+/// What a program sets for its session, in addition to the connection string.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Session<'a> {
-    /// Its name on the server, in place of [`ConnInfo::application_name`].
+pub struct SessionOptions<'a> {
+    /// The session's `application_name`, instead of [`ConnInfo::application_name`].
     pub application_name: Option<&'a str>,
-    /// More settings, as `-c name=value -c …`. They stand after the user's `options`: of two values the
-    /// last counts.
+    /// More server settings, in the form of libpq's `options` keyword: `-c name=value -c …`. They are
+    /// sent after the user's `options`, so they win: the server uses the last value of a setting.
     pub options: &'a str,
 }
 
-/// What differs between the blocking client and the async one. The blocking one's futures are ready
-/// when they are first polled, so that [`search`] and all below it are written once.
+/// What differs between the blocking client and the async one. The futures of the blocking one are
+/// ready when they are first polled, so [`try_hosts`] and everything that it calls is written once.
 trait Driver {
     type Client;
 
     /// The addresses of a host name, in the resolver's order.
     async fn addresses(&self, name: &str, port: u16) -> io::Result<Vec<IpAddr>>;
 
-    /// Opens a session, within this time where there is a limit.
+    /// Opens a session, within `timeout` if there is one.
     async fn open(
         &self,
         config: &Config,
         tls: &LazyTls,
         timeout: Option<Duration>,
-    ) -> Result<Self::Client, Fault>;
+    ) -> Result<Self::Client, AttemptError>;
 
     /// The row of a query without parameters.
     async fn row(
@@ -57,62 +58,64 @@ trait Driver {
     ) -> Result<tokio_postgres::Row, tokio_postgres::Error>;
 }
 
-/// An open session, whatever its client.
+/// An open session, of either client.
 struct Opened<C> {
     client: C,
-    /// Pinned to the host and the address that answered.
+    /// Only the host and the address that the session is connected to.
     info: ConnInfo,
     encrypted: bool,
     tls: LazyTls,
 }
 
 /// Connects to the first host that answers and is what `target_session_attrs` asks for.
-async fn search<D: Driver>(
+async fn try_hosts<D: Driver>(
     driver: &D,
     info: &ConnInfo,
-    session: &Session<'_>,
+    session: &SessionOptions<'_>,
 ) -> Result<Opened<D::Client>> {
     // With `prefer-standby` a second pass takes any server.
-    let passes: &[Target] = match &info.target {
-        Target::PreferStandby => &[Target::Standby, Target::Any],
+    let passes: &[TargetSessionAttrs] = match &info.target_session_attrs {
+        TargetSessionAttrs::PreferStandby => {
+            &[TargetSessionAttrs::Standby, TargetSessionAttrs::Any]
+        }
         target => std::slice::from_ref(target),
     };
 
     let mut failed = Vec::new();
-    for wanted in passes {
-        // What the pass before came to is no news.
+    for target in passes {
+        // The second pass tries the same hosts again: its errors replace those of the first.
         failed.clear();
         for host in info.hosts() {
-            let addresses = match resolve(driver, host).await {
+            let addresses = match resolve_host(driver, host).await {
                 Ok(addresses) => addresses,
-                Err(fault) => {
-                    failed.push((host.to_string(), fault));
+                Err(error) => {
+                    failed.push((host.to_string(), error));
                     continue;
                 }
             };
             for host in addresses {
                 let info = info.pinned_to(host);
-                match attempt(driver, &info, session, *wanted).await {
+                match try_host(driver, &info, session, *target).await {
                     Ok(opened) => return Ok(opened),
-                    Err(fault) => {
-                        let is_final = fault.is_final();
-                        failed.push((place(&info.hosts()[0]), fault));
+                    Err(error) => {
+                        let is_final = error.is_final();
+                        failed.push((host_and_address(&info.hosts()[0]), error));
                         if is_final {
-                            return Err(report(&info, &failed));
+                            return Err(all_attempts_failed(&info, &failed));
                         }
                     }
                 }
             }
         }
     }
-    Err(report(info, &failed))
+    Err(all_attempts_failed(info, &failed))
 }
 
 /// The host once for each of its addresses, in the resolver's order.
 ///
-/// The address goes into the pinned host, so that a name with several servers behind it (round
-/// robin, a moving alias) means the same server for every later `psql`.
-async fn resolve<D: Driver>(driver: &D, host: &Host) -> Result<Vec<Host>, Fault> {
+/// The address becomes a part of the host. If a name has several servers (round robin, an alias that
+/// moves), every later `psql` then connects to the same one.
+async fn resolve_host<D: Driver>(driver: &D, host: &Host) -> Result<Vec<Host>, AttemptError> {
     if host.is_socket() || host.address.is_some() || host.name.parse::<IpAddr>().is_ok() {
         return Ok(vec![host.clone()]);
     }
@@ -122,44 +125,46 @@ async fn resolve<D: Driver>(driver: &D, host: &Host) -> Result<Vec<Host>, Fault>
         ..host.clone()
     };
     Ok(found
-        .map_err(Fault::Resolve)?
+        .map_err(AttemptError::Resolve)?
         .into_iter()
         .map(with)
         .collect())
 }
 
-/// Tries one host, with TLS or without as `sslmode` and the server want it.
+/// Tries one host, with TLS or without, by `sslmode` and by what the server supports.
 ///
-/// `prefer` and `allow` have a second way. libpq takes it after a failed handshake and after a
-/// refused login, since `pg_hba.conf` may let in only the one (`hostssl`) or the other.
-async fn attempt<D: Driver>(
+/// `prefer` and `allow` may try twice. libpq makes the second attempt after a failed handshake and
+/// after a refused login, since `pg_hba.conf` may allow only one of them (`hostssl`, `hostnossl`).
+async fn try_host<D: Driver>(
     driver: &D,
     info: &ConnInfo,
-    session: &Session<'_>,
-    wanted: Target,
-) -> Result<Opened<D::Client>, Fault> {
+    session: &SessionOptions<'_>,
+    target: TargetSessionAttrs,
+) -> Result<Opened<D::Client>, AttemptError> {
     let mode = match info.hosts()[0].is_socket() {
         true => SslMode::Disable,
         false => info.tls.mode,
     };
-    let way = |protocol| open(driver, info, session, protocol);
+    let open_with = |ssl_mode| open_session(driver, info, session, ssl_mode);
     let mut opened = match mode {
-        SslMode::Disable => way(Protocol::Disable).await,
-        SslMode::Allow => match way(Protocol::Disable).await {
-            Err(plain) if plain.is_refused_login() => way(Protocol::Require)
+        SslMode::Disable => open_with(ClientSslMode::Disable).await,
+        SslMode::Allow => match open_with(ClientSslMode::Disable).await {
+            Err(plain) if plain.is_refused_login() => open_with(ClientSslMode::Require)
                 .await
-                .map_err(|with_tls| either(with_tls, plain)),
+                .map_err(|with_tls| both_failed(with_tls, plain)),
             outcome => outcome,
         },
-        SslMode::Prefer => match way(Protocol::Prefer).await {
-            Err(with_tls) if with_tls.may_be_due_to_tls() => way(Protocol::Disable)
+        SslMode::Prefer => match open_with(ClientSslMode::Prefer).await {
+            Err(with_tls) if with_tls.may_be_due_to_tls() => open_with(ClientSslMode::Disable)
                 .await
-                .map_err(|plain| either(with_tls, plain)),
+                .map_err(|plain| both_failed(with_tls, plain)),
             outcome => outcome,
         },
-        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => way(Protocol::Require).await,
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
+            open_with(ClientSslMode::Require).await
+        }
     }?;
-    check_target(driver, &mut opened.client, wanted).await?;
+    check_target(driver, &mut opened.client, target).await?;
     Ok(opened)
 }
 
@@ -167,49 +172,53 @@ fn not_cancelled(error: &tokio_postgres::Error) -> Error {
     Error::new(ErrorKind::Other, "cannot ask the server to cancel").cause(describe(error))
 }
 
-fn either(with_tls: Fault, plain: Fault) -> Fault {
-    Fault::EitherWay {
+fn both_failed(with_tls: AttemptError, plain: AttemptError) -> AttemptError {
+    AttemptError::BothFailed {
         with_tls: Box::new(with_tls),
         plain: Box::new(plain),
     }
 }
 
-/// Opens one session one way.
-async fn open<D: Driver>(
+/// Opens a session on one host, with this one SSL mode of the client crate.
+async fn open_session<D: Driver>(
     driver: &D,
     info: &ConnInfo,
-    session: &Session<'_>,
-    protocol: Protocol,
-) -> Result<Opened<D::Client>, Fault> {
+    session: &SessionOptions<'_>,
+    ssl_mode: ClientSslMode,
+) -> Result<Opened<D::Client>, AttemptError> {
     let tls = LazyTls::new(&info.tls, info.hosts()[0].has_name());
-    let config = config(info, session, protocol)?;
+    let config = config(info, session, ssl_mode)?;
     match driver.open(&config, &tls, info.connect_timeout).await {
         Ok(client) => Ok(Opened {
             client,
             info: info.clone(),
-            encrypted: tls.started(),
+            encrypted: tls.handshake_started(),
             tls,
         }),
-        // The client has no type for a server that says no, but then there is no handshake.
-        Err(Fault::Client { error, tls: false })
-            if protocol == Protocol::Require && is_untyped(&error) =>
+        // The client has no type for a server without TLS; but then no handshake was started.
+        Err(AttemptError::Client { error, tls: false })
+            if ssl_mode == ClientSslMode::Require && is_untyped(&error) =>
         {
-            Err(Fault::NoTls)
+            Err(AttemptError::NoTls)
         }
-        Err(fault) => Err(fault),
+        Err(error) => Err(error),
     }
 }
 
-/// The client's configuration for exactly one host.
-fn config(info: &ConnInfo, session: &Session<'_>, protocol: Protocol) -> Result<Config, Fault> {
+/// The client crate's configuration for one host.
+fn config(
+    info: &ConnInfo,
+    session: &SessionOptions<'_>,
+    ssl_mode: ClientSslMode,
+) -> Result<Config, AttemptError> {
     let host = &info.hosts()[0];
     let mut config = Config::new();
     match host.address {
-        // The client knows the server's name only from `host`, and refuses TLS without one.
+        // The client takes the server's name from `host` alone, and refuses TLS without a name.
         Some(address) if host.has_name() => config.host(&host.name).hostaddr(address),
         Some(address) => config.host(address.to_string()).hostaddr(address),
         None if host.name.starts_with('@') => {
-            return Err(Fault::Local(
+            return Err(AttemptError::Local(
                 "an abstract Unix socket is not supported".to_owned(),
             ));
         }
@@ -219,7 +228,7 @@ fn config(info: &ConnInfo, session: &Session<'_>, protocol: Protocol) -> Result<
         .port(host.port)
         .user(info.user())
         .dbname(info.dbname())
-        .ssl_mode(protocol)
+        .ssl_mode(ssl_mode)
         .channel_binding(info.channel_binding)
         .keepalives(info.tcp.keepalives);
     let name = session.application_name.or(info.application_name());
@@ -228,10 +237,10 @@ fn config(info: &ConnInfo, session: &Session<'_>, protocol: Protocol) -> Result<
     }
     let options = format!("{} {}", info.options(), session.options);
     if !options.trim().is_empty() {
-        // A pooler may refuse a session that sets any.
+        // Set only if there are any: a pooler may refuse `options`.
         config.options(options.trim());
     }
-    if info.tls.direct && protocol == Protocol::Require {
+    if info.tls.direct && ssl_mode == ClientSslMode::Require {
         config.ssl_negotiation(SslNegotiation::Direct);
     }
     if let Some((password, _)) = info.password() {
@@ -240,73 +249,77 @@ fn config(info: &ConnInfo, session: &Session<'_>, protocol: Protocol) -> Result<
     if let Some(timeout) = info.connect_timeout {
         config.connect_timeout(timeout);
     }
-    if let Some(idle) = info.tcp.idle {
+    if let Some(idle) = info.tcp.keepalives_idle {
         config.keepalives_idle(idle);
     }
-    if let Some(interval) = info.tcp.interval {
+    if let Some(interval) = info.tcp.keepalives_interval {
         config.keepalives_interval(interval);
     }
-    if let Some(count) = info.tcp.count {
+    if let Some(count) = info.tcp.keepalives_count {
         config.keepalives_retries(count);
     }
-    if let Some(timeout) = info.tcp.user_timeout {
+    if let Some(timeout) = info.tcp.tcp_user_timeout {
         config.tcp_user_timeout(timeout);
     }
     Ok(config)
 }
 
-/// Whether the server is what was asked for, by the two settings that libpq looks at too.
+/// Checks that the server matches `target_session_attrs`, by the two settings that libpq reads too
+/// (`CONNECTION_CHECK_TARGET` in `fe-connect.c`).
 async fn check_target<D: Driver>(
     driver: &D,
     client: &mut D::Client,
-    wanted: Target,
-) -> Result<(), Fault> {
-    if matches!(wanted, Target::Any | Target::PreferStandby) {
+    target: TargetSessionAttrs,
+) -> Result<(), AttemptError> {
+    if matches!(
+        target,
+        TargetSessionAttrs::Any | TargetSessionAttrs::PreferStandby
+    ) {
         return Ok(());
     }
     let query = "SELECT pg_catalog.pg_is_in_recovery(), \
          pg_catalog.current_setting('default_transaction_read_only')::pg_catalog.bool";
     let row = driver.row(client, query).await;
-    let row = row.map_err(|error| Fault::Client { error, tls: false })?;
+    let row = row.map_err(|error| AttemptError::Client { error, tls: false })?;
     let (standby, read_only_by_default): (bool, bool) = (row.get(0), row.get(1));
     let read_only = standby || read_only_by_default;
-    let is_wanted = match wanted {
-        Target::ReadWrite => !read_only,
-        Target::ReadOnly => read_only,
-        Target::Primary => !standby,
-        Target::Standby => standby,
-        Target::Any | Target::PreferStandby => true,
+    let is_wanted = match target {
+        TargetSessionAttrs::ReadWrite => !read_only,
+        TargetSessionAttrs::ReadOnly => read_only,
+        TargetSessionAttrs::Primary => !standby,
+        TargetSessionAttrs::Standby => standby,
+        TargetSessionAttrs::Any | TargetSessionAttrs::PreferStandby => true,
     };
     match is_wanted {
         true => Ok(()),
-        false => Err(Fault::NotWanted(wanted)),
+        false => Err(AttemptError::WrongTarget(target)),
     }
 }
 
-/// Where an attempt was made: the host, and the address behind its name.
-fn place(host: &Host) -> String {
+/// The host of an attempt, with the address that its name resolved to.
+fn host_and_address(host: &Host) -> String {
     match host.address {
         Some(address) if !host.name.is_empty() => format!("{host} ({address})"),
         _ => host.to_string(),
     }
 }
 
-/// The error of all attempts; the last one decides what kind it is.
-fn report(info: &ConnInfo, failed: &[(String, Fault)]) -> Error {
+/// One error for all attempts. Its kind is that of the last one.
+fn all_attempts_failed(info: &ConnInfo, failed: &[(String, AttemptError)]) -> Error {
     let message = format!("cannot connect to {}", info.summary());
     let Some((_, last)) = failed.last() else {
         return Error::new(ErrorKind::NoSuchHost, message).cause("the host name has no address");
     };
     let mut error = Error::new(last.kind(), message);
     error.causes = match failed {
-        [(_, fault)] => vec![fault.to_string()],
+        [(_, error)] => vec![error.to_string()],
         many => many
             .iter()
-            .map(|(place, fault)| format!("`{place}`: {fault}"))
+            .map(|(place, error)| format!("`{place}`: {error}"))
             .collect(),
     };
     error.sqlstate = last.sqlstate().map(str::to_owned);
-    // 28000 is about the user or a line of pg_hba.conf, whatever the password.
+    // 28000 is about the role or a line of pg_hba.conf, not about the password.
     let about_password = error.sqlstate.as_deref() != Some("28000");
     if error.kind == ErrorKind::Authentication && about_password {
         error = match info.password() {

@@ -1,4 +1,4 @@
-//! Connecting on a tokio runtime.
+//! Connecting in async code, with the `tokio-postgres` crate.
 
 use std::io;
 use std::net::IpAddr;
@@ -7,20 +7,20 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::{CancelToken, Client, Config, Row};
 
-use super::fault::Fault;
-use super::{Driver, Opened, Session, not_cancelled, search};
+use super::attempt_error::AttemptError;
+use super::{Driver, Opened, SessionOptions, not_cancelled, try_hosts};
 use crate::conninfo::ConnInfo;
 use crate::error::Result;
 use crate::tls::LazyTls;
 
-/// An open session, and the way to the server it is on.
+/// An open session, and the server that it is connected to.
 pub struct Connection {
     /// Dropping it ends the session.
     pub client: Client,
-    /// What moves bytes between the client and the server. It ends with the session, with the reason if
-    /// that was not the client's doing; nobody needs to wait for it.
+    /// The task that reads and writes the connection. It ends when the session ends, with an error if
+    /// the client did not end it. You need not await it.
     pub task: JoinHandle<Result<(), tokio_postgres::Error>>,
-    /// Pinned to the host and the address that answered.
+    /// Only the host and the address that the session is connected to.
     pub info: ConnInfo,
     /// Whether the session is encrypted.
     pub encrypted: bool,
@@ -28,7 +28,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A handle for another task that cancels what this session is doing.
+    /// A handle with which another task can cancel the session's current statement.
     pub fn canceller(&self) -> Canceller {
         Canceller {
             token: self.client.cancel_token(),
@@ -37,7 +37,7 @@ impl Connection {
     }
 }
 
-/// Cancels a session's current statement, from any task.
+/// Cancels a session's current statement, from any task. What libpq calls `PGcancelConn`.
 #[derive(Clone)]
 pub struct Canceller {
     token: CancelToken,
@@ -45,7 +45,10 @@ pub struct Canceller {
 }
 
 impl Canceller {
-    /// Asks the server to cancel; without an error the request has arrived, not yet taken effect.
+    /// Sends a cancel request, over TLS if the session uses TLS.
+    ///
+    /// As with libpq's `PQcancelBlocking`, success means that the request was sent, not that the
+    /// statement was cancelled: it may have ended before.
     ///
     /// # Errors
     /// If the server cannot be reached.
@@ -55,23 +58,25 @@ impl Canceller {
     }
 }
 
-/// Connects to the first host that answers and is what `target_session_attrs` asks for.
+/// Connects to the first host that accepts the connection and matches `target_session_attrs`, as
+/// libpq's `PQconnectdb` does (manual, *Specifying Multiple Hosts*).
 ///
-/// The files that TLS needs are read by this task, as each connection begins: a few milliseconds where
-/// they hold all of a system's root certificates.
+/// Certificate files are read in this task, for each connection that uses TLS: a few milliseconds if
+/// they hold all root certificates of a system.
 ///
 /// # Errors
-/// If no host lets us in, with the kind of the last attempt and a cause for each.
+/// If no host accepts the connection. The kind is that of the last attempt; there is a cause for each
+/// attempt.
 ///
 /// # Panics
-/// Outside of a tokio runtime with its `net` and `time` drivers enabled.
-pub async fn connect(info: &ConnInfo, session: &Session<'_>) -> Result<Connection> {
+/// Outside a tokio runtime, or in one without the I/O and time drivers (`enable_all`).
+pub async fn connect(info: &ConnInfo, session: &SessionOptions<'_>) -> Result<Connection> {
     let Opened {
         client: (client, task),
         info,
         encrypted,
         tls,
-    } = search(&Tokio, info, session).await?;
+    } = try_hosts(&Tokio, info, session).await?;
     Ok(Connection {
         client,
         task,
@@ -96,17 +101,17 @@ impl Driver for Tokio {
         config: &Config,
         tls: &LazyTls,
         timeout: Option<Duration>,
-    ) -> Result<Self::Client, Fault> {
+    ) -> Result<Self::Client, AttemptError> {
         let opening = config.connect(tls.clone());
         let outcome = match timeout {
             Some(timeout) => tokio::time::timeout(timeout, opening)
                 .await
-                .map_err(|_| Fault::Timeout)?,
+                .map_err(|_| AttemptError::Timeout)?,
             None => opening.await,
         };
-        let (client, connection) = outcome.map_err(|error| Fault::Client {
+        let (client, connection) = outcome.map_err(|error| AttemptError::Client {
             error,
-            tls: tls.started(),
+            tls: tls.handshake_started(),
         })?;
         Ok((client, tokio::spawn(connection)))
     }

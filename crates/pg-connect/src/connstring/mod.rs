@@ -1,8 +1,8 @@
-//! What a person may write: libpq's connection URIs and `keyword=value` strings, parsed into
-//! [`Settings`]. Pure: no file is read, no default is filled in (see `conninfo`).
+//! libpq's connection URIs and `keyword=value` strings, parsed into [`Settings`]. No file is read and
+//! no default is added here (see `conninfo`).
 //!
 //! The grammar is that of the libpq chapter of the manual, *Connection Strings*. No message here
-//! repeats a part of the string that could be a piece of a password.
+//! repeats a part of the string that could be a part of a password.
 
 mod pairs;
 mod uri;
@@ -12,7 +12,7 @@ use crate::settings::Settings;
 
 /// Parses a connection string of either form.
 ///
-/// Fails with a usage error that names the place, never the text around it.
+/// An error names the place, never the text around it.
 pub(crate) fn parse(given: &str) -> Result<Settings> {
     let trimmed = given.trim_ascii();
     if trimmed.is_empty() {
@@ -30,7 +30,7 @@ pub(crate) fn parse(given: &str) -> Result<Settings> {
 const EXAMPLE: &str = "write it as `postgres://user:password@host:5432/dbname`, or as \
                        `host=… port=5432 dbname=… user=…`";
 
-/// Refuses what is neither form but looks like a URL or a name that was meant as one.
+/// Refuses strings of neither form that look like a URL or a database name.
 fn refuse_lookalikes(text: &str) -> Result {
     if text.starts_with("jdbc:") {
         return Err(

@@ -4,8 +4,8 @@ use crate::error::{Error, Result};
 use crate::keywords::known_keyword;
 use crate::settings::Settings;
 
-/// Parses `keyword = value` pairs: values end at a space unless in `'…'`, a backslash takes the
-/// next character as it is.
+/// Parses `keyword = value` pairs. A value ends at a space unless it is in `'…'`; a backslash escapes
+/// the next character (`conninfo_parse` in `fe-connect.c`).
 pub(super) fn parse(text: &str) -> Result<Settings> {
     let mut settings = Settings::default();
     let mut chars = text.chars().peekable();
@@ -50,11 +50,11 @@ pub(super) fn parse(text: &str) -> Result<Settings> {
                 None => break,
             }
         }
-        settings.set_given(name, value);
+        settings.set_from_string(name, value);
     }
 }
 
-/// C's `isspace`, which psql and libpq go by.
+/// C's `isspace`, which libpq uses.
 fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t'..='\r')
 }

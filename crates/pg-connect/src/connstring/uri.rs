@@ -13,9 +13,9 @@ const ENCODE: &str = "in a URL these characters of a user name or password are w
 
 /// Parses what follows the scheme: `[user[:password]@][host[:port],…][/dbname][?keyword=value&…]`.
 ///
-/// The first `@` before the first `/` ends the credentials. So the `@` of a password that was not
-/// encoded lands among the hosts, and its `/` turns the `@` into a piece of the path; both are refused
-/// here, since a password would become a host or database name, and be shown.
+/// The first `@` before the first `/` ends the credentials. So a password with an unencoded `@` or `/`
+/// leaves an `@` among the hosts or in the path. That is refused: a part of the password would become a
+/// host or database name, and be shown.
 pub(super) fn parse(uri: &str) -> Result<Settings> {
     if uri.contains(char::is_whitespace) {
         return Err(Error::invalid("the connection URL contains a space").hint(ENCODE));
@@ -49,7 +49,7 @@ pub(super) fn parse(uri: &str) -> Result<Settings> {
     ];
     for (keyword, value) in parts {
         if !value.is_empty() {
-            settings.set(keyword, value, Origin::Given);
+            settings.set(keyword, value, Origin::ConnectionString);
         }
     }
     let mut parameters = rest.strip_prefix('?').unwrap_or(rest);
@@ -68,7 +68,7 @@ fn until<'a>(text: &'a str, ends: &[char]) -> (&'a str, &'a str) {
 
 /// Takes `host:port,host:port` off the front, as libpq's two lists, `host,host` and `port,port`.
 ///
-/// A port that is wrong is not shown: of `postgres://user:secret` libpq reads `secret` as one.
+/// An invalid port is not shown: in `postgres://user:secret` the port is `secret`.
 fn take_hosts(mut rest: &str) -> Result<(String, String, &str)> {
     let (mut names, mut ports) = (String::new(), String::new());
     loop {
@@ -92,7 +92,7 @@ fn take_hosts(mut rest: &str) -> Result<(String, String, &str)> {
     }
 }
 
-/// Takes `address]` off the front, whose `[` has gone.
+/// Takes `address]` off the front; the `[` is already removed.
 fn take_bracketed(text: &str) -> Result<(&str, &str)> {
     let Some((address, rest)) = text.split_once(']') else {
         return Err(Error::invalid(
@@ -143,17 +143,18 @@ fn take_parameter(parameter: &str, settings: &mut Settings) -> Result {
     }
     let name = decode(name, "parameter")?;
     let value = decode(value, "value of a parameter")?;
-    // JDBC's spelling, which libpq takes in this one form.
+    // JDBC's spelling, which libpq accepts in this one form.
     if (name.as_str(), value.as_str()) == ("ssl", "true") {
-        settings.set_given("sslmode", "require".to_owned());
+        settings.set_from_string("sslmode", "require".to_owned());
         return Ok(());
     }
     let keyword = settings.keyword(&name)?;
-    settings.set_given(keyword, value);
+    settings.set_from_string(keyword, value);
     Ok(())
 }
 
-/// Decodes the `%XX` of one part of a URL, which may neither be broken nor make a NUL.
+/// Decodes the `%XX` of one part of a URL. Incomplete codes and `%00` are errors (`conninfo_uri_decode`
+/// in `fe-connect.c`).
 fn decode(text: &str, what: &str) -> Result<String> {
     let bad =
         |why: &str| Error::invalid(format!("the {what} in the connection URL {why}")).hint(ENCODE);

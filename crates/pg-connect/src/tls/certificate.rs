@@ -1,4 +1,4 @@
-//! The parts of a certificate that webpki keeps to itself, read by `x509-cert`.
+//! The parts of a certificate that webpki does not show, read with `x509-cert`.
 
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer};
 use x509_cert::der::oid::db::rfc4519::COMMON_NAME;
@@ -7,25 +7,26 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::{Certificate, TbsCertificate, Version};
 
-/// What is inside the signature; `None` where the bytes are no certificate.
-pub(super) fn contents(certificate: &CertificateDer<'_>) -> Option<TbsCertificate> {
+/// The signed part of a certificate (RFC 5280, `TBSCertificate`); `None` if the bytes are not a
+/// certificate.
+pub(super) fn tbs_certificate(certificate: &CertificateDer<'_>) -> Option<TbsCertificate> {
     Some(Certificate::from_der(certificate).ok()?.tbs_certificate)
 }
 
 pub(super) fn is_version_1(certificate: &CertificateDer<'_>) -> bool {
-    contents(certificate).is_some_and(|contents| contents.version == Version::V1)
+    tbs_certificate(certificate).is_some_and(|tbs| tbs.version == Version::V1)
 }
 
-pub(super) fn public_key(contents: &TbsCertificate) -> Option<SubjectPublicKeyInfoDer<'static>> {
-    let key = contents.subject_public_key_info.to_der().ok()?;
+pub(super) fn public_key(tbs: &TbsCertificate) -> Option<SubjectPublicKeyInfoDer<'static>> {
+    let key = tbs.subject_public_key_info.to_der().ok()?;
     Some(SubjectPublicKeyInfoDer::from(key))
 }
 
-/// Whether the certificate is for this host by its subject's common name, which counts where it has no
-/// alternative name of the host's kind, as libpq has it
-/// (`pgtls_verify_peer_name_matches_certificate_guts`).
-pub(super) fn is_for_by_common_name(contents: &TbsCertificate, host: &ServerName<'_>) -> bool {
-    let names = match contents.get::<SubjectAltName>() {
+/// Whether the subject's common name is this host. As in libpq, it is used only if the certificate has no
+/// subject alternative name of the host's kind (manual, *Client Verification of Server Certificates*;
+/// `pgtls_verify_peer_name_matches_certificate_guts` in `fe-secure-openssl.c`).
+pub(super) fn common_name_matches(tbs: &TbsCertificate, host: &ServerName<'_>) -> bool {
+    let names = match tbs.get::<SubjectAltName>() {
         Ok(names) => names.map_or(Vec::new(), |(_, names)| names.0),
         Err(_) => return false,
     };
@@ -34,18 +35,19 @@ pub(super) fn is_for_by_common_name(contents: &TbsCertificate, host: &ServerName
         _ => matches!(name, GeneralName::DnsName(_)),
     };
     !names.iter().any(is_of_its_kind)
-        && common_name(contents).is_some_and(|name| matches(name, &host.to_str()))
+        && common_name(tbs).is_some_and(|name| matches(name, &host.to_str()))
 }
 
 /// The first common name of the subject, if it is text.
-fn common_name(contents: &TbsCertificate) -> Option<&str> {
-    let mut attributes = contents.subject.0.iter().flat_map(|part| part.0.iter());
+fn common_name(tbs: &TbsCertificate) -> Option<&str> {
+    let mut attributes = tbs.subject.0.iter().flat_map(|part| part.0.iter());
     let found = attributes.find(|attribute| attribute.oid == COMMON_NAME)?;
     let text = std::str::from_utf8(found.value.value()).ok()?;
     Some(text).filter(|text| !text.contains('\0'))
 }
 
-/// Without regard to case, and with a `*.` in front for exactly one label.
+/// Compares without regard to case; a leading `*.` stands for exactly one label
+/// (`wildcard_certificate_match` in `fe-secure-common.c`).
 fn matches(name: &str, host: &str) -> bool {
     match (name.strip_prefix("*."), host.split_once('.')) {
         (Some(domain), Some((_, rest))) => domain.eq_ignore_ascii_case(rest),
@@ -104,13 +106,9 @@ n77kVEM2EMsfsgIgYNaiDGUaBeJAdSlwimAJNjc5OthP8HgmqOES6ah4suA=
             (&wildcard, "a.b.db.example", false),
         ];
         for (certificate, host, expected) in table {
-            let contents = contents(certificate).unwrap();
+            let tbs = tbs_certificate(certificate).unwrap();
             let host = ServerName::try_from(host).unwrap();
-            assert_eq!(
-                is_for_by_common_name(&contents, &host),
-                expected,
-                "{host:?}"
-            );
+            assert_eq!(common_name_matches(&tbs, &host), expected, "{host:?}");
         }
     }
 
@@ -120,12 +118,12 @@ n77kVEM2EMsfsgIgYNaiDGUaBeJAdSlwimAJNjc5OthP8HgmqOES6ah4suA=
         let old = certificate(OLD);
         assert!(!is_version_1(&new));
         assert!(is_version_1(&old));
-        let key = |certificate| public_key(&contents(certificate).unwrap()).unwrap();
+        let key = |certificate| public_key(&tbs_certificate(certificate).unwrap()).unwrap();
         assert_eq!(key(&old), key(&new));
         for end in 0..new.len() {
-            assert!(contents(&CertificateDer::from(&new[..end])).is_none());
+            assert!(tbs_certificate(&CertificateDer::from(&new[..end])).is_none());
         }
         let long = &[0x30, 0x84, 255, 255, 255, 255][..];
-        assert!(contents(&CertificateDer::from(long)).is_none());
+        assert!(tbs_certificate(&CertificateDer::from(long)).is_none());
     }
 }

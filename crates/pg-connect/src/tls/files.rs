@@ -1,4 +1,4 @@
-//! The files that the settings name: root certificates, revocation lists, our own certificate and key.
+//! The files that the keywords name: root certificates, revocation lists, client certificate and key.
 
 use std::fs;
 use std::io;
@@ -13,9 +13,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::TlsSettings;
 use super::verify::Verifier;
 
-/// Reads the files that the settings name, and builds rustls' configuration.
+/// Reads the files that the keywords name, and builds rustls' configuration.
 ///
-/// Fails with one line that says which file is not as it should be.
+/// The error is one line that says which file is wrong.
 pub(super) fn client_config(
     settings: &TlsSettings,
     has_name: bool,
@@ -47,7 +47,7 @@ fn client_identity(
     let Some(path) = settings.certificate.as_deref() else {
         return Ok(None);
     };
-    // As in libpq even one that was named may be missing: the server may not ask for it.
+    // As in libpq, even a file that was named may be missing: the server may not request a certificate.
     let Some(chain) = read_if_exists(path, "client certificate")? else {
         return Ok(None);
     };
@@ -111,7 +111,7 @@ pub(super) fn certificates(
     }
 }
 
-/// The system's root certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name in their place.
+/// The system's root certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name instead.
 pub(super) fn system_roots(
     file: Option<&Path>,
     folder: Option<&Path>,

@@ -1,4 +1,4 @@
-//! The way from a server that agrees to TLS to an encrypted stream, and what is said if it fails.
+//! The TLS handshake, once the server has agreed to TLS, and the messages of its errors.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -18,9 +18,9 @@ use super::files::client_config;
 /// Why there is no TLS connection.
 #[derive(Debug)]
 pub(crate) enum TlsError {
-    /// Our own side: a file that is missing, unreadable, unprotected or not what it should be.
+    /// A local file is missing, unreadable, open to others or invalid.
     Setup(String),
-    /// The handshake, or the server's certificate.
+    /// The handshake failed, or the server's certificate was refused.
     Handshake(io::Error),
 }
 
@@ -38,12 +38,12 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// What rustls said, where it was rustls that failed an operation on the stream.
+/// The error of rustls inside an I/O error, if there is one.
 pub(crate) fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
-/// rustls' errors in the words of the settings that matter.
+/// A message for an error of rustls, with the keyword that it depends on.
 pub(crate) fn explain(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
@@ -86,7 +86,7 @@ pub(crate) fn explain(error: &rustls::Error) -> String {
     }
 }
 
-/// webpki's `DnsName("db.example")` or `IpAddress(127.0.0.1)` for people: what is in the brackets.
+/// What is in the brackets of webpki's `DnsName("db.example")` or `IpAddress(127.0.0.1)`.
 fn alternative_name(name: &str) -> String {
     let value = name
         .trim_start_matches(|c| c != '(')
@@ -94,11 +94,11 @@ fn alternative_name(name: &str) -> String {
     format!("`{value}`")
 }
 
-/// Connects by TLS with the settings, once a server wants it. Clones share what they have seen.
+/// Builds the TLS configuration when the server has agreed to TLS. Clones share `started`.
 #[derive(Clone)]
 pub(crate) struct LazyTls {
     settings: Arc<TlsSettings>,
-    /// Whether the name was given: a bare address is not enough for `verify-full`.
+    /// Whether `host` was given: `hostaddr` alone is not enough for `verify-full`.
     has_name: bool,
     started: Arc<AtomicBool>,
 }
@@ -112,8 +112,8 @@ impl LazyTls {
         }
     }
 
-    /// Whether the server agreed to TLS, so that a handshake was begun.
-    pub(crate) fn started(&self) -> bool {
+    /// Whether the server agreed to TLS and a handshake was started.
+    pub(crate) fn handshake_started(&self) -> bool {
         self.started.load(Ordering::Relaxed)
     }
 }
@@ -133,7 +133,7 @@ impl MakeTlsConnect<Socket> for LazyTls {
     }
 }
 
-/// One handshake that has not begun.
+/// One handshake that is not started yet.
 pub(crate) struct LazyHandshake {
     tls: LazyTls,
     host: String,

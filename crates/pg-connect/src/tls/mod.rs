@@ -1,10 +1,11 @@
-//! TLS as libpq does it, by rustls: who is trusted, which certificate is shown, and when.
+//! TLS as libpq does it, with rustls: which certificates are trusted, and which client certificate is
+//! sent.
 //!
-//! No file is read and no configuration is built before a server has said that it speaks TLS: most
-//! development servers do not, and reading a system's root certificates takes longer than a query.
+//! No file is read before the server has agreed to TLS: most development servers do not support it, and
+//! reading a system's root certificates takes longer than a query.
 //!
-//! The rules are those of the manual, *SSL Support* in the libpq chapter, and where it is silent of
-//! `fe-secure-openssl.c`: a root certificate file that exists is used in every `sslmode`.
+//! The rules are those of the manual, *SSL Support*, and of `initialize_SSL` in `fe-secure-openssl.c`: a
+//! root certificate file that exists is used in every `sslmode`.
 
 mod certificate;
 mod files;
@@ -22,7 +23,7 @@ use crate::settings::{Origin, Settings};
 
 pub(crate) use handshake::{LazyTls, TlsError, explain, rustls_error};
 
-/// How much protection is asked for (`sslmode`), in growing order.
+/// The values of `sslmode`, from the weakest to the strongest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum SslMode {
     Disable,
@@ -33,25 +34,25 @@ pub(crate) enum SslMode {
     VerifyFull,
 }
 
-/// Which root certificates count (`sslrootcert`).
+/// Which root certificates are trusted (`sslrootcert`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Roots {
-    /// Those of the system, or what stands in for them (`SSL_CERT_FILE`, `SSL_CERT_DIR`).
+    /// The system's, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name instead.
     System {
         file: Option<PathBuf>,
         folder: Option<PathBuf>,
     },
-    /// A file, which only the `verify-…` modes need to exist.
+    /// A file. It must exist for the `verify-…` modes only.
     File(PathBuf),
-    /// There is no home folder to look in.
+    /// No file is named, and there is no home folder with a default one.
     Nowhere,
 }
 
-/// Everything that TLS needs to know; only paths, no file has been read.
+/// The `ssl…` keywords. Files are named here and not yet read.
 #[derive(Clone, Debug)]
 pub(crate) struct TlsSettings {
     pub(crate) mode: SslMode,
-    /// Start with TLS, without asking first (`sslnegotiation=direct`, PostgreSQL 17).
+    /// Start the TLS handshake without an SSLRequest first (`sslnegotiation=direct`, PostgreSQL 17).
     pub(crate) direct: bool,
     roots: Roots,
     revocation_list: Option<PathBuf>,
@@ -62,13 +63,13 @@ pub(crate) struct TlsSettings {
 }
 
 impl TlsSettings {
-    /// Reads the `ssl…` settings; `sslrootcert=system` makes `verify-full` the default mode.
+    /// Reads the `ssl…` keywords; `sslrootcert=system` makes `verify-full` the default mode.
     ///
-    /// Fails with a usage error on a value that libpq would refuse.
+    /// A value that libpq refuses is an error.
     pub(crate) fn resolve(settings: &mut Settings, env: &Env) -> Result<TlsSettings> {
         let system_roots = settings.get("sslrootcert") == Some("system");
         if system_roots && settings.raw("sslmode").is_none() {
-            settings.set("sslmode", "verify-full", Origin::Given);
+            settings.set("sslmode", "verify-full", Origin::ConnectionString);
         }
         let modes = [
             ("disable", SslMode::Disable),
@@ -123,7 +124,7 @@ impl TlsSettings {
     }
 }
 
-/// The protocol versions between the two bounds; rustls has none older than 1.2.
+/// The TLS versions between the two bounds; rustls has none older than 1.2.
 fn versions(settings: &Settings) -> Result<Vec<&'static SupportedProtocolVersion>> {
     let least = version(settings, "ssl_min_protocol_version", 2)?;
     let most = version(settings, "ssl_max_protocol_version", 3)?;
@@ -137,8 +138,8 @@ fn versions(settings: &Settings) -> Result<Vec<&'static SupportedProtocolVersion
     }
 }
 
-/// The minor version of a bound. Its case does not matter, and an empty one is the default
-/// (`sslVerifyProtocolVersion`).
+/// The minor version of a bound. Upper and lower case are the same, and an empty value is the default
+/// (`sslVerifyProtocolVersion` in `fe-connect.c`).
 fn version(settings: &Settings, keyword: &str, default: u8) -> Result<u8> {
     const NAMES: [&str; 4] = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
     let Some(value) = settings.get(keyword) else {

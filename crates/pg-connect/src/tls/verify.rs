@@ -1,4 +1,4 @@
-//! The decision about the server's certificate.
+//! The verification of the server's certificate.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::certificate::{contents, is_for_by_common_name, is_version_1, public_key};
+use super::certificate::{common_name_matches, is_version_1, public_key, tbs_certificate};
 use super::files::{certificates, read_if_exists, system_roots};
 use super::{Roots, SslMode, TlsSettings};
 
-/// Decides about the server's certificate as libpq and OpenSSL would.
+/// Verifies the server's certificate as libpq and OpenSSL do.
 #[derive(Debug)]
 pub(super) struct Verifier {
     provider: Arc<CryptoProvider>,
-    /// `None` where any certificate will do, since there are no roots to check it against.
+    /// `None` if every certificate is accepted, because there are no root certificates.
     trust: Option<Trust>,
 }
 
@@ -127,12 +127,12 @@ impl ServerCertVerifier for Verifier {
             .verify_server_cert(certificate, intermediates, name, ocsp_response, now)
         {
             Ok(_) => {}
-            // The name is judged last, so the chain is good; whether the name matters, see below.
+            // webpki checks the name last, so the chain is valid. The name is checked below.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => {}
-            // A self-signed certificate that is its own root, as the server chapter of the manual
-            // makes one: webpki judges its dates, then refuses it for being a CA.
+            // A self-signed certificate that is its own root, as in the manual, *Creating Certificates*:
+            // webpki checks its dates and then refuses it because it is a CA.
             Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
                 if trust.roots.iter().any(|root| root == certificate) => {}
             Err(error) => return Err(error),
@@ -163,9 +163,9 @@ impl ServerCertVerifier for Verifier {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        // Reached only where any certificate will do; the key is still the server's to prove.
+        // Reached only if every certificate is accepted; the server must still prove that it has the key.
         if is_version_1(certificate)
-            && let Some(key) = contents(certificate).as_ref().and_then(public_key)
+            && let Some(key) = tbs_certificate(certificate).as_ref().and_then(public_key)
         {
             return verify_tls13_signature_with_raw_key(message, &key, signature, algorithms);
         }
@@ -179,15 +179,15 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Whether the certificate is for this host: by its alternative names, or by its common name as libpq
-/// does and webpki does not.
+/// Checks that the certificate is for this host, by its subject alternative names, or by its common name,
+/// which libpq uses and webpki does not.
 fn verify_name(
     certificate: &CertificateDer<'_>,
     name: &ServerName<'_>,
 ) -> Result<(), rustls::Error> {
     let verdict = verify_server_name(&ParsedCertificate::try_from(certificate)?, name);
-    match contents(certificate) {
-        Some(contents) if verdict.is_err() && is_for_by_common_name(&contents, name) => Ok(()),
+    match tbs_certificate(certificate) {
+        Some(tbs) if verdict.is_err() && common_name_matches(&tbs, name) => Ok(()),
         _ => verdict,
     }
 }

@@ -11,13 +11,13 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pg_connect::{ConnInfo, Env, Error, Session, blocking};
+use pg_connect::{ConnInfo, Env, Error, SessionOptions, blocking};
 use postgres::SimpleQueryMessage;
 use tempfile::TempDir;
 
 use crate::cases::{Case, World};
 use crate::certificates::Certificates;
-use crate::psql::{Outcome, psql};
+use crate::psql::{Outcome, has_tls, psql};
 use crate::server::{Server, variable};
 
 const HBA: &str = r#"
@@ -168,8 +168,8 @@ fn ours_async(given: &str, env: &Env, os_user: &str) -> Result<String, Error> {
     })
 }
 
-fn session(info: &ConnInfo) -> Session<'_> {
-    Session {
+fn session(info: &ConnInfo) -> SessionOptions<'_> {
+    SessionOptions {
         // psql has a name for the case that there is none.
         application_name: Some(info.application_name().unwrap_or("psql")),
         options: "",
@@ -232,6 +232,9 @@ fn judge(
 
 #[test]
 fn psql_and_this_crate_agree() {
+    if !has_tls() {
+        return;
+    }
     let servers = Servers::start();
     let count: u64 = variable("PG_CONNECT_CASES").map_or(500, |text| text.parse().unwrap());
     let seed = variable("PG_CONNECT_SEED").map_or_else(
@@ -257,8 +260,8 @@ fn psql_and_this_crate_agree() {
         // What a program hands to psql leads to the same place.
         if let (Ok("connected"), Ok((_, info))) = (verdict, &by_us) {
             let mut env = env.clone();
-            env.retain(|name, _| !pg_connect::removed_variables().any(|removed| removed == name));
-            env.extend(info.tool_env());
+            env.retain(|name, _| !pg_connect::libpq_variables().any(|removed| removed == name));
+            env.extend(info.psql_env());
             if psql(&info.psql_conninfo(), &env, QUERY) != by_psql {
                 verdict = Err("`psql_conninfo` leads elsewhere");
             }

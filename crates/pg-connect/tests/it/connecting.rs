@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pg_connect::blocking::Connection;
-use pg_connect::{Env, ErrorKind, Session};
+use pg_connect::{Env, ErrorKind, SessionOptions};
 use postgres::error::SqlState;
 
 use crate::psql::{Outcome, psql};
@@ -264,7 +264,7 @@ fn a_statement_of_the_async_client_can_be_cancelled(server: &Server) {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let session = Session::default();
+        let session = SessionOptions::default();
         let connection = pg_connect::connect(&info, &session).await.unwrap();
         let canceller = connection.canceller();
         let cancelling = tokio::spawn(async move {

@@ -1,10 +1,11 @@
 //! psql, and what it comes to.
 
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use pg_connect::Env;
 
-use crate::server::installation;
+use crate::server::{installation, variable};
 
 /// How an attempt to connect ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,4 +33,19 @@ pub(crate) fn psql(conninfo: &str, env: &Env, query: &str) -> Outcome {
         true => Outcome::Session(text(&output.stdout)),
         false => Outcome::Refused(text(&output.stderr)),
     }
+}
+
+/// Whether psql can speak TLS; one that was built without it is no measure for who does.
+pub(crate) fn has_tls() -> bool {
+    let said = psql("host=/nonexistent sslmode=require", &Env::new(), "");
+    let without = matches!(&said, Outcome::Refused(said) if said.contains("not compiled in"));
+    if without {
+        assert_ne!(variable("CI").as_deref(), Some("true"), "{said:?}");
+        // Not through the test harness, which keeps to itself what a passing test prints.
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: this psql is built without TLS: --with-ssl=openssl"
+        );
+    }
+    !without
 }

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use pg_connect::blocking::{self, Connection};
-use pg_connect::{ConnInfo, Env, Error, Session};
+use pg_connect::{ConnInfo, Env, Error, SessionOptions};
 use private_server::{Installation, Stop, ThrowawayServer, installation};
 use tempfile::TempDir;
 
@@ -22,7 +22,9 @@ pub(crate) struct Server {
 pub(crate) fn installation() -> &'static Installation {
     static FOUND: OnceLock<Installation> = OnceLock::new();
     FOUND.get_or_init(|| {
-        installation::newest_server(Some(&path_variable())).expect("PostgreSQL is installed")
+        let only_in = variable("PG_BIN_DIR");
+        installation::newest_server(Some(&path_variable()), only_in.as_deref().map(Path::new))
+            .expect("PostgreSQL is installed")
     })
 }
 
@@ -135,7 +137,7 @@ impl Server {
     }
 
     pub(crate) fn connect(&self, given: &str) -> Result<Connection, Error> {
-        let session = Session {
+        let session = SessionOptions {
             application_name: Some("test"),
             options: "-c work_mem=5MB",
         };

@@ -4,10 +4,10 @@
 use std::fs;
 use std::path::Path;
 
-use pg_connect::{ConnInfo, Env, ErrorKind, Session, blocking};
+use pg_connect::{ConnInfo, Env, ErrorKind, SessionOptions, blocking};
 
 use crate::certificates::Certificates;
-use crate::psql::{Outcome, psql};
+use crate::psql::{Outcome, has_tls, psql};
 use crate::server::Server;
 
 const HBA: &str = "host all trusted 127.0.0.1/32 trust\n";
@@ -40,7 +40,7 @@ fn trusted(server: &Server, root: &Path, more: &str) -> (Vec<String>, Vec<String
                 by_psql.push(name.clone());
             }
             let info = ConnInfo::resolve(&given, &env, None).unwrap();
-            match blocking::connect(&info, &Session::default(), &|| false) {
+            match blocking::connect(&info, &SessionOptions::default(), &|| false) {
                 Ok(connection) => {
                     assert!(connection.encrypted);
                     by_us.push(name);
@@ -54,6 +54,9 @@ fn trusted(server: &Server, root: &Path, more: &str) -> (Vec<String>, Vec<String
 
 #[test]
 fn a_certificate_is_trusted_for_the_names_that_libpq_trusts_it_for() {
+    if !has_tls() {
+        return;
+    }
     let server = Server::start(HBA);
     server.sql("CREATE ROLE trusted LOGIN");
     let folder = tempfile::tempdir().unwrap();
@@ -138,7 +141,7 @@ fn a_certificate_is_trusted_for_the_names_that_libpq_trusts_it_for() {
         let file = made.certificate(root).display().to_string();
         let env = Env::from([("SSL_CERT_FILE".to_owned(), file)]);
         let info = ConnInfo::resolve(&given, &env, None).unwrap();
-        let outcome = blocking::connect(&info, &Session::default(), &|| false);
+        let outcome = blocking::connect(&info, &SessionOptions::default(), &|| false);
         assert_eq!(outcome.is_ok(), expected, "{root} {host}");
     }
 

@@ -1,4 +1,4 @@
-//! Making a cluster, and removing it.
+//! Creating a cluster, and removing it.
 
 use std::fs::{self, File};
 
@@ -9,13 +9,13 @@ use super::{Cluster, NewCluster, Stop};
 use crate::installation::Installation;
 
 impl Cluster {
-    /// Makes the cluster, with a superuser whose password is generated and needed for every
-    /// connection. Returns `false`, and changes nothing, where there is one already.
+    /// Creates the cluster, with a superuser whose password is generated. Every connection needs the
+    /// password. If there is a cluster already, changes nothing and returns `false`.
     ///
-    /// May be killed at any instant: what is not whole is not taken for a cluster.
+    /// It may be killed at any moment: an incomplete cluster is not taken for a cluster.
     ///
     /// # Errors
-    /// Where `initdb` fails; the message carries what it said.
+    /// If `initdb` fails; the message contains its output.
     pub fn create(&self, installation: &Installation, new: &NewCluster<'_>) -> Result<bool> {
         let lock = self.lock()?;
         if self.exists()? {
@@ -75,10 +75,10 @@ impl Cluster {
             .with_context(|| format!("rename {} to data", partial.display()))
     }
 
-    /// Stops the server and removes everything that was made. Nothing there is no error.
+    /// Stops the server and removes everything that was created. It is no error if there is nothing.
     ///
     /// # Errors
-    /// As [`stop`](Self::stop), and where a file cannot be removed.
+    /// As [`stop`](Self::stop), and if a file cannot be removed.
     pub fn destroy(&self) -> Result<()> {
         if !self.folder.exists() {
             return Ok(());
@@ -102,7 +102,7 @@ impl Cluster {
     }
 }
 
-/// A password of 128 random bits, as 32 hexadecimal digits: nothing to quote in a URL or a shell.
+/// A password of 128 random bits, as 32 hexadecimal digits: it needs no quotes in a URL or a shell.
 fn generate_password() -> Result<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).context("ask the system for random bytes")?;

@@ -14,7 +14,7 @@ impl Cluster {
     /// A program of the server, in the cluster's folder and under its account.
     ///
     /// Paths are given relative to that folder: `pg_ctl` and `initdb` put them into a shell's
-    /// command line, where a `$` or a quote in a workspace's path would come to life.
+    /// command line, where a `$` or a quote in a workspace's path would be interpreted.
     pub(super) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         // Nothing of our environment, which may hold the password of another database: the server would
@@ -30,7 +30,7 @@ impl Cluster {
         command
     }
 
-    /// Writes a file of the server's, as the server's account. The script says which.
+    /// Writes a file of the server, as the server's account. The script names the file.
     pub(super) fn write(&self, script: &str, text: &str) -> Result<()> {
         let attempted = || format!("run {script} in {}", self.folder.display());
         let mut shell = self.command(Path::new("/bin/sh"));
@@ -59,7 +59,7 @@ impl Cluster {
         }
     }
 
-    /// Makes a file one that the server's account can write, and nobody else can read.
+    /// Lets the server's account write a file, and nobody else read it.
     pub(super) fn give(&self, path: &Path) -> Result<()> {
         match self.account {
             Some(account) => account.own(path),
@@ -67,7 +67,7 @@ impl Cluster {
         }
     }
 
-    /// Makes the folder, and waits for whoever else is changing the cluster.
+    /// Creates the folder, and waits for any other process that is changing the cluster.
     pub(super) fn lock(&self) -> Result<File> {
         let path = self.folder.join("lock");
         let attempted = || format!("lock {}", path.display());
@@ -106,8 +106,8 @@ impl Cluster {
     }
 }
 
-/// Runs a command to its end. Its standard input is the lock: should we be killed, whoever comes
-/// next still waits for it. The server that `pg_ctl` starts reads from `/dev/null` instead.
+/// Runs a command to its end. Its standard input is the lock: if we are killed, the next process still
+/// waits for the command. The server that `pg_ctl` starts reads from `/dev/null` instead.
 pub(super) fn run(command: &mut Command, lock: &File) -> Result<()> {
     let program = command.get_program().display().to_string();
     let attempted = || format!("run {program}");
@@ -130,7 +130,7 @@ pub(super) fn write_private(path: &Path, text: &str) -> Result<()> {
     written.with_context(|| format!("write {}", path.display()))
 }
 
-/// Removes a file or a folder with all in it; that it is not there is no error.
+/// Removes a file, or a folder with everything in it. It is no error if it does not exist.
 pub(super) fn remove(path: &Path) -> Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(there) if there.is_dir() => fs::remove_dir_all(path),

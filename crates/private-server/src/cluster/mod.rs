@@ -1,15 +1,15 @@
-//! One database cluster in one folder, and the server on it. What it is and whether it runs is
-//! derived from that folder and from the kernel each time, never remembered.
+//! One database cluster in one folder, and its server. Its state is read from that folder and from the
+//! kernel each time, and never stored.
 //!
-//! The folder, with who writes what in it:
+//! The files in the folder, and who writes them:
 //!
 //! | entry | owner | |
 //! |---|---|---|
 //! | `data/` | the server's account | the cluster; `data.partial/` while it is being made or removed |
 //! | `data/port.conf` | the server's account | the port, of this run or the last |
-//! | `server.log` | the server's account | what the server says |
-//! | `password` | the server's account | the superuser's password, as the cluster was made with |
-//! | `lock` | we | held by whoever changes any of this |
+//! | `server.log` | the server's account | the server's log |
+//! | `password` | the server's account | the superuser's password that the cluster was created with |
+//! | `lock` | this process | locked by the process that changes any of this |
 //!
 //! For root the folder itself belongs to root and `data` to an unprivileged account. Root writes
 //! nothing inside `data`: that account could have put a link there, to a file that is not its own.
@@ -27,18 +27,18 @@ use rustix::process::geteuid;
 
 use crate::account::Account;
 
-/// Where root's clusters lie whose workspace is closed to the server's account, such as one in
-/// `/root`: here, with a hash of the folder's path behind it.
+/// The cluster of a workspace that the server's account cannot enter, such as one in `/root`, is in a folder
+/// with this name and a hash of the workspace folder's path.
 const ELSEWHERE: &str = "/var/lib/private-postgres-";
 
-/// What a new cluster is to be.
+/// Options of a new cluster.
 #[derive(Clone, Copy, Debug)]
 pub struct NewCluster<'a> {
     /// The name of its superuser.
     pub superuser: &'a str,
     /// Settings for its `postgresql.conf`, as `(name, value)`; the value needs no quotes.
     pub settings: &'a [(&'a str, &'a str)],
-    /// Made without waiting for the disk: for data that need not outlive a power failure.
+    /// Create it without waiting for the disk: for data that may be lost in a power failure.
     pub throwaway: bool,
 }
 
@@ -61,20 +61,20 @@ pub enum Status {
 /// How to stop a server. Either way it ends its clients' sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// Roll back what is open, write everything to disk, stop.
+    /// Roll back open transactions, write everything to disk, stop.
     Fast,
     /// Stop at once, as in a crash: the next start recovers from the write-ahead log.
     Immediate,
 }
 
-/// A place for a cluster, whether or not there is one yet.
+/// The place of a cluster, which may not exist yet.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     folder: PathBuf,
     account: Option<Account>,
 }
 
-/// Where the cluster of a folder may be: in it, or for root where every account can reach it.
+/// Where the cluster of a folder may be: in it, or, for root, in a folder that every account can enter.
 fn places(home: &Path) -> Result<[PathBuf; 2]> {
     let name = home
         .file_name()
@@ -92,7 +92,7 @@ fn places(home: &Path) -> Result<[PathBuf; 2]> {
     Ok([home, elsewhere])
 }
 
-/// What `postmaster.pid` says. Its lines are listed in PostgreSQL's `src/include/utils/pidfile.h`.
+/// The content of `postmaster.pid`. Its lines are described in PostgreSQL's `src/include/utils/pidfile.h`.
 struct PidFile {
     pid: i32,
     port: u16,
@@ -103,12 +103,12 @@ impl Cluster {
     /// The cluster of a folder such as `<workspace>/.postgres`, which need not exist; the folder
     /// above it must.
     ///
-    /// For root, where the server's account cannot reach `home`, it lies in
-    /// `/var/lib/private-postgres-<hash of home>` instead; a cluster that exists in
-    /// either place stays where it is.
+    /// If this process is root and the server's account cannot enter `home`, the cluster is in
+    /// `/var/lib/private-postgres-<hash of home>` instead. A cluster that exists in either place stays
+    /// there.
     ///
     /// # Errors
-    /// Where the folder above is missing, or root finds no account to run a server under.
+    /// If the parent folder does not exist, or root finds no account to run a server under.
     pub fn at(home: &Path) -> Result<Self> {
         if let Some(cluster) = Self::find(home)? {
             return Ok(cluster);
@@ -132,10 +132,10 @@ impl Cluster {
         })
     }
 
-    /// The cluster of a folder as [`Cluster::at`] has it, if it exists.
+    /// The cluster of a folder, in the same place as for [`Cluster::at`], if it exists.
     ///
     /// # Errors
-    /// As [`Cluster::at`]; if it cannot be looked for.
+    /// As [`Cluster::at`], and if the folders cannot be read.
     pub fn find(home: &Path) -> Result<Option<Self>> {
         let [home, elsewhere] = places(home)?;
         if !geteuid().is_root() {
@@ -160,12 +160,12 @@ impl Cluster {
         Ok(None)
     }
 
-    /// The folder that holds everything of the cluster.
+    /// The folder with all files of the cluster.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The server's log: it grows, nothing cuts it.
+    /// The server's log. Nothing rotates or truncates it.
     pub fn log(&self) -> PathBuf {
         self.folder.join("server.log")
     }
@@ -177,7 +177,7 @@ impl Cluster {
     /// The port of the server, or of its last run; `None` before the first.
     ///
     /// # Errors
-    /// Where the cluster belongs to another user.
+    /// If the cluster belongs to another user.
     pub fn port(&self) -> Result<Option<u16>> {
         let text = self.read("data/port.conf")?.unwrap_or_default();
         Ok(text
@@ -186,10 +186,10 @@ impl Cluster {
             .and_then(|port| port.parse().ok()))
     }
 
-    /// The password that the cluster's superuser was made with.
+    /// The password that the cluster's superuser was created with.
     ///
     /// # Errors
-    /// Where there is no cluster, or it belongs to another user.
+    /// If there is no cluster, or it belongs to another user.
     pub fn password(&self) -> Result<String> {
         self.read("password")?.with_context(|| {
             format!(
@@ -199,10 +199,10 @@ impl Cluster {
         })
     }
 
-    /// Whether there is a cluster, running or not.
+    /// Whether the cluster exists, running or not.
     ///
     /// # Errors
-    /// Where it cannot be looked for.
+    /// If the folder cannot be read.
     pub fn exists(&self) -> Result<bool> {
         self.data()
             .try_exists()
@@ -212,7 +212,7 @@ impl Cluster {
     /// Whether a server runs on the cluster.
     ///
     /// # Errors
-    /// Where the cluster belongs to another user.
+    /// If the cluster belongs to another user.
     pub fn status(&self) -> Result<Status> {
         if !self.exists()? {
             return Ok(Status::Absent);
@@ -244,7 +244,7 @@ impl Cluster {
     /// Whether the process is the server of this cluster.
     ///
     /// `pg_ctl status` asks only whether the process exists: after a reboot its id may have gone to
-    /// another one. A server's working folder is its data folder, so ask where the process stands.
+    /// another process. A server's working folder is its data folder, so that is compared.
     fn is_our_server(&self, pid: i32) -> Result<bool> {
         // `-ef` compares the folders themselves, not their names. Run by the server's own account:
         // in a container root may not look at other users' processes.
@@ -265,8 +265,8 @@ impl Cluster {
     }
 }
 
-/// The 64-bit FNV-1a hash. It names a folder that must be found again by a later build, which std's
-/// hasher does not promise.
+/// The 64-bit FNV-1a hash. It is part of a folder's name that later builds must find again; std's hasher
+/// does not guarantee the same hash.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)

@@ -1,4 +1,4 @@
-//! The server on a cluster: started, and stopped.
+//! Starting and stopping the server of a cluster.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
@@ -12,27 +12,27 @@ use super::files::{remove, run, write_private};
 use super::{Cluster, Status, Stop};
 use crate::installation::Installation;
 
-/// How long a start may take; more than a few seconds only after a crash with much to recover.
+/// How long a start may take. It takes more than a few seconds only after a crash, for recovery.
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// How long a stop may take; PostgreSQL writes all changed pages first.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
-/// How many times a start is tried: another program can take the port between our look at it and
-/// the server's, and the last processes of a server just killed need a moment to go.
+/// How many times a start is tried: another program can take the port after we have found it free, and
+/// the processes of a server that was just killed need a moment to end.
 const START_TRIES: u32 = 8;
-/// Between two looks at a server that starts or stops.
+/// How often a server that starts or stops is checked.
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Cluster {
     /// Starts the server, if it does not run, with the one of `installations` that has the cluster's
-    /// major version. Returns its port on 127.0.0.1: the one it had before, unless another program
-    /// has taken that.
+    /// major version. Returns its port on 127.0.0.1. It is the previous port, unless another program
+    /// uses that.
     ///
-    /// The server is a session of its own and holds none of our files: neither Ctrl-C here nor the
-    /// end of our terminal reaches it.
+    /// The server has a process session of its own and none of our open files, so neither Ctrl-C nor
+    /// closing the terminal stops it.
     ///
     /// # Errors
-    /// Where there is no cluster, no fitting installation, or the server does not start; then the
-    /// message carries the last lines of its log.
+    /// If there is no cluster or no installation of its version, or if the server does not start. In that
+    /// case the message contains the last lines of its log.
     pub fn start(&self, installations: &[Installation]) -> Result<u16> {
         let attempted = || format!("start the PostgreSQL server in {}", self.folder.display());
         ensure!(
@@ -98,7 +98,7 @@ impl Cluster {
     /// Stops the server, if it runs, and waits until it has ended. Needs no installation.
     ///
     /// # Errors
-    /// Where it cannot be signalled, or does not end within a minute.
+    /// If it cannot be signalled, or does not end within a minute.
     pub fn stop(&self, how: Stop) -> Result<()> {
         if !self.exists()? {
             return Ok(());
@@ -136,16 +136,28 @@ impl Cluster {
     fn fitting<'a>(&self, installations: &'a [Installation]) -> Result<&'a Installation> {
         let major = self.read("data/PG_VERSION")?.unwrap_or_default();
         let major = major.trim();
-        let servers = || {
-            installations
-                .iter()
-                .filter(|installation| installation.has_server())
-        };
-        servers()
-            .find(|installation| installation.major.to_string() == major)
+        // Asked of the servers themselves: their folders may hold clients of another version.
+        let servers: Vec<_> = installations
+            .iter()
+            .filter(|installation| installation.has_server())
+            .filter_map(|installation| {
+                Some((
+                    installation,
+                    installation.version_of("postgres").ok()?.major,
+                ))
+            })
+            .collect();
+        let fitting = servers
+            .iter()
+            .find(|(_, server)| server.to_string() == major);
+        fitting
+            .map(|(installation, _)| *installation)
             .with_context(|| {
-                let found: Vec<_> = servers()
-                    .map(|server| format!("{} in {}", server.major, server.bin.display()))
+                let found: Vec<_> = servers
+                    .iter()
+                    .map(|(installation, server)| {
+                        format!("{server} in {}", installation.bin.display())
+                    })
                     .collect();
                 let found = if found.is_empty() {
                     "none".to_owned()
@@ -161,7 +173,7 @@ impl Cluster {
     }
 }
 
-/// An error, once the time is over.
+/// An error if the deadline has passed.
 fn still_in(limit: Duration, begin: Instant) -> Result<()> {
     ensure!(
         begin.elapsed() < limit,

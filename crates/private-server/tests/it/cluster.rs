@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::{installation, ps, psql, query};
-use private_server::{Cluster, NewCluster, Status, Stop};
+use private_server::{Cluster, Installation, NewCluster, Status, Stop};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
@@ -359,6 +359,25 @@ fn a_start_that_fails_says_what_the_server_said() {
     );
     let error = format!("{:#}", cluster.start(&[]).unwrap_err());
     assert!(error.contains("servers found: none"), "{error}");
+}
+
+#[test]
+fn a_server_is_known_by_its_own_version_not_by_that_of_the_clients_beside_it() {
+    let workspace = Workspace::new();
+    let bin = workspace.folder.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    for name in ["initdb", "pg_ctl", "postgres"] {
+        symlink(installation().program(name), bin.join(name)).unwrap();
+    }
+    fs::write(bin.join("psql"), "#!/bin/sh\necho psql 99.7\n").unwrap();
+    fs::set_permissions(bin.join("psql"), fs::Permissions::from_mode(0o755)).unwrap();
+
+    let mixed = Installation::in_folder(&bin).unwrap();
+    assert_eq!(mixed.version().unwrap().major, 99);
+    let cluster = workspace.cluster();
+    assert!(cluster.create(&mixed, &NEW).unwrap());
+    let port = cluster.start(&[mixed]).unwrap();
+    assert!(answers(&cluster, port));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What the tests share: the newest server on this machine, and a look at a running one.
 
+use std::path::Path;
 use std::process::{Command, Output};
 
 use private_server::{Installation, installation};
@@ -7,8 +8,8 @@ use private_server::{Installation, installation};
 /// The installation that the tests run.
 pub(crate) fn installation() -> Installation {
     #[expect(clippy::disallowed_methods, reason = "a test is its own caller")]
-    let path = std::env::var_os("PATH");
-    installation::newest_server(path.as_deref()).unwrap()
+    let [path, only_in] = ["PATH", "PG_BIN_DIR"].map(std::env::var_os);
+    installation::newest_server(path.as_deref(), only_in.as_deref().map(Path::new)).unwrap()
 }
 
 /// Runs one statement through psql, as the superuser `admin`, in the database `postgres`.

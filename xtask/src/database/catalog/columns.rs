@@ -1,9 +1,8 @@
 //! The columns of a table, and the sequences that belong to them.
 
-use postgres::GenericClient;
 use postgres::types::Type;
+use postgres::{Client, GenericClient};
 
-use crate::database::Database;
 use crate::error::Result;
 
 /// A column of a table.
@@ -64,8 +63,8 @@ pub(crate) fn columns(client: &mut impl GenericClient, table: u32) -> Result<Vec
 ///
 /// # Errors
 /// If the query fails.
-pub(crate) fn column_number(db: &mut Database, table: u32, column: &str) -> Result<Option<i16>> {
-    let row = db.client.query_typed_opt(
+pub(crate) fn column_number(client: &mut Client, table: u32, column: &str) -> Result<Option<i16>> {
+    let row = client.query_typed_opt(
         "SELECT attnum FROM pg_catalog.pg_attribute
          WHERE attrelid = $1 AND attname = $2::text AND NOT attisdropped",
         &[(&table, Type::OID), (&column, Type::TEXT)],

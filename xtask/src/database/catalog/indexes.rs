@@ -93,7 +93,7 @@ pub(crate) fn look_at_indexes(
             index = names_of("i.indexrelid"),
             table = names_of("i.indrelid"),
         ),
-        &[(&db.search_path, Type::TEXT), (&written, Type::TEXT_ARRAY)],
+        &[(&db.server.search_path, Type::TEXT), (&written, Type::TEXT_ARRAY)],
     )?;
     let mut states = vec![None; names.len()];
     let mut invalid = Vec::new();
@@ -159,7 +159,7 @@ pub(crate) fn index_definition(
         "{};
          CREATE TEMPORARY TABLE xtask_like (LIKE {});
          CREATE {unique}INDEX xtask_index ON pg_temp.xtask_like {definition}",
-        set_search_path(&db.search_path),
+        set_search_path(&db.server.search_path),
         table.qualified()
     ))?;
     let row = transaction.query_typed_one(

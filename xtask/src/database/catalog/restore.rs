@@ -23,15 +23,20 @@ pub(crate) fn primary_key(client: &mut impl GenericClient, table: u32) -> Result
 }
 
 /// By which operator each column of a key or index is equal, as SQL: that of its operator class, which
-/// for a type of an extension's is not PostgreSQL's own.
+/// for a type of an extension's is not PostgreSQL's own. Only a B-tree's third operator is equality: of a
+/// key WITHOUT OVERLAPS (18), which is a GiST index, it is that of the B-tree that the type has by default.
+/// 403 is B-tree among the access methods.
 const EQUALITY: &str = "ARRAY(
-    SELECT pg_catalog.format('OPERATOR(%I.%s)', n.nspname, o.oprname)
+    SELECT coalesce(pg_catalog.format('OPERATOR(%I.%s)', n.nspname, o.oprname), '=')
     FROM unnest(i.indclass::oid[]) WITH ORDINALITY AS k (opclass, place)
-    JOIN pg_catalog.pg_opclass AS c ON c.oid = k.opclass
-    JOIN pg_catalog.pg_amop AS a ON a.amopfamily = c.opcfamily AND a.amopstrategy = 3
+    JOIN pg_catalog.pg_opclass AS own ON own.oid = k.opclass
+    LEFT JOIN pg_catalog.pg_opclass AS c
+         ON c.opcmethod = 403 AND CASE own.opcmethod WHEN 403 THEN c.oid = own.oid
+                                  ELSE c.opcintype = own.opcintype AND c.opcdefault END
+    LEFT JOIN pg_catalog.pg_amop AS a ON a.amopfamily = c.opcfamily AND a.amopstrategy = 3
          AND a.amoplefttype = c.opcintype AND a.amoprighttype = c.opcintype
-    JOIN pg_catalog.pg_operator AS o ON o.oid = a.amopopr
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = o.oprnamespace
+    LEFT JOIN pg_catalog.pg_operator AS o ON o.oid = a.amopopr
+    LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = o.oprnamespace
     ORDER BY k.place)";
 
 /// By which operator each column of the primary key is equal, in its order.

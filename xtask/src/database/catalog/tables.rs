@@ -1,5 +1,6 @@
 //! Tables and other relations: which there are, how they hang together, and what this role may do with them.
 
+use postgres::Client;
 use postgres::types::Type;
 
 use crate::database::{Database, USERS_PATH};
@@ -91,7 +92,7 @@ pub(crate) fn existing<'a>(
          FROM pg_catalog.pg_class AS c
          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
          WHERE c.oid IN (SELECT pg_catalog.to_regclass(CASE WHEN path.was_set THEN name END) FROM path, unnest($2::text[]) AS name)"),
-        &[(&db.search_path, Type::TEXT), (&names, Type::TEXT_ARRAY)],
+        &[(&db.server.search_path, Type::TEXT), (&names, Type::TEXT_ARRAY)],
     )?;
     let relation = |row: &postgres::Row| Relation {
         oid: row.get(0),
@@ -134,13 +135,13 @@ pub(crate) fn tables_of(db: &mut Database, schema: &str) -> Result<Vec<Relation>
 /// # Errors
 /// If the query fails.
 pub(crate) fn uncovered_child_tables(
-    db: &mut Database,
+    client: &mut Client,
     oids: &[u32],
 ) -> Result<Vec<(String, String)>> {
     if oids.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = db.client.query_typed(
+    let rows = client.query_typed(
         "WITH RECURSIVE heirs AS (
              SELECT inhparent AS ancestor, inhrelid AS heir
              FROM pg_catalog.pg_inherits WHERE inhparent = ANY ($1)
@@ -197,8 +198,8 @@ pub(crate) fn changed_with(db: &mut Database, oids: &[u32]) -> Result<Vec<Relati
 ///
 /// # Errors
 /// If the query fails.
-pub(crate) fn referenced_tables(db: &mut Database, table: u32) -> Result<Vec<u32>> {
-    let rows = db.client.query_typed(
+pub(crate) fn referenced_tables(client: &mut Client, table: u32) -> Result<Vec<u32>> {
+    let rows = client.query_typed(
         "SELECT DISTINCT confrelid FROM pg_catalog.pg_constraint
          WHERE contype = 'f' AND conrelid = $1 AND confrelid <> $1",
         &[(&table, Type::OID)],
@@ -210,8 +211,8 @@ pub(crate) fn referenced_tables(db: &mut Database, table: u32) -> Result<Vec<u32
 ///
 /// # Errors
 /// If the query fails.
-pub(crate) fn schemas_with(db: &mut Database, name: &str) -> Result<Vec<String>> {
-    let rows = db.client.query_typed(
+pub(crate) fn schemas_with(client: &mut Client, name: &str) -> Result<Vec<String>> {
+    let rows = client.query_typed(
         "SELECT n.nspname::text FROM pg_catalog.pg_class AS c
          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
          WHERE c.relname = $1::text AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
@@ -225,8 +226,8 @@ pub(crate) fn schemas_with(db: &mut Database, name: &str) -> Result<Vec<String>>
 ///
 /// # Errors
 /// If a query fails.
-pub(crate) fn table_with_rows(db: &mut Database) -> Result<Option<String>> {
-    let rows = db.client.query_typed(
+pub(crate) fn table_with_rows(client: &mut Client) -> Result<Option<String>> {
+    let rows = client.query_typed(
         "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
          FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
          WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND c.relname <> '_sqlx_migrations'
@@ -239,7 +240,7 @@ pub(crate) fn table_with_rows(db: &mut Database) -> Result<Option<String>> {
     )?;
     for table in rows.iter().map(|row| row.get::<_, String>(0)) {
         let sql = format!("SELECT EXISTS (SELECT FROM ONLY {table})");
-        if db.client.query_typed_one(&sql, &[])?.get(0) {
+        if client.query_typed_one(&sql, &[])?.get(0) {
             return Ok(Some(table));
         }
     }
@@ -251,12 +252,12 @@ pub(crate) fn table_with_rows(db: &mut Database) -> Result<Option<String>> {
 /// # Errors
 /// If it cannot be counted.
 pub(crate) fn count_values(
-    db: &mut Database,
+    client: &mut Client,
     table: &str,
     column: Option<&str>,
 ) -> Result<(u64, u64)> {
     let what = column.map_or("*".to_owned(), quote_identifier);
-    let row = db.client.query_typed_one(
+    let row = client.query_typed_one(
         &format!("SELECT pg_catalog.count(*), pg_catalog.count({what}) FROM {table}"),
         &[],
     )?;
@@ -267,8 +268,8 @@ pub(crate) fn count_values(
 ///
 /// # Errors
 /// If the query fails.
-pub(crate) fn may_create_in(db: &mut Database, schema: &str) -> Result<bool> {
-    let row = db.client.query_typed_one(
+pub(crate) fn may_create_in(client: &mut Client, schema: &str) -> Result<bool> {
+    let row = client.query_typed_one(
         "SELECT pg_catalog.has_schema_privilege($1, 'CREATE')",
         &[(&schema, Type::TEXT)],
     )?;
@@ -279,8 +280,8 @@ pub(crate) fn may_create_in(db: &mut Database, schema: &str) -> Result<bool> {
 ///
 /// # Errors
 /// If the query fails.
-pub(crate) fn may_write(db: &mut Database, table: &str) -> Result<bool> {
-    let row = db.client.query_typed_one(
+pub(crate) fn may_write(client: &mut Client, table: &str) -> Result<bool> {
+    let row = client.query_typed_one(
         "SELECT pg_catalog.has_table_privilege($1, 'INSERT')
             AND pg_catalog.has_table_privilege($1, 'DELETE')",
         &[(&table, Type::TEXT)],

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Runner;
-use super::session::CANCEL_EVERY;
+use super::runner::Runner;
 use crate::database::{history, lock};
 use crate::error::{Failure, Kind, Result};
 use crate::failures;
@@ -12,9 +11,8 @@ use crate::interrupt;
 use crate::migration::affected_tables::AffectedTables;
 use crate::migration::script::Script;
 use crate::migration::source::{Direction, Migration};
-use crate::runbook::excerpt;
-use crate::runbook::preflight;
-use crate::runbook::stall::{self};
+use crate::runbook::watched_psql::CANCEL_EVERY;
+use crate::runbook::{excerpt, preflight, stall};
 use crate::tools::psql::SessionError;
 
 /// How long the server may take to notice that psql is gone: somewhat more than
@@ -59,11 +57,11 @@ impl Runner<'_> {
     /// What the history says when the lost session's work on the server has ended.
     fn is_recorded(&mut self, migration: &Migration) -> Result<bool> {
         let lost = Instant::now();
-        while lock::orphan(self.db)?.is_some() {
+        while lock::orphan(&mut self.psql.db.client)?.is_some() {
             anyhow::ensure!(lost.elapsed() < LOST_SESSION_ENDS, "it goes on");
             std::thread::sleep(CANCEL_EVERY);
         }
-        let rows = history::read(self.db)?;
+        let rows = history::read(self.psql.db)?.applied;
         Ok(rows.iter().any(|row| row.version == migration.version))
     }
 
@@ -78,7 +76,7 @@ impl Runner<'_> {
         if interrupt::requested() {
             return Failure::interrupted(format!("`{path}` was cancelled on the server"));
         }
-        if let Some(stalled) = &self.stalled {
+        if let Some(stalled) = self.psql.stalled() {
             let statements = excerpt::failed_statements(script, error);
             let safe_form = statements
                 .into_iter()
@@ -90,7 +88,7 @@ impl Runner<'_> {
         }
         let of_history = error.statement.is_none() && error.body_line.is_none();
         if of_history && error.message.sqlstate.as_deref() == Some(history::NOT_ONE_ROW) {
-            let table = history::table(self.db);
+            let table = &self.history.table.name;
             return Failure::failed(format!(
                 "cannot write `{}` into the history table `{table}`",
                 path
@@ -127,4 +125,9 @@ fn script_failure(script: &Script, direction: Direction, error: &SessionError) -
     let affected = AffectedTables::from_scripts([script], None);
     let table = affected.tables().next().map(ToString::to_string);
     failures::explain_about(failure, table.as_deref())
+}
+
+/// What was attempted where the checks of a migration do not hold.
+pub(super) fn checks_failed(migration: &Migration) -> String {
+    format!("checks failed for `{}`", migration.stem)
 }

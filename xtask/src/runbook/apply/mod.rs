@@ -3,179 +3,25 @@
 //! about locks are decided here, per migration.
 
 mod failure;
-mod session;
+mod indexes;
+mod runner;
+mod settle;
 mod statements;
 mod transaction;
 
-pub(crate) use session::start_psql;
+pub(crate) use runner::Runner;
 
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::Context as _;
-use jiff::Timestamp;
-
-use super::backup::{self, CompletedBackup};
-use super::guard::Guard;
-use super::{losses, preflight};
-use crate::Context;
-use crate::database::activity::Stalled;
-use crate::database::catalog::{self, Relation};
-use crate::database::{Database, history};
+use super::lock_wait::LockStats;
+use super::{backup_tables, losses};
+use crate::database::catalog;
 use crate::error::Result;
-use crate::failures;
 use crate::migration::effects::ObjectName;
 use crate::migration::script::Script;
 use crate::migration::source::{Direction, Migration};
-use crate::options::Locks;
-use crate::tools::psql::{Chunk, PsqlSession};
-use crate::ui::Ui;
 
-/// What it took to run one migration.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct LockStats {
-    pub(crate) duration: Duration,
-    /// Tries, counting the one that succeeded.
-    pub(crate) lock_attempts: u32,
-    /// Time from the first try that did not get its lock to the one that did.
-    pub(crate) lock_wait: Duration,
-}
-
-/// Runs migrations through one psql session, which is opened when it is first needed.
-pub(crate) struct Runner<'a> {
-    ctx: &'a Context,
-    pub(crate) db: &'a mut Database,
-    pub(crate) ui: &'a Ui,
-    pub(crate) locks: Locks,
-    /// What is kept of what the run destroys.
-    pub(crate) guard: Guard,
-    /// When this run started, by the server's clock: every migration of a run has the same.
-    pub(crate) installed_on: Timestamp,
-    session: Option<PsqlSession>,
-    /// Whether the session has run a migration that may have left something behind in it.
-    used: bool,
-    /// Whether the session has the prepared statement that records a migration.
-    prepared: bool,
-    /// Versions of the migrations that psql has been fed and not come to.
-    ahead: VecDeque<i64>,
-    /// Whether a proxy keeps startup options to itself, so that only statements set them.
-    options_lost: bool,
-    /// Whether the session has run a transaction whose rows were counted.
-    counted: bool,
-    /// Who waited too long for the last statement, which was cancelled for it.
-    stalled: Option<Stalled>,
-    /// Whether a statement runs that works concurrently.
-    concurrent: bool,
-    /// After an interrupt: what runs now repairs, and is not to be cancelled.
-    cleaning: bool,
-}
-
-impl<'a> Runner<'a> {
-    pub(crate) fn new(
-        ctx: &'a Context,
-        db: &'a mut Database,
-        locks: Locks,
-        guard: Guard,
-    ) -> Runner<'a> {
-        let installed_on = history::next_installed_on(db);
-        Runner {
-            ctx,
-            db,
-            ui: &ctx.ui,
-            locks,
-            guard,
-            installed_on,
-            session: None,
-            used: false,
-            prepared: false,
-            ahead: VecDeque::new(),
-            options_lost: false,
-            counted: false,
-            stalled: None,
-            concurrent: false,
-            cleaning: false,
-        }
-    }
-
-    /// With a psql that was started ahead: it connects while native queries look around.
-    pub(crate) fn with_psql(mut self, session: PsqlSession) -> Runner<'a> {
-        self.session = Some(session);
-        self
-    }
-
-    /// Makes sure of the psql session. From here on whoever takes the migration lock, should we lose
-    /// it, sees by this session's name that a run is at work.
-    ///
-    /// # Errors
-    /// If psql cannot be started or is not let in; if both our connections are one session, or the
-    /// migration lock is no longer ours.
-    pub(crate) fn open(&mut self) -> Result {
-        self.connect()?.map_err(|error| {
-            anyhow::Error::from(failures::explain(error.message.failure()))
-                .context("cannot open a session with psql")
-        })
-    }
-
-    /// Ends the psql session in order; returns what was kept.
-    pub(crate) fn finish(self) -> (&'a mut Database, Guard) {
-        if let Some(session) = self.session {
-            session.close();
-        }
-        (self.db, self.guard)
-    }
-
-    /// Backs up a table on the native connection.
-    ///
-    /// # Errors
-    /// If it cannot be backed up, or the backup cannot be proven.
-    pub(crate) fn back_up(&mut self, table: &Relation) -> Result<&CompletedBackup> {
-        self.guard.back_up(self.ctx, self.db, table)
-    }
-
-    /// Makes the history table if it is not there.
-    ///
-    /// # Errors
-    /// If psql or the server says no.
-    pub(crate) fn ensure_history(&mut self) -> Result {
-        if self.db.server.history_schema.is_some() {
-            return Ok(());
-        }
-        let table = history::table(self.db);
-        let chunk = Chunk {
-            before: format!("{}{}", self.patient(), history::create_sql(&table)),
-            ..Chunk::default()
-        };
-        self.feed(&chunk, &mut |_, _, _| {})?
-            .map_err(|error| error.message.failure())
-            .with_context(|| format!("cannot create the history table `{table}`"))?;
-        self.db.server.history_schema = self.db.server.schema.clone();
-        Ok(())
-    }
-
-    /// Records migrations as applied without running them, in one transaction.
-    ///
-    /// # Errors
-    /// If psql or the server says no; nothing is recorded then.
-    pub(crate) fn mark_applied(&mut self, migrations: &[&Migration]) -> Result {
-        let table = history::table(self.db);
-        let rows: String = migrations
-            .iter()
-            .map(|migration| {
-                let insert =
-                    history::insert_sql(&table, migration, self.installed_on, history::UNRUN);
-                format!("{} \\; ", history::exactly_one(&insert))
-            })
-            .collect();
-        let chunk = Chunk {
-            before: format!("{}BEGIN \\; {rows}COMMIT;\n", self.patient()),
-            ..Chunk::default()
-        };
-        self.feed(&chunk, &mut |_, _, _| {})?
-            .map_err(|error| error.message.failure())
-            .context("cannot write the history")?;
-        Ok(())
-    }
-
+impl Runner<'_> {
     /// Applies or undoes one migration and writes the history.
     ///
     /// # Errors
@@ -184,7 +30,7 @@ impl<'a> Runner<'a> {
     ///
     /// psql may be fed some of those that are `upcoming` already; it gets to them only if this one
     /// succeeds.
-    pub(crate) fn run(
+    pub(super) fn run(
         &mut self,
         migration: &Migration,
         upcoming: &[&Migration],
@@ -192,7 +38,7 @@ impl<'a> Runner<'a> {
     ) -> Result<LockStats> {
         let script = migration.script(direction)?;
         let started = Instant::now();
-        self.prepare(script, direction)?;
+        self.back_up_first(script, direction)?;
         let mut lock_stats = if script.transactional {
             self.in_transaction(migration, script, upcoming, direction)
         } else {
@@ -204,74 +50,35 @@ impl<'a> Runner<'a> {
 
     /// What a file asks to be backed up, at the moment when it runs; and what it destroys by its own
     /// words, where nobody can be asked before it takes effect.
-    fn prepare(&mut self, script: &Script, direction: Direction) -> Result {
+    fn back_up_first(&mut self, script: &Script, direction: Direction) -> Result {
         if self.guard.no_backup() {
             return Ok(());
         }
         let mut tables = Vec::new();
+        let db = &mut *self.psql.db;
         for written in &script.directives.backup {
             let Some(name) = ObjectName::parse(written) else {
                 continue;
             };
-            match catalog::find(self.db, &name)? {
+            match catalog::find(db, &name)? {
                 Some(table) => tables.push(table),
                 None if script.may_have_dropped(&name) => {}
-                None => return Err(preflight::names_no_table(self.db, script, &name)?.into()),
+                None => return Err(backup_tables::names_no_table(db, script, &name)?.into()),
             }
         }
         if !script.transactional && !script.destroys_nothing() {
-            let lost = losses::forecast(self.db, [script], direction)?.tables;
+            let lost = losses::forecast(db, [script], direction)?.tables;
             let oids: Vec<u32> = lost.iter().map(|table| table.oid).collect();
             tables.extend(lost);
-            tables.extend(catalog::changed_with(self.db, &oids)?);
+            tables.extend(catalog::changed_with(db, &oids)?);
         }
         for table in tables {
             if !self.guard.has_backup_of(&table) {
-                preflight::can_be_backed_up(self.db, &table)?;
-                let backup = self.back_up(&table)?.clone();
-                announce(self.ui, &backup);
+                backup_tables::can_be_backed_up(self.psql.db, &table)?;
+                let ctx = self.ctx;
+                self.back_up(&table)?.announce(&ctx.ui);
             }
         }
         Ok(())
     }
-
-    /// The statement that writes the history row, or on the way down removes it: exactly one.
-    fn row(
-        &self,
-        migration: &Migration,
-        script: &Script,
-        direction: Direction,
-        execution_time: &str,
-    ) -> String {
-        let table = history::table(self.db);
-        match direction {
-            Direction::Up => {
-                let insert =
-                    history::insert_sql(&table, migration, self.installed_on, execution_time);
-                match self.guard.must_count(script) {
-                    true => history::exactly_one(&insert),
-                    false => insert,
-                }
-            }
-            Direction::Down => {
-                history::exactly_one(&history::delete_sql(&table, migration.version))
-            }
-        }
-    }
-}
-
-/// Says that a backup was taken in the midst of a run.
-pub(crate) fn announce(ui: &Ui, backup: &CompletedBackup) {
-    ui.status(
-        "Backed up",
-        format_args!("{}  {}", backup.summary(), crate::ui::time(backup.took)),
-    );
-    ui.command(&backup::command(
-        &backup.table,
-        &backup.file.display().to_string(),
-    ));
-}
-
-fn checks_failed(migration: &Migration) -> String {
-    format!("checks failed for `{}`", migration.stem)
 }

@@ -1,15 +1,15 @@
 //! A migration statement by statement, outside of a transaction, as PostgreSQL asks of CREATE INDEX
 //! CONCURRENTLY.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
 
-use super::failure::GOES_ON;
-use super::session::CLEAN;
-use super::{LockStats, Runner, checks_failed};
+use super::failure::{GOES_ON, checks_failed};
+use super::indexes;
+use super::runner::Runner;
 use crate::database::activity::Waiting;
-use crate::database::catalog::{self};
+use crate::database::catalog;
 use crate::error::{Failure, Kind, Result};
 use crate::failures;
 use crate::hint::Hint;
@@ -20,13 +20,11 @@ use crate::migration::script::Script;
 use crate::migration::source::{Direction, Migration};
 use crate::migration::sql::{self, Statement};
 use crate::runbook::build_watch::BuildWatch;
-use crate::runbook::lock_wait::{Waiter, locked_by};
-use crate::runbook::verify;
-use crate::runbook::{excerpt, indexes};
+use crate::runbook::lock_wait::{LockStats, Waiter, locked_by};
+use crate::runbook::watched_psql::CLEAN;
+use crate::runbook::{excerpt, verify};
 use crate::tools::psql::{Chunk, SessionError};
 
-/// How long an unfinished index may take to drop after an interrupt: a supervisor's patience ends too.
-const CLEAN_UP_WITHIN: Duration = Duration::from_secs(5);
 /// How often a concurrent build is begun anew after a deadlock.
 const DEADLOCKS: u32 = 3;
 /// The SQLSTATE of a statement that succeeded.
@@ -49,24 +47,22 @@ impl Runner<'_> {
         direction: Direction,
     ) -> Result<LockStats> {
         let started = Instant::now();
-        if self.used {
-            let chunk = Chunk {
-                before: self.reset_session_sql(),
-                ..Chunk::default()
-            };
-            self.feed(&chunk, &mut |_, _, _| {})?
+        if self.psql.memory.used {
+            let reset = self.psql.reset_session_sql();
+            self.psql
+                .execute(reset)?
                 .map_err(|error| error.message.failure())
                 .context("cannot clean the session")?;
         }
-        self.used = script.may_change_session();
-        self.counted |= !script.destroys_nothing();
-        indexes::before(self, script).map_err(|error| {
+        self.psql.memory.used = script.may_change_session();
+        self.psql.memory.counted |= !script.destroys_nothing();
+        indexes::before(&mut self.psql, script).map_err(|error| {
             failures::from_error(&error).state(format!(
                 "`{}` has not begun: it has changed nothing",
                 migration.stem
             ))
         })?;
-        let mut waiter = Waiter::new(self.locks, locked_by(script));
+        let mut waiter = Waiter::new(self.psql.locks, locked_by(script));
         let transactions = script.own_transactions();
         let mut next = 0;
         while let Some(statement) = script.statements.get(next) {
@@ -78,10 +74,12 @@ impl Runner<'_> {
                 Ok(Alone::Done) => next + 1,
                 Ok(Alone::Locked(seen, error)) => {
                     if within.is_some() {
-                        self.roll_back()?;
+                        self.psql.roll_back()?;
                     }
                     waiter
-                        .watch(self.db, self.ui, &seen, || excerpt::of(script, &error))
+                        .watch(self.psql.db, &self.ctx.ui, &seen, || {
+                            excerpt::of(script, &error)
+                        })
                         .map_err(|error| {
                             let failure = failures::from_error(&error);
                             self.half_done(failure, migration, direction, begun)
@@ -94,10 +92,10 @@ impl Runner<'_> {
                 }
             };
         }
-        indexes::after(self, script)?;
+        indexes::after(&mut self.psql, script)?;
         if direction == Direction::Up {
             let state = format!("`{}` took effect and is not recorded", migration.stem);
-            let checked = verify::run(self.db, [migration])
+            let checked = verify::run(self.psql.db, [migration])
                 .map_err(|error| failures::from_error(&error).state(&state))?;
             if let Some(failure) = verify::failed(&checks_failed(migration), &checked) {
                 return Err(failure
@@ -108,16 +106,17 @@ impl Runner<'_> {
         }
         let nanoseconds = started.elapsed().as_nanos().max(1);
         let row = self.row(migration, script, direction, &nanoseconds.to_string());
-        let chunk = Chunk {
-            // Also the setting that makes transactions read-only.
-            before: format!("{CLEAN};\n{}BEGIN;\n{row} \\; COMMIT;\n", self.patient()),
-            ..Chunk::default()
-        };
-        self.feed(&chunk, &mut |_, _, _| {})?
+        // CLEAN also undoes a setting that makes transactions read-only.
+        let record = format!(
+            "{CLEAN};\n{}BEGIN;\n{row} \\; COMMIT;\n",
+            self.psql.patient()
+        );
+        self.psql
+            .execute(record)?
             .map_err(|error| self.explain(script, direction, &error))?;
         if !script.destroys_nothing() {
             self.guard
-                .after_script_outside_transaction(self.db)
+                .after_script_outside_transaction(&mut self.psql.db.client)
                 .map_err(|error| {
                     let state = format!("`{}` took effect and is recorded", migration.stem);
                     failures::from_error(&error).state(state)
@@ -141,43 +140,45 @@ impl Runner<'_> {
         );
         let concurrent = statement.has_word(&script.text, "concurrently");
         // A file that sets its own lock timeout knows what it does.
-        let mut before = self.settings_by_statement();
+        let mut before = self.psql.settings_by_statement();
         if !script.sets("lock_timeout") {
             let lock_timeout = match concurrent {
                 true => 0,
-                false => self.locks.lock_timeout.as_millis(),
+                false => self.psql.locks.lock_timeout.as_millis(),
             };
             before.push_str(&format!("SET lock_timeout = {lock_timeout};\n"));
         }
         let chunk = Chunk::one_statement(before, &text);
-        let ui = self.ui;
+        let ui = &self.ctx.ui;
         let mut deadlocks = 0;
         // A build that is given up is dropped again; a drop or a rebuild that was given up would leave
         // an index INVALID that was not.
         let mut patience = None;
         if concurrent {
             match &effects::of(&script.text, statement)[..] {
-                [Effect::CreateIndex { .. }] => patience = Some(self.locks.lock_deadline),
+                [Effect::CreateIndex { .. }] => patience = Some(self.psql.locks.lock_deadline),
                 [Effect::DropIndex { name, .. }] => {
-                    if let Some(index) = catalog::index_state(self.db, name)? {
-                        waiter.watch_first(self.db, ui, index.table)?;
+                    if let Some(index) = catalog::index_state(self.psql.db, name)? {
+                        waiter.watch_first(self.psql.db, ui, index.table)?;
                     }
                 }
                 _ => {}
             }
         }
         loop {
-            let lock = lock_id(&self.db.server.name);
-            let mut watch = concurrent.then(|| BuildWatch::new(ui, lock, patience));
             let mut seen = Waiting::default();
-            self.concurrent = concurrent;
-            let outcome = self.feed(&chunk, &mut |client, pid, elapsed| match &mut watch {
-                Some(watch) => watch.look(client, pid, elapsed),
-                None => seen.update(client, pid),
-            });
-            self.concurrent = false;
-            let outcome = outcome?;
-            let gave_up = watch.and_then(|watch| watch.gave_up);
+            let mut gave_up = None;
+            let outcome = if concurrent {
+                let lock = lock_id(&self.psql.db.server.name);
+                let mut watch = BuildWatch::new(ui, lock, patience);
+                let mut look = |client: &mut _, pid, elapsed| watch.look(client, pid, elapsed);
+                let outcome = self.psql.feed_concurrent(&chunk, &mut look)?;
+                gave_up = watch.gave_up;
+                outcome
+            } else {
+                let mut look = |client: &mut _, pid, _| seen.update(client, pid);
+                self.psql.feed(&chunk, &mut look)?
+            };
             let mut reply = outcome.map_err(|error| {
                 let failure = self.explain(script, direction, &error);
                 match failure.sqlstate {
@@ -187,7 +188,7 @@ impl Runner<'_> {
             })?;
             let code = reply.value.take().unwrap_or_default();
             if code == SUCCESS {
-                self.print_notices(&reply);
+                self.psql.print_notices(&reply);
                 return Ok(Alone::Done);
             }
             let error = SessionError {
@@ -200,7 +201,7 @@ impl Runner<'_> {
             if let Some(session) = gave_up {
                 return Err(waiter.gave_up(&session).into());
             }
-            if !self.is_lock_failure(&error.message) {
+            if !self.psql.is_lock_failure(&error.message) {
                 return Err(self.explain(script, direction, &error).into());
             }
             if concurrent {
@@ -210,7 +211,7 @@ impl Runner<'_> {
                 if deadlocks > DEADLOCKS {
                     return Err(self.explain(script, direction, &error).into());
                 }
-                indexes::before(self, script)?;
+                indexes::before(&mut self.psql, script)?;
                 continue;
             }
             return Ok(Alone::Locked(seen, Box::new(error)));
@@ -245,46 +246,17 @@ impl Runner<'_> {
             ),
         });
         // Who stops it, or has no more patience, does not want to find half an index.
-        if matches!(failure.kind, Kind::Interrupted | Kind::Busy) {
-            self.cleaning = true;
-            if let Err(error) = indexes::clean_up(self, script) {
-                failure.causes.push(format!("{error:#}"));
-            }
+        if matches!(failure.kind, Kind::Interrupted | Kind::Busy)
+            && let Err(error) = indexes::clean_up(&mut self.psql, script)
+        {
+            failure.causes.push(format!("{error:#}"));
         }
         if failure.kind == Kind::Interrupted {
             failure.hints.push(Hint::again(""));
         }
-        failure.state.extend(indexes::leftovers(self.db, script));
         failure
-    }
-
-    /// Drops what a build has left, saying whom that waits for. After an interrupt it may take
-    /// [`CLEAN_UP_WITHIN`].
-    ///
-    /// # Errors
-    /// If the server says no.
-    pub(crate) fn drop_index(&mut self, index: &str) -> Result {
-        let limit = match self.cleaning {
-            true => CLEAN_UP_WITHIN.as_millis(),
-            false => 0,
-        };
-        let chunk = Chunk {
-            before: format!(
-                "SET lock_timeout = 0;\nSET statement_timeout = {limit};\nDROP INDEX CONCURRENTLY IF EXISTS {index};\nSET statement_timeout = 0;\n"
-            ),
-            ..Chunk::default()
-        };
-        let mut watch = BuildWatch::new(self.ui, lock_id(&self.db.server.name), None);
-        self.concurrent = true;
-        let outcome = self.feed(&chunk, &mut |client, pid, elapsed| {
-            watch.look(client, pid, elapsed);
-        });
-        self.concurrent = false;
-        drop(watch);
-        let outcome = outcome?;
-        outcome
-            .map_err(|error| failures::explain(error.message.failure()))
-            .with_context(|| format!("cannot drop the INVALID index `{index}`"))
-            .map(|_| ())
+            .state
+            .extend(indexes::leftovers(self.psql.db, script));
+        failure
     }
 }

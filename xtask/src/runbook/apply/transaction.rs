@@ -2,11 +2,11 @@
 //! all that it destroys is kept.
 
 use anyhow::Context as _;
-
 use serde::Deserialize;
 
-use super::session::CLEAN;
-use super::{LockStats, Runner, announce, checks_failed};
+use super::failure::checks_failed;
+use super::indexes;
+use super::runner::Runner;
 use crate::database::activity::Waiting;
 use crate::database::history;
 use crate::error::{Failure, Result};
@@ -16,11 +16,11 @@ use crate::interrupt;
 use crate::migration::script::Script;
 use crate::migration::source::{Direction, Migration};
 use crate::runbook::guard::{self, Changes, Verdict};
-use crate::runbook::lock_wait::{Waiter, locked_by};
-use crate::runbook::verify;
+use crate::runbook::lock_wait::{LockStats, Waiter, locked_by};
 use crate::runbook::verify::in_psql::{Checks, Rows};
-use crate::runbook::{excerpt, indexes};
-use crate::tools::psql::{Chunk, SessionError};
+use crate::runbook::watched_psql::CLEAN;
+use crate::runbook::{excerpt, verify};
+use crate::tools::psql::{Chunk, Reply, SessionError};
 
 /// How often a migration is rolled back to keep what it destroys.
 const KEPT: u32 = 5;
@@ -55,7 +55,7 @@ impl Runner<'_> {
         upcoming: &[&Migration],
         direction: Direction,
     ) -> Result<LockStats> {
-        let mut waiter = Waiter::new(self.locks, locked_by(script));
+        let mut waiter = Waiter::new(self.psql.locks, locked_by(script));
         let mut kept = 0;
         loop {
             let mut seen = Waiting::default();
@@ -80,12 +80,14 @@ impl Runner<'_> {
                 Try::Kept => kept += 1,
                 Try::Locked(error) => {
                     self.guard.forget_empty();
-                    waiter.watch(self.db, self.ui, &seen, || excerpt::of(script, &error))?;
+                    waiter.watch(self.psql.db, &self.ctx.ui, &seen, || {
+                        excerpt::of(script, &error)
+                    })?;
                 }
             }
         }
         if indexes::accepts_any(script) {
-            indexes::after(self, script).map_err(|error| committed(migration, &error))?;
+            indexes::after(&mut self.psql, script).map_err(|error| committed(migration, &error))?;
         }
         Ok(waiter.lock_stats())
     }
@@ -101,7 +103,7 @@ impl Runner<'_> {
         if self.ahead.pop_front() != Some(migration.version) {
             interrupt::check()?;
             if indexes::accepts_any(script) {
-                indexes::before(self, script)?;
+                indexes::before(&mut self.psql, script)?;
             }
             if let Err(error) = self.send_transaction(migration, script, direction)? {
                 return Err(self.failed(migration, script, direction, &error).into());
@@ -112,35 +114,87 @@ impl Runner<'_> {
             self.feed_ahead(upcoming, direction)?;
         }
         let checks = checks(migration, direction)?;
-        let reply = match self.receive(&mut |client, pid, _| seen.update(client, pid)) {
+        let reply = match self
+            .psql
+            .receive(&mut |client, pid, _| seen.update(client, pid))
+        {
             Ok(reply) => reply,
-            Err(error) if self.is_lock_failure(&error.message) => return Ok(Try::Locked(error)),
             Err(error) => {
+                // psql ends at the first error: what was fed behind it never runs.
+                self.ahead.clear();
+                if self.psql.is_lock_failure(&error.message) {
+                    return Ok(Try::Locked(error));
+                }
                 let of_check = checks.as_ref().and_then(|checks| checks.failure(&error));
                 return Err(of_check
                     .unwrap_or_else(|| self.failed(migration, script, direction, &error))
                     .into());
             }
         };
-        self.print_notices(&reply);
+        self.psql.print_notices(&reply);
         if commits_by_itself {
             return Ok(Try::Committed);
         }
-        if self.stalled.is_some() {
+        if self.psql.stalled().is_some() {
             // The file has caught the cancel. Without its session its transaction is rolled back.
-            self.session = None;
+            self.psql.end();
             let error = SessionError::default();
             return Err(self.failed(migration, script, direction, &error).into());
         }
-
-        // Whatever ends this here drops the session, and that rolls the transaction back.
-        let Some(session) = self.session.take() else {
-            return Err(anyhow::anyhow!("psql is gone"));
+        let verdict = match self.judge(migration, script, direction, checks.as_ref(), &reply) {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                // This rolls the transaction back.
+                self.psql.end();
+                return Err(error);
+            }
         };
+        if let Some(verdict) = &verdict
+            && !self.settles(migration, &verdict.destroyed)?
+        {
+            return Ok(Try::Kept);
+        }
+        let chunk = Chunk {
+            before: self.commit(migration, script, direction),
+            ..Chunk::default()
+        };
+        let outcome = self
+            .psql
+            .feed(&chunk, &mut |client, pid, _| seen.update(client, pid))?;
+        if let Err(error) = outcome {
+            return match self.psql.is_lock_failure(&error.message) {
+                true => Ok(Try::Locked(error)),
+                false => Err(self.failed(migration, script, direction, &error).into()),
+            };
+        }
+        if let Some(verdict) = &verdict {
+            for updated in &verdict.updated {
+                self.ctx.ui.info("Updated", updated);
+            }
+            self.guard
+                .after_commit(&mut self.psql.db.client, verdict)
+                .map_err(|error| committed(migration, &error))?;
+        }
+        Ok(Try::Committed)
+    }
+
+    /// Judges a transaction before it commits, by what psql answers: whether its checks hold, and what it
+    /// has destroyed, if it may have destroyed anything.
+    ///
+    /// # Errors
+    /// If it must not commit.
+    fn judge(
+        &mut self,
+        migration: &Migration,
+        script: &Script,
+        direction: Direction,
+        checks: Option<&Checks<'_>>,
+        reply: &Reply,
+    ) -> Result<Option<Verdict>> {
         let answer = reply.value.as_deref().unwrap_or_default();
         let answer: Answer =
             serde_json::from_str(answer).context("cannot read what psql answers")?;
-        if let Some(checks) = &checks {
+        if let Some(checks) = checks {
             let checked = checks.outcome(migration.version, answer.checks);
             if let Some(failure) = verify::failed(&checks_failed(migration), &checked) {
                 return Err(failure
@@ -158,133 +212,17 @@ impl Runner<'_> {
         let verdict = match &answer.changes {
             Some(changes) => {
                 // Our own psql may hold what this reads: nobody waits for that for long.
-                self.db.client.batch_execute(&self.short_wait())?;
-                let verdict = Verdict::of(self.db, changes, script, direction);
-                self.db.wait_for_locks_again()?;
+                let short_wait = self.psql.short_wait();
+                let db = &mut *self.psql.db;
+                db.client.batch_execute(&short_wait)?;
+                let verdict = Verdict::of(&mut db.client, changes, script, direction);
+                db.wait_for_locks_again()?;
                 Some(verdict?)
             }
             None => None,
         };
         interrupt::check()?;
-        self.session = Some(session);
-        if let Some(verdict) = &verdict
-            && !self.settles(migration, &verdict.destroyed)?
-        {
-            return Ok(Try::Kept);
-        }
-        let chunk = Chunk {
-            before: self.commit(migration, script, direction),
-            ..Chunk::default()
-        };
-        if let Err(error) = self.feed(&chunk, &mut |client, pid, _| seen.update(client, pid))? {
-            return match self.is_lock_failure(&error.message) {
-                true => Ok(Try::Locked(error)),
-                false => Err(self.failed(migration, script, direction, &error).into()),
-            };
-        }
-        if let Some(verdict) = &verdict {
-            for updated in &verdict.updated {
-                self.ui.info("Updated", updated);
-            }
-            self.guard
-                .after_commit(self.db, verdict)
-                .map_err(|error| committed(migration, &error))?;
-        }
-        Ok(Try::Committed)
-    }
-
-    /// Whether all that a transaction has destroyed is kept, or not to be. If not, it was rolled back,
-    /// what it destroys was backed up, and it may be tried again.
-    ///
-    /// # Errors
-    /// If something cannot be backed up, or a person does not want to lose it.
-    fn settles(&mut self, migration: &Migration, destroyed: &[guard::Destroyed]) -> Result<bool> {
-        let not_backed_up = self.guard.not_backed_up(destroyed);
-        if not_backed_up.is_empty() {
-            return Ok(true);
-        }
-        let stem = &migration.stem;
-        if self.guard.no_backup() && self.ui.assumes_yes() {
-            for destroyed in &not_backed_up {
-                self.ui.warn(format_args!(
-                    "`{stem}` destroys what is in no backup: {destroyed}"
-                ));
-            }
-            return Ok(true);
-        }
-        // Nobody waits for our locks while a backup is taken, or a person thinks.
-        self.roll_back()?;
-        let rolled_back = format!("`{stem}` was rolled back: it has changed nothing");
-        let not_backed_up = match self.guard.not_empty(self.db, not_backed_up) {
-            Ok(not_backed_up) => not_backed_up,
-            // A policy or a missing right is in the way of looking: it may hold anything.
-            Err(_) if self.guard.no_backup() => self.guard.not_backed_up(destroyed),
-            Err(error) => {
-                let failure = failures::from_error(&error).state(rolled_back);
-                return Err(failure
-                    .hint(Hint::again_with("or accept the loss", "--no-backup"))
-                    .into());
-            }
-        };
-        if not_backed_up.is_empty() {
-            return Ok(false);
-        }
-        for destroyed in &not_backed_up {
-            self.ui
-                .info("Guard", format_args!("`{stem}` destroys {destroyed}"));
-        }
-        if self.guard.no_backup() {
-            self.ask_to_lose(stem, &rolled_back)?;
-            self.guard.accept_loss(&not_backed_up);
-            return Ok(false);
-        }
-        self.ui.more("it was rolled back, to back that up first");
-        let taken = self
-            .guard
-            .back_up_all(self.ctx, self.db, &not_backed_up)
-            .map_err(|error| {
-                failures::from_error(
-                    &error.context(format!("cannot back up what `{stem}` destroys")),
-                )
-                .state(rolled_back)
-                .hint(Hint::again_with("or accept the loss", "--no-backup"))
-            })?;
-        for backup in &taken {
-            announce(self.ui, backup);
-        }
-        Ok(false)
-    }
-
-    /// Ends the session's transaction; psql stays.
-    pub(super) fn roll_back(&mut self) -> Result {
-        let chunk = Chunk {
-            before: "ROLLBACK;\n".to_owned(),
-            ..Chunk::default()
-        };
-        self.feed(&chunk, &mut |_, _, _| {})?
-            .map_err(|error| error.message.failure())
-            .context("cannot roll back")?;
-        Ok(())
-    }
-
-    /// Asks a person whether to lose for good what was just shown.
-    ///
-    /// # Errors
-    /// If they do not want to, or nobody can be asked.
-    fn ask_to_lose(&self, stem: &str, rolled_back: &str) -> Result {
-        let question = format!("Apply `{stem}`, and lose that for good?");
-        let agreed = self
-            .ui
-            .confirm(&question)
-            .map_err(|error| failures::from_error(&error).state(rolled_back))?;
-        if agreed {
-            return Ok(());
-        }
-        Err(Failure::failed(format!("`{stem}` was not run"))
-            .cause("the answer was no")
-            .state(rolled_back)
-            .hint("with a backup: run it again without --no-backup")
-            .into())
+        Ok(verdict)
     }
 
     /// Whether a transaction needs no look at it before it commits.
@@ -305,17 +243,18 @@ impl Runner<'_> {
         script: &Script,
         direction: Direction,
     ) -> Result<Result<(), Box<SessionError>>> {
-        let lock_timeout = self.lock_timeout();
+        let lock_timeout = self.psql.lock_timeout();
         let text = script.for_psql();
-        if let Err(error) = self.connect()? {
+        if let Err(error) = self.psql.connect()? {
             return Ok(Err(error));
         }
-        let mut before = self.reset_session_sql();
+        let mut before = self.psql.reset_session_sql();
         let mut begin = format!("BEGIN \\; {lock_timeout}");
         // Its lock on the history is waited for no longer than any other, and before we have one.
-        if self.is_prepared(script, direction) && !std::mem::replace(&mut self.prepared, true) {
-            let table = history::table(self.db);
-            let prepare = history::prepare_sql(&table, self.installed_on);
+        if self.is_prepared(script, direction)
+            && !std::mem::replace(&mut self.psql.memory.prepared, true)
+        {
+            let prepare = history::prepare_sql(&self.history.table.name, self.installed_on);
             begin.push_str(&format!(" \\; {prepare}"));
         }
         let mut chunk = Chunk {
@@ -329,13 +268,13 @@ impl Runner<'_> {
             let asks = self.guard.must_ask(script);
             let checks = checks(migration, direction)?;
             // SET TRANSACTION must come before any query: without a baseline more is counted, not less.
-            if asks && self.counted && !script.sets("transaction") {
+            if asks && self.psql.memory.counted && !script.sets("transaction") {
                 before.push_str(&format!("{begin};\n{}", guard::BASELINE));
             } else {
                 before.push_str(guard::NO_BASELINE);
                 chunk.lead = format!("{begin} \\;");
             }
-            self.counted |= asks;
+            self.psql.memory.counted |= asks;
             // Checks see what db-verify sees later: none of the migration's own settings.
             chunk.after = format!(
                 "{CLEAN} \\; {lock_timeout};\n{}{}\\set answer '{{\"checks\":' {} ',\"changes\":' {} '}}'\n",
@@ -347,11 +286,8 @@ impl Runner<'_> {
             chunk.value = Some("answer");
         }
         chunk.before = before;
-        self.used = script.may_change_session();
-        if let Some(session) = &mut self.session {
-            session.send(&chunk);
-        }
-        Ok(Ok(()))
+        self.psql.memory.used = script.may_change_session();
+        self.psql.send(&chunk)
     }
 
     /// Feeds psql small migrations that come next, so that it need not wait for us between them. Not
@@ -387,7 +323,7 @@ impl Runner<'_> {
         // wait for the history without end, and with the migration's locks.
         format!(
             "{CLEAN} \\; {} \\; {row} \\; COMMIT;\n",
-            self.lock_timeout()
+            self.psql.lock_timeout()
         )
     }
 

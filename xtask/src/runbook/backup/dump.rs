@@ -6,27 +6,21 @@
 //! has its own ([`Writer`]), and so has the [`Scratch`].
 
 use std::fs::File;
-use std::time::Duration;
 
 use anyhow::Context as _;
+use postgres::Client;
 
-use pg_connect::ConnInfo;
-
+use super::job::Job;
 use super::proof::{self, Content};
 use super::scratch::Scratch;
 use super::snapshot::{Snapshot, SnapshotSession};
-use super::take::Job;
-use super::writer::{Copies, Flusher, ProgressLine, SoFar, Writer};
-use crate::database::{Database, Server};
+use super::writer::{Copies, Flusher, LOOK_EVERY, ProgressLine, SoFar, Writer};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::interrupt;
 use crate::options::Proof;
 use crate::tools::pg_dump;
 use crate::ui::{self, Progress};
-
-/// How often progress is checked while another thread works.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A finished dump that has passed its comparison.
 pub(super) struct Dumped {
@@ -46,18 +40,15 @@ impl Dumped {
     }
 }
 
-/// Dumps the table that the session of `db` has locked, and compares. Returns `None` if another session
+/// Dumps the table that this session has locked, and compares. Returns `None` if another session
 /// waits for that lock, which then goes first.
 ///
 /// # Errors
 /// If pg_dump, the scratch table or the comparison fails, or on an interrupt.
-pub(super) fn dump(job: &Job<'_>, db: &mut Database, out: &mut File) -> Result<Option<Dumped>> {
-    let mut session = SnapshotSession::new(job, &mut db.client);
+pub(super) fn dump(job: &Job<'_>, client: &mut Client, out: &mut File) -> Result<Option<Dumped>> {
+    let mut session = SnapshotSession::new(job, client);
     let dump = Dump {
         job,
-        target: &db.target,
-        server: &db.server,
-        lock_wait: db.lock_wait,
         options: proof::text_options(),
         snapshot: session.export()?,
     };
@@ -88,9 +79,6 @@ pub(super) fn dump(job: &Job<'_>, db: &mut Database, out: &mut File) -> Result<O
 
 struct Dump<'a> {
     job: &'a Job<'a>,
-    target: &'a ConnInfo,
-    server: &'a Server,
-    lock_wait: Duration,
     /// Settings of pg_dump's session.
     options: String,
     snapshot: Snapshot,
@@ -100,9 +88,7 @@ impl Dump<'_> {
     fn scratch(&self) -> Result<Option<Scratch>> {
         let columns = &self.snapshot.columns;
         match self.job.proof {
-            Proof::Restore => {
-                Scratch::make(self.job.ctx, self.target, self.server, columns).map(Some)
-            }
+            Proof::Restore => Scratch::make(self.job.ctx, self.job.server, columns).map(Some),
             Proof::Rows | Proof::None => Ok(None),
         }
     }
@@ -164,13 +150,13 @@ impl Dump<'_> {
     fn request<'r>(&'r self, so_far: &'r SoFar) -> pg_dump::Request<'r> {
         pg_dump::Request {
             pg_dump: &self.job.pg_dump.program,
-            target: self.target,
+            target: &self.job.server.target,
             application_name: &self.job.ctx.application_name,
             table: &self.job.qualified,
             snapshot: &self.snapshot.id,
-            lock_wait: self.lock_wait,
+            lock_wait: self.job.server.lock_wait,
             options: &self.options,
-            encoding: proof::dump_encoding(&self.server.encoding),
+            encoding: proof::dump_encoding(&self.job.server.encoding),
             give_up: &so_far.give_up,
         }
     }
@@ -182,7 +168,7 @@ impl Dump<'_> {
         error: anyhow::Error,
     ) -> anyhow::Error {
         let may_read = session.check_readable();
-        let may_connect = || proof::connect(self.job.ctx, self.target);
+        let may_connect = || proof::connect(self.job.ctx, &self.job.server.target);
         match may_read.and_then(|()| may_connect()) {
             Ok(_) => error,
             Err(reason) => reason,

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use postgres::Client;
 use serde::{Deserialize, Serialize};
 
 use super::folder::open;
-use crate::database::Database;
+use crate::database::Server;
 use crate::database::catalog;
 use crate::error::{Failure, Result};
 use crate::options::Proof;
@@ -119,26 +120,26 @@ impl Manifest {
     ///
     /// A copy of a server's files has the same identity. What differs is its address, its timeline, or a
     /// WAL position before that of the backup.
-    pub(crate) fn doubts(&self, db: &mut Database) -> Result<Option<Failure>> {
-        let here = catalog::identity(&mut db.client)?;
-        let wal = catalog::wal_position(&mut db.client)?;
+    pub(crate) fn doubts(&self, client: &mut Client, server: &Server) -> Result<Option<Failure>> {
+        let here = catalog::identity(client)?;
+        let wal = catalog::wal_position(client)?;
         let same = match (&here.system_identifier, &self.system_identifier) {
             (Some(here), Some(there)) => here == there,
-            _ => db.server.name == self.database,
+            _ => server.name == self.database,
         };
         if !same || here.oid != self.database_oid {
             return Ok(Some(
                 Failure::failed("the backup is of another database").cause(format!(
                     "it was taken from `{}` on {}:{}, which is not {}",
-                    self.database, self.host, self.port, db.server
+                    self.database, self.host, self.port, server
                 )),
             ));
         }
-        let elsewhere = place(&db.server.host, db.server.port) != place(&self.host, self.port);
+        let elsewhere = place(&server.host, server.port) != place(&self.host, self.port);
         let cause = if elsewhere {
             format!(
                 "it was taken from {}:{}, and this is {}",
-                self.host, self.port, db.server
+                self.host, self.port, server
             )
         } else if wal.timeline.is_some()
             && self.timeline.is_some_and(|then| wal.timeline != Some(then))

@@ -65,12 +65,8 @@ impl Scratch {
     ///
     /// # Errors
     /// If no place does, with the reason of each.
-    pub(crate) fn make(
-        ctx: &Context,
-        target: &ConnInfo,
-        source: &Server,
-        columns: &[Column],
-    ) -> Result<Scratch> {
+    pub(crate) fn make(ctx: &Context, source: &Server, columns: &[Column]) -> Result<Scratch> {
+        let target = &source.target;
         let mut reasons = Vec::new();
         let mut note_reason = |place: &str, error: &anyhow::Error| {
             let failure = failures::from_error(error);

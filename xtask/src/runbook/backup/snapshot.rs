@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use postgres::Client;
 use postgres::types::Type;
 
+use super::job::Job;
 use super::proof::{self, Content};
-use super::take::Job;
 use crate::database::KEEP_ALIVE_EVERY;
 use crate::database::activity;
 use crate::database::catalog::{self, Column, Identity, OwnedSequence, WalPosition};

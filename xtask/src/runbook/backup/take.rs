@@ -5,29 +5,31 @@ use std::io::Seek as _;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use jiff::Timestamp;
+use postgres::Client;
 use postgres::error::SqlState;
 
-use super::CompletedBackup;
+use super::completed::CompletedBackup;
 use super::dump::{Dumped, check_interrupt, dump};
-use super::folder::{clean, file_safe, in_the_folder, keep, make_folder, partial_file};
+use super::folder::{clean, file_safe, in_the_folder, make_folder, partial_file};
+use super::job::Job;
+use super::keep::keep;
 use super::manifest::{Manifest, ManifestColumn, ManifestSequence};
 use super::proof;
 use crate::Context;
+use crate::database::Database;
 use crate::database::activity;
 use crate::database::catalog::Relation;
-use crate::database::{Database, Server};
 use crate::error::{Failure, Result};
-use crate::hint::Hint;
 use crate::options::{Proof, ProofOptions};
 use crate::runbook::lock_wait;
 use crate::runbook::preflight::{self, Planned, When};
-use crate::tools::PgDump;
 use crate::ui;
 
 /// How long one attempt to lock the table waits, before this looks who holds a lock on it.
 const LOCK_TRY: Duration = Duration::from_millis(500);
 
-/// Dumps a table and proves the dump.
+/// Dumps a table and proves the dump. The run that wants it began at `run_started_at`, by the server's clock.
 ///
 /// # Errors
 /// If the folder cannot be written, pg_dump fails, or the proof does. Nothing of a failed backup is
@@ -37,8 +39,9 @@ pub(crate) fn take(
     db: &mut Database,
     table: &Relation,
     options: ProofOptions,
+    run_started_at: Timestamp,
 ) -> Result<CompletedBackup> {
-    take_into_folder(ctx, db, table, options).map_err(in_the_folder)
+    take_into_folder(ctx, db, table, options, run_started_at).map_err(in_the_folder)
 }
 
 fn take_into_folder(
@@ -46,6 +49,7 @@ fn take_into_folder(
     db: &mut Database,
     table: &Relation,
     options: ProofOptions,
+    run_started_at: Timestamp,
 ) -> Result<CompletedBackup> {
     let started = Instant::now();
     let qualified = table.qualified();
@@ -64,15 +68,17 @@ fn take_into_folder(
     preflight::before(When::Backup, ctx, db, &planned)?;
     let job = Job {
         ctx,
+        server: &db.server,
         table,
         qualified: qualified.clone(),
         pg_dump,
         proof: proof_within_limit(ctx, table, options),
+        run_started_at,
     };
 
     let mut partial = partial_file(folder, &format!(".{}_backup_", file_safe(&table.name)))?;
     let dumped = job
-        .dump_locked(db, partial.as_file_mut())
+        .dump_locked(&mut db.client, partial.as_file_mut())
         .with_context(attempted)?;
     if let Some(rows) = dumped.missed_rows() {
         ctx.ui.warn(format_args!(
@@ -84,7 +90,7 @@ fn take_into_folder(
         .as_file()
         .sync_all()
         .with_context(|| format!("cannot flush the backup in `{}`", folder.display()))?;
-    let mut manifest = job.manifest(&db.server, dumped);
+    let mut manifest = job.manifest(dumped);
     let file = keep(partial, folder, &mut manifest)?;
     Ok(CompletedBackup {
         file: ctx.config.shown(&file),
@@ -114,16 +120,6 @@ fn proof_within_limit(ctx: &Context, table: &Relation, options: ProofOptions) ->
     proof
 }
 
-/// What is backed up, with which program, and how it is proven.
-pub(super) struct Job<'a> {
-    pub(super) ctx: &'a Context,
-    pub(super) table: &'a Relation,
-    /// The table's qualified name.
-    pub(super) qualified: String,
-    pub(super) pg_dump: PgDump,
-    pub(super) proof: Proof,
-}
-
 impl Job<'_> {
     /// Locks the table before the snapshot is taken. TRUNCATE and rewriting ALTERs are not MVCC-safe
     /// (PostgreSQL manual, "Caveats"): a snapshot from before such a transaction's commit sees an empty table.
@@ -132,14 +128,14 @@ impl Job<'_> {
     /// waits for us, pg_dump waits for it, and we wait for pg_dump: a deadlock that the server does not
     /// detect, and every login waits behind that ALTER. So until pg_dump has its lock, which it has when it
     /// writes, we release ours as soon as another session waits for it, and start again after that session.
-    fn dump_locked(&self, db: &mut Database, out: &mut File) -> Result<Dumped> {
-        let deadline = Instant::now() + db.lock_wait;
+    fn dump_locked(&self, client: &mut Client, out: &mut File) -> Result<Dumped> {
+        let deadline = Instant::now() + self.server.lock_wait;
         loop {
             let outcome = self
-                .begin_locked(db, deadline)
-                .and_then(|()| dump(self, db, out));
+                .begin_locked(client, deadline)
+                .and_then(|()| dump(self, client, out));
             // If this fails, the session has ended, and its lock with it.
-            let _ = db.client.batch_execute("ROLLBACK");
+            let _ = client.batch_execute("ROLLBACK");
             if let Some(dumped) = outcome? {
                 return Ok(dumped);
             }
@@ -160,35 +156,35 @@ impl Job<'_> {
     ///
     /// A reader's lock request keeps no other reader or writer waiting, so this may queue for it: in short
     /// attempts, to see between them who holds the lock.
-    fn begin_locked(&self, db: &mut Database, deadline: Instant) -> Result {
-        let (ctx, qualified) = (self.ctx, &self.qualified);
+    fn begin_locked(&self, client: &mut Client, deadline: Instant) -> Result {
+        let (ctx, qualified, lock_wait) = (self.ctx, &self.qualified, self.server.lock_wait);
         let mut named: Vec<activity::Backend> = Vec::new();
         let progress = ctx.ui.progress("Waiting");
         loop {
             check_interrupt()?;
             let left = deadline.saturating_duration_since(Instant::now());
-            let error = match db.client.batch_execute(&format!(
+            let error = match client.batch_execute(&format!(
                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}
              SET LOCAL lock_timeout = {};
              LOCK TABLE ONLY {qualified} IN ACCESS SHARE MODE;
              SET LOCAL lock_timeout = {}",
                 proof::set_text_settings(),
                 left.min(LOCK_TRY).as_millis().max(1),
-                db.lock_wait.as_millis(),
+                lock_wait.as_millis(),
             )) {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
             // If this fails, the error above says why.
-            let _ = db.client.batch_execute("ROLLBACK");
+            let _ = client.batch_execute("ROLLBACK");
             if error.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) {
                 return Err(error).context("cannot lock the table for reading");
             }
-            let in_the_way = activity::exclusive_holders(&mut db.client, self.table.oid)?;
+            let in_the_way = activity::exclusive_holders(client, self.table.oid)?;
             if left.is_zero() {
                 let failure = Failure::busy(format!(
                     "cannot lock `{qualified}` for reading within {}",
-                    ui::limit(db.lock_wait)
+                    ui::limit(lock_wait)
                 ))
                 .sqlstate("55P03");
                 return Err(lock_wait::name(failure, &in_the_way).into());
@@ -209,21 +205,15 @@ impl Job<'_> {
         }
     }
 
-    /// The name belongs to another table now that it is locked.
-    pub(super) fn was_replaced(&self) -> Failure {
-        Failure::failed(format!("`{}` is another table now", self.qualified))
-            .cause("it was replaced while the backup waited for it")
-            .hint(Hint::again("look at it, then"))
-    }
-
     /// The manifest, without the name of the file.
-    fn manifest(&self, server: &Server, dumped: Dumped) -> Manifest {
+    fn manifest(&self, dumped: Dumped) -> Manifest {
         let Dumped {
             snapshot,
             dump,
             held,
             restored,
         } = dumped;
+        let server = self.server;
         let values = |place: usize| held.as_ref().map(|held| held.values[place]);
         Manifest {
             file: String::new(),
@@ -267,7 +257,7 @@ impl Job<'_> {
             server_version: server.server_version.clone(),
             pg_dump_version: self.pg_dump.version.to_string(),
             command: self.ctx.application_name.clone(),
-            run_started_at: server.clock,
+            run_started_at: self.run_started_at,
         }
     }
 }

@@ -5,14 +5,15 @@ use std::fs::File;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::dump::LOOK_EVERY;
 use super::scratch::Loader;
 use crate::error::Result;
 use crate::tools::pg_dump;
 use crate::ui::{self, Progress};
 
+/// How often progress is checked while another thread works.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// After how many bytes the file is flushed.
 const FLUSH_EVERY: u64 = 16 << 20;
 

@@ -14,22 +14,27 @@ pub(super) use verdict::{Destroyed, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
+use jiff::Timestamp;
+use postgres::Client;
 use postgres::types::Type;
 use verdict::{What, columns};
 
 use super::backup::{self, CompletedBackup};
+use super::backup_tables;
 use crate::Context;
 use crate::database::Database;
 use crate::database::catalog::Relation;
-use crate::database::history;
 use crate::error::{Failure, Result};
 use crate::migration::quote::quote_identifier;
 use crate::migration::script::Script;
 use crate::options::BackupOptions;
 
 /// What this run has backed up of what it destroys.
-pub(crate) struct Guard {
+pub(crate) struct Guard<'a> {
     flags: BackupOptions,
+    /// When the run began, by the server's clock.
+    started_at: Timestamp,
+    history_table: &'a str,
     /// Columns, by their numbers, of the tables that this run has backed up as they are now.
     backed_up: BTreeMap<u32, BTreeSet<i16>>,
     /// Tables without rows, and columns without values, by a look at them.
@@ -44,10 +49,16 @@ pub(crate) struct Guard {
     history_may_be_changed: bool,
 }
 
-impl Guard {
-    pub(crate) fn new(flags: BackupOptions) -> Guard {
+impl<'a> Guard<'a> {
+    pub(crate) fn new(
+        flags: BackupOptions,
+        started_at: Timestamp,
+        history_table: &'a str,
+    ) -> Guard<'a> {
         Guard {
             flags,
+            started_at,
+            history_table,
             backed_up: BTreeMap::new(),
             empty: BTreeSet::new(),
             accepted_losses: BTreeSet::new(),
@@ -59,13 +70,12 @@ impl Guard {
 
     /// Looks for code that runs beside harmless statements: event triggers, and triggers, rules or policies on
     /// the history table.
-    pub(crate) fn inspect(&mut self, db: &mut Database) -> Result {
-        let table = history::table(db);
-        let row = db.client.query_typed_one(
+    pub(crate) fn inspect(&mut self, client: &mut Client) -> Result {
+        let row = client.query_typed_one(
             "SELECT EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'),
                     (SELECT relhastriggers OR relhasrules OR relrowsecurity FROM pg_catalog.pg_class
                      WHERE oid = pg_catalog.to_regclass($1::text))",
-            &[(&table, Type::TEXT)],
+            &[(&self.history_table, Type::TEXT)],
         )?;
         self.event_triggers = row.get(0);
         self.history_may_be_changed = row.get::<_, Option<bool>>(1).unwrap_or(true);
@@ -101,8 +111,8 @@ impl Guard {
         table: &Relation,
     ) -> Result<&CompletedBackup> {
         // A column keeps its number; one that is added meanwhile is not in the backup.
-        let columns = columns(db, &[table.oid])?.remove(&table.oid);
-        let backup = backup::take(ctx, db, table, self.flags.proof)?;
+        let columns = columns(&mut db.client, &[table.oid])?.remove(&table.oid);
+        let backup = backup::take(ctx, db, table, self.flags.proof, self.started_at)?;
         let numbers = columns.into_iter().flat_map(|table| table.columns);
         self.backed_up
             .insert(table.oid, numbers.map(|column| column.number).collect());
@@ -158,12 +168,12 @@ impl Guard {
     /// After the transaction was rolled back: those that hold values. The others are noted as empty.
     pub(super) fn not_empty<'d>(
         &mut self,
-        db: &mut Database,
+        client: &mut Client,
         not_backed_up: Vec<&'d Destroyed>,
     ) -> Result<Vec<&'d Destroyed>> {
         let mut not_empty = Vec::new();
         for destroyed in not_backed_up {
-            if !self.is_empty(db, destroyed)? {
+            if !self.is_empty(client, destroyed)? {
                 not_empty.push(destroyed);
             }
         }
@@ -194,20 +204,20 @@ impl Guard {
                 names.push(destroyed.name.clone());
             }
         }
-        for table in backup::in_order_of_references(db, &names)? {
+        for table in backup_tables::in_order_of_references(db, &names)? {
             self.back_up(ctx, db, &table)?;
         }
         Ok(self.backups[first..].to_vec())
     }
 
     /// Whether it is empty, which is noted.
-    fn is_empty(&mut self, db: &mut Database, destroyed: &Destroyed) -> Result<bool> {
+    fn is_empty(&mut self, client: &mut Client, destroyed: &Destroyed) -> Result<bool> {
         let (column, number) = match &destroyed.what {
             What::Table | What::Rewritten => (None, None),
             What::Column(name) => (Some(name.as_str()), destroyed.columns.first().copied()),
             _ => return Ok(false),
         };
-        let nothing = !holds_any(db, &destroyed.name, column)?;
+        let nothing = !holds_any(client, &destroyed.name, column)?;
         if nothing {
             self.empty.insert((destroyed.table, number));
         }
@@ -216,18 +226,18 @@ impl Guard {
 
     /// After a commit: tables that it has written to no longer match their backups, and there may be new
     /// triggers.
-    pub(super) fn after_commit(&mut self, db: &mut Database, verdict: &Verdict) -> Result {
+    pub(super) fn after_commit(&mut self, client: &mut Client, verdict: &Verdict) -> Result {
         self.accepted_losses.clear();
         for table in &verdict.written {
             self.forget(|of| of == *table);
         }
-        self.inspect(db)
+        self.inspect(client)
     }
 
     /// After a script outside a transaction, which cannot be asked what it has done.
-    pub(super) fn after_script_outside_transaction(&mut self, db: &mut Database) -> Result {
+    pub(super) fn after_script_outside_transaction(&mut self, client: &mut Client) -> Result {
         self.forget(|_| true);
-        self.inspect(db)
+        self.inspect(client)
     }
 
     fn forget(&mut self, of: impl Fn(u32) -> bool) {
@@ -237,14 +247,14 @@ impl Guard {
 }
 
 /// Whether a table has a row, or a row with a value in this column.
-pub(super) fn holds_any(db: &mut Database, table: &str, column: Option<&str>) -> Result<bool> {
+pub(super) fn holds_any(client: &mut Client, table: &str, column: Option<&str>) -> Result<bool> {
     let with = column.map_or(String::new(), |column| {
         // Not `IS NOT NULL`, which is false for a composite value with a NULL in it.
         let column = quote_identifier(column);
         format!(" WHERE pg_catalog.num_nulls({column}) OPERATOR(pg_catalog.=) 0")
     });
     let mut look = || -> Result<bool> {
-        let mut transaction = db.client.build_transaction().read_only(true).start()?;
+        let mut transaction = client.build_transaction().read_only(true).start()?;
         // If a policy hides rows, this makes an error of it.
         transaction.batch_execute("SET LOCAL row_security = off")?;
         let exists = format!("SELECT EXISTS (SELECT FROM ONLY {table}{with})");

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use anyhow::Context as _;
+use postgres::Client;
 use postgres::types::Type;
 
 use super::question::{ChangedTable, Changes};
-use crate::database::Database;
 use crate::error::Result;
 use crate::migration::script::Script;
 use crate::migration::source::Direction;
@@ -79,7 +79,7 @@ impl Verdict {
     /// # Errors
     /// If the other session, which sees the tables as they were, cannot be asked.
     pub(in crate::runbook) fn of(
-        db: &mut Database,
+        client: &mut Client,
         changes: &Changes,
         script: &Script,
         direction: Direction,
@@ -88,7 +88,8 @@ impl Verdict {
         let names_it = script.text.to_ascii_lowercase().contains("track_counts");
         let counted = changes.counted && !names_it;
         let oids: Vec<u32> = changes.tables.iter().map(|table| table.oid).collect();
-        let before = columns(db, &oids).context("cannot look up what a migration has changed")?;
+        let before =
+            columns(client, &oids).context("cannot look up what a migration has changed")?;
         let mut verdict = Verdict {
             destroyed: Vec::new(),
             updated: Vec::new(),
@@ -106,7 +107,9 @@ impl Verdict {
                 verdict.compare(before, now, counted, direction);
             }
         }
-        verdict.destroyed.extend(attributes(db, &lost_attributes)?);
+        verdict
+            .destroyed
+            .extend(attributes(client, &lost_attributes)?);
         if changes.large_objects > 0 {
             verdict.destroyed.push(Destroyed {
                 table: 0,
@@ -194,8 +197,8 @@ impl TableBefore {
 
 /// The tables with these oids, and their columns, as this session sees them. Views and the like hold
 /// nothing; a partitioned table's rows are in its partitions, which are locked with it.
-pub(super) fn columns(db: &mut Database, oids: &[u32]) -> Result<BTreeMap<u32, TableBefore>> {
-    let rows = db.client.query_typed(
+pub(super) fn columns(client: &mut Client, oids: &[u32]) -> Result<BTreeMap<u32, TableBefore>> {
+    let rows = client.query_typed(
         "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), c.relfilenode,
                 a.attnum, a.attname::text, c.relkind = 'c'
          FROM pg_catalog.pg_class AS c
@@ -226,11 +229,11 @@ pub(super) fn columns(db: &mut Database, oids: &[u32]) -> Result<BTreeMap<u32, T
 
 /// The columns whose values contain these composite types or rows of these tables, directly or not: if one
 /// of those loses an attribute, each value loses a part, although its table is not touched.
-fn attributes(db: &mut Database, oids: &[u32]) -> Result<Vec<Destroyed>> {
+fn attributes(client: &mut Client, oids: &[u32]) -> Result<Vec<Destroyed>> {
     if oids.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = db.client.query_typed(
+    let rows = client.query_typed(
         "WITH RECURSIVE parts (part, whole) AS (
              SELECT typelem, oid FROM pg_catalog.pg_type WHERE typelem <> 0
              UNION ALL

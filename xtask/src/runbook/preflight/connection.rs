@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Check, Found, Look, When};
+use super::check::{Check, Found, Look, When};
 use crate::database::{OLDEST_SERVER, Server};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
@@ -99,6 +99,8 @@ fn check_supported(server: &Server) -> Result {
 
 #[cfg(test)]
 mod tests {
+    use pg_connect::{ConnInfo, Env};
+
     use super::*;
     use crate::error::Kind;
 
@@ -116,8 +118,11 @@ mod tests {
             read_only: false,
             schema: None,
             clock: jiff::Timestamp::UNIX_EPOCH,
+            search_path: String::new(),
             history_schema: None,
-            newest_run: None,
+            target: ConnInfo::resolve("postgres://app@localhost/app", &Env::new(), None)
+                .expect("an address"),
+            lock_wait: crate::database::LOCK_WAIT,
             backend_pid: 0,
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use super::{Check, Found, Look, When};
+use super::check::{Check, Found, Look, When};
 use crate::database::catalog::Relation;
 use crate::error::{Failure, Result};
 use crate::hint::Hint;

@@ -1,7 +1,8 @@
 //! The history: whether it can be kept, and agrees with the files and the database.
 
-use super::{Check, Found, Look, Planned, When};
-use crate::database::{self, Database, catalog};
+use super::check::{Check, Found, Look, Planned, When};
+use crate::database::history::{self, Table};
+use crate::database::{Database, catalog};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::ui;
@@ -11,8 +12,7 @@ pub(super) const RIGHTS: Check = Check {
     name: "history",
     before: &[When::Up, When::Down, When::Baseline],
     look: Look::Server(|_, db| {
-        may_keep_history(db)?;
-        let table = database::history::table(db);
+        let table = may_keep_history(db)?;
         Ok(Found::ok(format!("`{table}` can be written")))
     }),
 };
@@ -38,32 +38,34 @@ pub(super) const NEW_TABLES: Check = Check {
     }),
 };
 
+/// Returns the history table's name.
+///
 /// # Errors
-/// If this role may not create or write the history table.
-fn may_keep_history(db: &mut Database) -> Result {
-    let table = database::history::table(db);
-    let user = db.server.user.clone();
+/// If this role may not create or write it.
+fn may_keep_history(db: &mut Database) -> Result<String> {
+    let Table { name, exists } = history::find(db)?;
+    let Database { client, server } = db;
     let as_owner = |purpose: &'static str| {
-        let owner = db.server.address("OWNER");
+        let owner = server.address("OWNER");
         Hint::again_with(purpose, format!("--database-url {owner}"))
     };
     let refused = |what: &str, hint: Hint| {
-        Failure::failed(format!("role `{user}` may not {what}"))
+        Failure::failed(format!("role `{}` may not {what}", server.user))
             .sqlstate("42501")
             .hint(hint)
     };
-    if db.server.history_schema.is_some() {
+    if exists {
         let failure = refused(
-            &format!("write the history table `{table}`"),
+            &format!("write the history table `{name}`"),
             as_owner("connect as its owner"),
         );
-        return if catalog::may_write(db, &table)? {
-            Ok(())
+        return if catalog::may_write(client, &name)? {
+            Ok(name)
         } else {
             Err(failure.into())
         };
     }
-    let Some(schema) = db.server.schema.clone() else {
+    let Some(schema) = &server.schema else {
         return Err(Failure::failed("no schema of the search path exists")
             .sqlstate("3F000")
             .cause("the history table, and every unqualified table, would have no place")
@@ -74,8 +76,8 @@ fn may_keep_history(db: &mut Database) -> Result {
         &format!("create the history table in schema `{schema}`"),
         as_owner("connect as the database's owner"),
     );
-    if catalog::may_create_in(db, &schema)? {
-        Ok(())
+    if catalog::may_create_in(client, schema)? {
+        Ok(name)
     } else {
         Err(failure.into())
     }

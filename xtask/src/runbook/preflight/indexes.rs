@@ -1,6 +1,6 @@
 //! The indexes that migrations make, and those that an interrupted build has left.
 
-use super::{Check, Found, Look, When};
+use super::check::{Check, Found, Look, When};
 use crate::database::catalog;
 use crate::error::Failure;
 use crate::hint::Hint;

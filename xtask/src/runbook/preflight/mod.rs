@@ -1,6 +1,7 @@
 //! What must hold before a change: one list of read-only checks. A run stops at the first that fails; the
 //! doctor looks at all of them. A check is a constant in the file that fits it, and a line in [`CHECKS`].
 
+mod check;
 mod connection;
 mod disk;
 mod history;
@@ -11,19 +12,16 @@ mod sessions;
 mod tables;
 mod tools;
 
-pub(crate) use scripts::{HISTORY_MOVED, moves_history};
-pub(super) use tables::names_no_table;
-pub(crate) use tables::{can_be_backed_up, missing_table};
+pub(crate) use check::{Check, Found, Look, Planned, When};
+pub(super) use scripts::{HISTORY_MOVED, moves_history};
 
-use super::backup;
+use check::Notice;
+
+use super::backup_tables;
 use crate::Context;
-use crate::database::catalog::Relation;
 use crate::database::{self, Database};
 use crate::error::Result;
-use crate::hint::Hint;
-use crate::migration::affected_tables::AffectedTables;
 use crate::migration::plan;
-use crate::migration::script::Script;
 use crate::migration::source::{Direction, Folder};
 use crate::ui;
 
@@ -48,132 +46,6 @@ pub(crate) const CHECKS: &[Check] = &[
     sessions::DUMPS,
     indexes::VALID,
 ];
-
-/// One precondition.
-pub(crate) struct Check {
-    pub(crate) name: &'static str,
-    /// The points at which a run makes this check; if it fails, the run stops. The doctor makes every check,
-    /// also one that lists none.
-    pub(crate) before: &'static [When],
-    pub(crate) look: Look,
-}
-
-/// The points at which a command looks at what it depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum When {
-    /// A run has connected, and does not know yet what it will do.
-    Run,
-    /// A run knows which migrations it will apply.
-    Up,
-    /// A run knows which migrations it will undo.
-    Down,
-    /// As `Up` or `Down`, beside those, where only the plan is printed.
-    DryRun,
-    /// The tables that will be backed up are known: all those of a run, and each as its turn comes.
-    Backup,
-    /// A restore has connected.
-    Restore,
-    /// `db-baseline` has connected.
-    Baseline,
-}
-
-/// How a check looks, by what it needs for that. An error is its finding: what is wrong, and what to do.
-/// Where the server cannot be reached, or what is pending cannot be known, the error is that of the first
-/// check that needs it.
-#[derive(Clone, Copy)]
-pub(crate) enum Look {
-    /// At this machine and what is configured.
-    Machine(fn(&Context) -> Result<Found>),
-    /// At the server and who is on it.
-    Server(fn(&Context, &mut Database) -> Result<Found>),
-    /// At what a run is about to change.
-    Run(fn(&Context, &mut Database, &Planned<'_>) -> Result<Found>),
-}
-
-/// What a check has found that does not fail.
-pub(crate) enum Found {
-    /// It holds, and how.
-    Ok(String),
-    Warning(Warning),
-}
-
-/// What does not stop a run, and is worth knowing before it.
-pub(crate) struct Warning {
-    pub(crate) detail: String,
-    pub(crate) remedy: Option<Hint>,
-    /// How a run says it, where the detail is not enough.
-    notices: Vec<Notice>,
-}
-
-struct Notice {
-    line: String,
-    /// What a session runs or ran last, if it is about one: shown only with `--show-queries`.
-    query: String,
-}
-
-impl Found {
-    fn ok(detail: impl Into<String>) -> Found {
-        Found::Ok(detail.into())
-    }
-
-    fn warning(detail: impl Into<String>, remedy: impl Into<Hint>) -> Found {
-        Found::Warning(Warning {
-            detail: detail.into(),
-            remedy: Some(remedy.into()),
-            notices: Vec::new(),
-        })
-    }
-
-    /// What is only good to know could not be asked.
-    fn unknown(error: &anyhow::Error) -> Found {
-        Found::Warning(Warning {
-            detail: format!("{error:#}"),
-            remedy: None,
-            notices: Vec::new(),
-        })
-    }
-}
-
-/// What a run is about to change, as far as it is known; nothing, where it is not a run.
-#[derive(Default)]
-pub(crate) struct Planned<'f> {
-    /// In the order in which they will run.
-    pub(crate) scripts: Vec<&'f Script>,
-    pub(crate) affected: AffectedTables,
-    /// Whether any migration is in the history.
-    pub(crate) has_history: bool,
-    /// The tables that it will back up before it changes anything.
-    pub(crate) backups: Vec<Relation>,
-    pub(crate) no_backup: bool,
-    pub(crate) show_queries: bool,
-    /// For the doctor, who compares what applied migrations have made too.
-    pub(crate) folder: Option<&'f Folder>,
-}
-
-impl<'f> Planned<'f> {
-    pub(crate) fn of(db: &Database, scripts: Vec<&'f Script>) -> Planned<'f> {
-        let schema = db.server.schema.as_deref();
-        Planned {
-            affected: AffectedTables::from_scripts(scripts.iter().copied(), schema),
-            scripts,
-            ..Planned::default()
-        }
-    }
-
-    /// The run that `db-migrate` would be now.
-    fn pending(db: &mut Database, folder: &'f Folder) -> Result<Planned<'f>> {
-        let applied = database::history::read_known(db)?;
-        let pending = plan::up(folder, &applied, None, true)?;
-        let scripts = folder.scripts(&pending, Direction::Up)?;
-        let mut planned = Planned::of(db, scripts);
-        planned.has_history = !applied.is_empty();
-        planned.folder = Some(folder);
-        // One that is not there is found by the check of the tables.
-        let names = backup::default_tables(db, folder, &planned.affected)?;
-        planned.backups = backup::tables(db, &names).unwrap_or_default();
-        Ok(planned)
-    }
-}
 
 /// Looks at what comes `when` it does, and names what is worth knowing.
 ///
@@ -254,7 +126,7 @@ pub(crate) fn examine(ctx: &Context) -> Vec<(&'static str, Result<Found>)> {
     let (mut db, mut no_db) = split(ctx.connect());
     let folder = ctx.folder().ok();
     let planned = match (&mut db, &folder) {
-        (Some(db), Some(folder)) => Some(Planned::pending(db, folder)),
+        (Some(db), Some(folder)) => Some(pending(db, folder)),
         // Which of them is missing, and why, is the finding of another check.
         _ => None,
     };
@@ -271,6 +143,20 @@ pub(crate) fn examine(ctx: &Context) -> Vec<(&'static str, Result<Found>)> {
         findings.extend(found.map(|found| (check.name, found)));
     }
     findings
+}
+
+/// The run that `db-migrate` would be now.
+fn pending<'f>(db: &mut Database, folder: &'f Folder) -> Result<Planned<'f>> {
+    let applied = database::history::read_known(db)?.applied;
+    let pending = plan::up(folder, &applied, None, true)?;
+    let scripts = folder.scripts(&pending, Direction::Up)?;
+    let mut planned = Planned::of(&db.server, scripts);
+    planned.has_history = !applied.is_empty();
+    planned.folder = Some(folder);
+    // One that is not there is found by the check of the tables.
+    let names = backup_tables::default_names(db, folder, &planned.affected)?;
+    planned.backups = backup_tables::find_all(db, &names).unwrap_or_default();
+    Ok(planned)
 }
 
 fn split<T>(result: Result<T>) -> (Option<T>, Option<anyhow::Error>) {

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 
-use super::{Check, Found, Look, When};
+use super::check::{Check, Found, Look, When};
 use crate::Context;
 use crate::database::{Database, connect, native_options, pooler};
 use crate::error::Result;
@@ -16,10 +16,12 @@ pub(super) const POOLER: Check = Check {
 };
 
 fn look(ctx: &Context, db: &mut Database) -> Result<Found> {
-    let mut other = connect::connect(&db.target, &ctx.application_name, &native_options())
+    let Database { client, server } = db;
+    let options = native_options(server.lock_wait);
+    let mut other = connect::connect(&server.target, &ctx.application_name, &options)
         .map_err(|error| error.explained())
         .context("cannot open a second session, which every run does")?;
-    match pooler::is_between(db, &mut other.client)? {
+    match pooler::is_between(client, server, &mut other.client)? {
         true => Err(pooler::refusal().into()),
         false => Ok(Found::ok("none: a connection is a session of the server")),
     }

@@ -1,6 +1,6 @@
 //! What can be told from the migrations' files alone.
 
-use super::{Check, Found, Look, When};
+use super::check::{Check, Found, Look, When};
 use crate::database::history;
 use crate::error::{Failure, Result};
 use crate::hint::Hint;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Check, Found, Look, Notice, Warning, When};
+use super::check::{Check, Found, Look, Notice, Warning, When};
 use crate::database::activity;
 use crate::hint::Hint;
 use crate::ui;

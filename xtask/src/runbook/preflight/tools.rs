@@ -1,6 +1,6 @@
 //! The programs of PostgreSQL that a run starts.
 
-use super::{Check, Found, Look};
+use super::check::{Check, Found, Look};
 
 pub(super) const PSQL: Check = Check {
     name: "psql",

@@ -1,17 +1,33 @@
-//! What differs between a backup and the live table, and what stands in the way of writing it.
+//! What differs between a backup and the live table, and what the table will hold when that is written.
+
+use std::path::PathBuf;
 
 use postgres::{Client, IsolationLevel};
+use serde::Serialize;
 
-use super::Merged;
 use super::plan::Plan;
-use crate::database::catalog;
-use crate::error::{Failure, Result};
-use crate::hint::Hint;
+use crate::error::Result;
 use crate::migration::quote::quote_identifier;
 use crate::ui;
 
-/// Conflicts that are named.
-pub(super) const SHOWN: usize = 10;
+/// What a restore did to a table, or would do, in the command contract's shape. Numbers are of rows.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Merged {
+    /// As it was given.
+    pub(crate) file: PathBuf,
+    /// Qualified name.
+    pub(crate) table: String,
+    pub(crate) inserted: u64,
+    pub(crate) updated: u64,
+    /// In the table and not in the backup.
+    pub(crate) kept_newer: u64,
+    pub(crate) unchanged: u64,
+    /// Written, removed or added by somebody between the comparison and the lock: left as they are.
+    pub(crate) changed_meanwhile: u64,
+    /// Columns of the backup that the table does not have, or computes itself.
+    pub(crate) skipped_columns: Vec<String>,
+    pub(crate) dry_run: bool,
+}
 
 /// What a comparison found.
 pub(super) struct Comparison {
@@ -154,54 +170,6 @@ impl Plan {
         text
     }
 
-    /// Values that must be unique and would be there twice: index, value, the key of the row that
-    /// would take it, and of the row that has it. Indexes on columns that the backup lacks are left
-    /// to the server.
-    pub(super) fn conflicts(&self, client: &mut Client) -> Result<Vec<String>> {
-        let mut found = Vec::new();
-        for index in catalog::unique_indexes(client, self.oid)? {
-            let needed: Vec<String> = index
-                .columns
-                .iter()
-                .map(|name| quote_identifier(name))
-                .collect();
-            if !needed.iter().all(|name| self.common.contains(name)) {
-                continue;
-            }
-            let keys = index.expressions.join(", ");
-            let predicate = index.predicate.as_deref().unwrap_or("true");
-            let names = index.names();
-            let values: Vec<String> = names.iter().map(|name| format!("w.{name}")).collect();
-            let aliases = names.join(", ");
-            let rows = client.query_typed(
-                &format!(
-                    "WITH written AS MATERIALIZED ({written}),
-                     final AS ({after}),
-                     w (xtask_key, {aliases}) AS (SELECT xtask_key, {keys} FROM written WHERE {predicate}),
-                     f (xtask_key, {aliases}) AS (SELECT xtask_key, {keys} FROM final WHERE {predicate})
-                     SELECT ROW({values})::text, w.xtask_key, f.xtask_key FROM w JOIN f ON {same}
-                     WHERE w.xtask_key <> f.xtask_key ORDER BY 2 LIMIT {SHOWN}",
-                    written = self.written_sql(&needed),
-                    after = self.final_sql(&needed),
-                    values = values.join(", "),
-                    same = index.same("w", "f"),
-                ),
-                &[],
-            )?;
-            for row in rows {
-                let (value, wants, has): (String, String, String) =
-                    (row.get(0), row.get(1), row.get(2));
-                found.push(format!(
-                    "{}: the backup's row {wants} has {value}, which belongs to row {has} now",
-                    index.name
-                ));
-            }
-        }
-        found.extend(self.stuck(client)?);
-        found.truncate(SHOWN);
-        Ok(found)
-    }
-
     /// The rows that are written, as they will be: `xtask_key`, and these columns.
     pub(super) fn written_sql(&self, columns: &[String]) -> String {
         let written: Vec<String> = columns.iter().map(|name| self.written(name)).collect();
@@ -247,17 +215,4 @@ impl Plan {
         let columns: Vec<String> = self.key.iter().map(|name| format!("{of}.{name}")).collect();
         format!("ROW({})::text", columns.join(", "))
     }
-}
-
-/// Values that must be unique belong to other rows now.
-pub(super) fn conflict(tables: &str, conflicts: Vec<String>) -> Failure {
-    let mut failure = Failure::finding(format!(
-        "the backup cannot be merged into {tables}: values that must be unique belong to other rows now"
-    ))
-    .sqlstate("23505");
-    failure.causes = conflicts;
-    failure.state("nothing was restored").hint(Hint::again_with(
-        "change the rows that have these values now, then",
-        "--dry-run",
-    ))
 }

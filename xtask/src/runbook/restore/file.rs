@@ -7,7 +7,8 @@ use anyhow::Context as _;
 use postgres::Client;
 
 use super::plan::Plan;
-use super::{MergeSession, Request};
+use super::request::Request;
+use super::session::MergeSession;
 use crate::Context;
 use crate::database::Database;
 use crate::error::{Failure, Result};
@@ -104,7 +105,7 @@ fn not_what_was_written(file: &Path, state: State) -> Failure {
 
 /// The backup is of this very database.
 pub(super) fn same_database(db: &mut Database, manifest: &Manifest, request: &Request) -> Result {
-    let Some(doubt) = manifest.doubts(db)? else {
+    let Some(doubt) = manifest.doubts(&mut db.client, &db.server)? else {
         return Ok(());
     };
     if request.force_other_database {

@@ -6,9 +6,12 @@ use anyhow::Context as _;
 use postgres::types::Type;
 use postgres::{Client, IsolationLevel, Transaction};
 
-use super::compare::conflict;
+use super::part::{Part, conflicts, tables_of};
 use super::plan::{Plan, changed};
-use super::{MergeSession, Part, Request, conflicts, references, tables_of};
+use super::references;
+use super::request::Request;
+use super::session::MergeSession;
+use super::unique::conflict;
 use crate::Context;
 use crate::database::Database;
 use crate::database::activity::{self, Waiting};
@@ -251,7 +254,7 @@ pub(super) fn merge(
         if let Some(commit) = commit
             && is_lost(&error)
         {
-            return lost_commit(ctx, db, parts, commit, &error);
+            return lost_commit(ctx, &mut db.client, parts, commit, &error);
         }
         if let Some(stalled) = stall.stalled(&mut db.client)
             && !interrupt::requested()
@@ -337,7 +340,7 @@ fn is_lost(error: &anyhow::Error) -> bool {
 /// The answer to COMMIT did not arrive: the server knows whether it was committed.
 fn lost_commit(
     ctx: &Context,
-    db: &mut Database,
+    client: &mut Client,
     parts: &[Part],
     commit: Commit,
     error: &anyhow::Error,
@@ -345,7 +348,7 @@ fn lost_commit(
     let mut failure = failures::from_error(error);
     failure.message = "the answer to COMMIT was lost".to_owned();
     let tables = tables_of(parts);
-    match fate(ctx, db, &commit.xid).as_deref() {
+    match fate(ctx, client, &commit.xid).as_deref() {
         Some("committed") => {
             ctx.ui.warn(format_args!(
                 "the session ended in COMMIT; the server says that it was committed: {tables} is restored, which a standby may not have received yet",
@@ -369,18 +372,18 @@ fn lost_commit(
 }
 
 /// What became of a transaction whose session has ended, in the server's words.
-fn fate(ctx: &Context, db: &mut Database, xid: &str) -> Option<String> {
+fn fate(ctx: &Context, client: &mut Client, xid: &str) -> Option<String> {
     let asked = Instant::now();
     let mut status = None;
     while asked.elapsed() < LOST_SESSION_ENDS {
-        let row = db.client.query_typed_one(
+        let row = client.query_typed_one(
             "SELECT pg_catalog.pg_xact_status($1::text::pg_catalog.xid8)",
             &[(&xid, Type::TEXT)],
         );
         match row {
             Ok(row) => status = row.get(0),
-            Err(_) if db.client.is_closed() => match ctx.connect() {
-                Ok(another) => *db = another,
+            Err(_) if client.is_closed() => match ctx.connect() {
+                Ok(another) => *client = another.client,
                 Err(_) => status = None,
             },
             Err(_) => return status,

@@ -10,56 +10,37 @@
 mod compare;
 mod file;
 mod merge;
+mod part;
 mod plan;
 mod references;
+mod request;
+mod session;
 mod types;
 mod unique;
+
+pub(crate) use self::request::Request;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context as _;
-use postgres::Client;
-use serde::Serialize;
 
-use self::compare::{Comparison, conflict};
+use self::compare::Merged;
 use self::file::{find, same_database, stage};
 use self::merge::{Written, merge};
+use self::part::{Part, conflicts, tables_of};
 use self::plan::Plan;
-use super::backup::{self, Manifest};
+use self::session::MergeSession;
+use self::unique::conflict;
+use super::backup::Manifest;
+use super::backup_tables;
 use super::preflight::{self, Planned, When};
 use crate::Context;
-use crate::database::{Database, SESSION_OPTIONS, connect, lock, own_session, pooler};
+use crate::database::{Server, lock};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::interrupt;
-use crate::options::Locks;
-use crate::shell::shell_word;
 use crate::ui;
-
-/// Settings of the session that merges: values are read as pg_dump writes them; a hash join of two
-/// large tables is worth some memory; and where a policy hides rows that is an error.
-const OPTIONS: &str = "-c DateStyle=ISO -c IntervalStyle=postgres -c array_nulls=on -c xmloption=content \
-     -c work_mem=64MB -c row_security=off -c jit=off";
-
-/// What a restore did to a table, or would do, in the command contract's shape. Numbers are of rows.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Merged {
-    /// As it was given.
-    pub(crate) file: PathBuf,
-    /// Qualified name.
-    pub(crate) table: String,
-    pub(crate) inserted: u64,
-    pub(crate) updated: u64,
-    /// In the table and not in the backup.
-    pub(crate) kept_newer: u64,
-    pub(crate) unchanged: u64,
-    /// Written, removed or added by somebody between the comparison and the lock: left as they are.
-    pub(crate) changed_meanwhile: u64,
-    /// Columns of the backup that the table does not have, or computes itself.
-    pub(crate) skipped_columns: Vec<String>,
-    pub(crate) dry_run: bool,
-}
 
 impl Merged {
     /// What was compared, after so many rows were written.
@@ -74,45 +55,6 @@ impl Merged {
     }
 }
 
-/// What to restore, and how.
-pub(crate) struct Request {
-    /// Backups, as they were given.
-    pub(crate) files: Vec<PathBuf>,
-    /// Compare only.
-    pub(crate) dry_run: bool,
-    /// Only these columns, of rows that are there; all if there are none.
-    pub(crate) columns: Vec<String>,
-    /// `COLUMN=EXPRESSION`.
-    pub(crate) convert: Vec<String>,
-    pub(crate) force_other_database: bool,
-    pub(crate) locks: Locks,
-}
-
-impl Request {
-    /// The arguments that restore these files as it is asked for.
-    fn arguments_for(&self, files: &[PathBuf]) -> String {
-        let mut words = vec!["db-restore".to_owned()];
-        let shown = files.iter().map(|file| file.to_string_lossy());
-        words.extend(shown.map(|file| shell_word(&file)));
-        for column in &self.columns {
-            words.push(format!("--column {}", shell_word(column)));
-        }
-        for convert in &self.convert {
-            words.push(format!("--convert {}", shell_word(convert)));
-        }
-        if self.force_other_database {
-            words.push("--force-other-database".to_owned());
-        }
-        words.join(" ")
-    }
-}
-
-/// One backup's part in a restore: what goes where, and what differs.
-struct Part {
-    plan: Plan,
-    compared: Comparison,
-}
-
 /// Restores backups, all in one transaction.
 ///
 /// # Errors
@@ -124,12 +66,11 @@ pub(crate) fn run(ctx: &Context, request: &Request) -> Result<Vec<Merged>> {
     let found = request.files.iter().map(|given| find(ctx, given));
     let found = found.collect::<Result<Vec<_>>>()?;
     one_for_each_table(request, &found)?;
-    let mut db = ctx.connect()?;
+    let mut db = ctx.connect_with(request.locks.lock_deadline)?;
     preflight::before(When::Restore, ctx, &mut db, &Planned::default())?;
-    db.wait_for_locks(request.locks.lock_deadline)?;
     let mut tables = Vec::new();
     for (_, manifest) in &found {
-        tables.push(backup::table(&mut db, &manifest.table)?);
+        tables.push(backup_tables::find(&mut db, &manifest.table)?);
         same_database(&mut db, manifest, request)?;
     }
     if !request.dry_run {
@@ -157,7 +98,7 @@ pub(crate) fn run(ctx: &Context, request: &Request) -> Result<Vec<Merged>> {
             })
             .collect());
     }
-    agree(ctx, &db, &parts)?;
+    agree(ctx, &db.server, &parts)?;
     interrupt::check()?;
     let written = merge(ctx, &mut db, &mut session, &parts, request)?;
     let mut restored = Vec::new();
@@ -276,17 +217,8 @@ fn stands_in_the_way(
     Ok(())
 }
 
-/// The values that must be unique and would be there twice, of all tables.
-fn conflicts(parts: &[Part], session: &mut MergeSession) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for part in parts {
-        found.extend(part.plan.conflicts(&mut session.client)?);
-    }
-    Ok(found)
-}
-
 /// Asks before values are replaced.
-fn agree(ctx: &Context, db: &Database, parts: &[Part]) -> Result {
+fn agree(ctx: &Context, server: &Server, parts: &[Part]) -> Result {
     let replaced = parts.iter().filter(|part| part.compared.replaced > 0);
     let rows: Vec<String> = replaced
         .map(|Part { plan, compared }| {
@@ -300,7 +232,7 @@ fn agree(ctx: &Context, db: &Database, parts: &[Part]) -> Result {
     if rows.is_empty() {
         return Ok(());
     }
-    let question = format!("Replace values in {} in {}?", rows.join(" and "), db.server);
+    let question = format!("Replace values in {} in {server}?", rows.join(" and "));
     if ctx.ui.confirm(&question)? {
         return Ok(());
     }
@@ -309,56 +241,4 @@ fn agree(ctx: &Context, db: &Database, parts: &[Part]) -> Result {
         .state("nothing was changed")
         .hint(Hint::again_with("", "--dry-run"))
         .into())
-}
-
-/// `a` and `b`, to name them in a sentence.
-fn tables_of(parts: &[Part]) -> String {
-    let names = parts.iter().map(|part| format!("`{}`", part.plan.table));
-    names.collect::<Vec<_>>().join(" and ")
-}
-
-/// The session that merges; another one holds the migration lock and watches.
-struct MergeSession {
-    client: Client,
-    pid: i32,
-    /// As it is configured, for the merge alone: what is temporary, also what the server drops when the
-    /// session ends, waits for no standby.
-    synchronous_commit: String,
-    /// The user's; the session itself has our own.
-    search_path: String,
-}
-
-impl MergeSession {
-    fn open(ctx: &Context, db: &mut Database) -> Result<MergeSession> {
-        let lock_timeout = db.lock_wait.as_millis();
-        let options = format!("{SESSION_OPTIONS} {OPTIONS} -c lock_timeout={lock_timeout}");
-        let connection = connect::connect(&db.target, &ctx.application_name, &options)?;
-        let canceller = connection.canceller();
-        interrupt::on_signal(move || {
-            let _ = canceller.cancel();
-        });
-        let mut client = connection.client;
-        let asked = own_session(
-            &mut client,
-            &ctx.application_name,
-            &options,
-            "pg_catalog.current_setting('search_path')",
-        )?;
-        let search_path = asked.get(0).unwrap_or_default().to_owned();
-        let row = client.query_typed_one(
-            "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('synchronous_commit')",
-            &[],
-        )?;
-        let (pid, synchronous_commit) = (row.get(0), row.get(1));
-        client.batch_execute("SET synchronous_commit = local")?;
-        if pid == db.server.backend_pid {
-            return Err(pooler::failure(db).into());
-        }
-        Ok(MergeSession {
-            client,
-            pid,
-            synchronous_commit,
-            search_path,
-        })
-    }
 }

@@ -6,9 +6,9 @@ use anyhow::Context as _;
 use postgres::types::Type;
 use postgres::{Client, GenericClient};
 
-use super::compare::SHOWN;
+use super::request::Request;
+use super::session::MergeSession;
 use super::types::{Conversion, is_widening};
-use super::{MergeSession, Request};
 use crate::database::catalog::{self, Column, Relation};
 use crate::database::{OWN_SEARCH_PATH, set_search_path};
 use crate::error::{Failure, Result};
@@ -16,6 +16,9 @@ use crate::hint::Hint;
 use crate::migration::quote::quote_identifier;
 use crate::runbook::backup::Manifest;
 use crate::shell::shell_word;
+
+/// How many rows are named that are in the way.
+pub(super) const SHOWN: usize = 10;
 
 /// A table as a plan was made for it. It is read again under each lock: what a restore means is fixed
 /// before it waits.

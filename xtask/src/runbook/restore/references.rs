@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use postgres::Client;
 use postgres::types::Type;
 
-use super::compare::SHOWN;
-use super::{Part, Request};
+use super::part::Part;
+use super::plan::SHOWN;
+use super::request::Request;
 use crate::Context;
 use crate::error::{Failure, Result};
 use crate::hint::Hint;

@@ -1,18 +1,67 @@
-//! Unique values that move between rows that are there: two emails swapped, one passed on.
+//! Unique values: which would be there twice, and those that move between rows that are there (two emails
+//! swapped, one passed on).
 //!
 //! An UPDATE checks a unique index row by row, so the row that still has a value that another one is to
 //! take is parked first, in the same transaction: the column gets NULL, or a value that no row has.
 
 use postgres::types::Type;
-use postgres::{GenericClient, Transaction};
+use postgres::{Client, GenericClient, Transaction};
 
-use super::compare::SHOWN;
-use super::plan::Plan;
+use super::plan::{Plan, SHOWN};
 use crate::database::catalog::{self, UniqueIndex};
-use crate::error::Result;
+use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::migration::quote::quote_identifier;
 
 impl Plan {
+    /// Values that must be unique and would be there twice: index, value, the key of the row that
+    /// would take it, and of the row that has it. Indexes on columns that the backup lacks are left
+    /// to the server.
+    pub(super) fn conflicts(&self, client: &mut Client) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for index in catalog::unique_indexes(client, self.oid)? {
+            let needed: Vec<String> = index
+                .columns
+                .iter()
+                .map(|name| quote_identifier(name))
+                .collect();
+            if !needed.iter().all(|name| self.common.contains(name)) {
+                continue;
+            }
+            let keys = index.expressions.join(", ");
+            let predicate = index.predicate.as_deref().unwrap_or("true");
+            let names = index.names();
+            let values: Vec<String> = names.iter().map(|name| format!("w.{name}")).collect();
+            let aliases = names.join(", ");
+            let rows = client.query_typed(
+                &format!(
+                    "WITH written AS MATERIALIZED ({written}),
+                     final AS ({after}),
+                     w (xtask_key, {aliases}) AS (SELECT xtask_key, {keys} FROM written WHERE {predicate}),
+                     f (xtask_key, {aliases}) AS (SELECT xtask_key, {keys} FROM final WHERE {predicate})
+                     SELECT ROW({values})::text, w.xtask_key, f.xtask_key FROM w JOIN f ON {same}
+                     WHERE w.xtask_key <> f.xtask_key ORDER BY 2 LIMIT {SHOWN}",
+                    written = self.written_sql(&needed),
+                    after = self.final_sql(&needed),
+                    values = values.join(", "),
+                    same = index.same("w", "f"),
+                ),
+                &[],
+            )?;
+            for row in rows {
+                let (value, wants, has): (String, String, String) =
+                    (row.get(0), row.get(1), row.get(2));
+                found.push(format!(
+                    "{}: the backup's row {wants} has {value}, which belongs to row {has} now",
+                    index.name
+                ));
+            }
+        }
+        found.extend(self.stuck(client)?);
+        found.truncate(SHOWN);
+        Ok(found)
+    }
+
     /// Parks them. The rows are the comparison's afterwards as before.
     pub(super) fn park(&self, transaction: &mut Transaction<'_>) -> Result {
         for index in self.restorable_indexes(transaction)? {
@@ -148,18 +197,21 @@ impl Plan {
             {
                 return Ok(Some((name, "NULL".to_owned())));
             }
-            let farthest = format!(
-                "greatest((SELECT pg_catalog.max({name}) FROM ONLY {table}), (SELECT pg_catalog.max({name}) FROM {staging}))"
-            );
+            // Where NULLs are not distinct, it may be a NULL that has to make way.
+            let farthest = |none: &str| {
+                format!(
+                    "coalesce(greatest((SELECT pg_catalog.max({name}) FROM ONLY {table}), (SELECT pg_catalog.max({name}) FROM {staging})), '{none}')"
+                )
+            };
             let unused = "pg_catalog.gen_random_uuid()";
             let placeholder = match (&*category, &*type_name, length) {
                 _ if kind != "b" => continue,
                 ("S", "char" | "name", _) => continue,
                 // What it begins with stays: a check may want it so.
-                ("S", _, None) => format!("l.{name} || {unused}::text"),
+                ("S", _, None) => format!("pg_catalog.concat(l.{name}, {unused})"),
                 ("S", _, Some(length)) if length > 40 => {
                     format!(
-                        "pg_catalog.left(l.{name}::text, {}) || {unused}::text",
+                        "pg_catalog.concat(pg_catalog.left(l.{name}::text, {}), {unused})",
                         length - 36
                     )
                 }
@@ -167,10 +219,10 @@ impl Plan {
                     format!("pg_catalog.left(pg_catalog.md5({unused}::text), {length})")
                 }
                 ("N", "int2" | "int4" | "int8" | "numeric" | "float8" | "float4", _) => {
-                    format!("{farthest} + m.n")
+                    format!("{} + m.n", farthest("0"))
                 }
                 ("D", "date" | "timestamp" | "timestamptz", _) => {
-                    format!("{farthest} + m.n * '1 day'::pg_catalog.interval")
+                    format!("{} + m.n * '1 day'::pg_catalog.interval", farthest("epoch"))
                 }
                 ("U", "uuid", _) => unused.to_owned(),
                 _ => continue,
@@ -179,4 +231,17 @@ impl Plan {
         }
         Ok(None)
     }
+}
+
+/// Values that must be unique belong to other rows now.
+pub(super) fn conflict(tables: &str, conflicts: Vec<String>) -> Failure {
+    let mut failure = Failure::finding(format!(
+        "the backup cannot be merged into {tables}: values that must be unique belong to other rows now"
+    ))
+    .sqlstate("23505");
+    failure.causes = conflicts;
+    failure.state("nothing was restored").hint(Hint::again_with(
+        "change the rows that have these values now, then",
+        "--dry-run",
+    ))
 }

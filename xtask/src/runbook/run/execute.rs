@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Options, unchanged};
 use crate::Context;
 use crate::database::Database;
 use crate::error::{Failure, Kind, Result};
@@ -11,10 +10,11 @@ use crate::failures;
 use crate::hint::Hint;
 use crate::interrupt;
 use crate::migration::source::{Direction, Migration};
-use crate::runbook::apply::{Runner, announce};
-use crate::runbook::outcome::{Outcome, tries};
+use crate::options::RunOptions;
+use crate::runbook::apply::Runner;
+use crate::runbook::outcome::{Line, Outcome, tries};
 use crate::runbook::plan::{Change, Plan};
-use crate::runbook::{report, verify};
+use crate::runbook::verify;
 use crate::ui;
 
 /// Backs up, runs each migration, verifies; stops at the first error.
@@ -22,28 +22,33 @@ pub(super) fn execute(
     ctx: &Context,
     mut runner: Runner<'_>,
     plan: &Plan<'_>,
-    options: &Options,
+    options: &RunOptions,
     started: Instant,
 ) -> Result<Outcome> {
-    let mut outcome = Outcome::of(runner.db, plan.direction, started, options);
+    let mut outcome = Outcome::of(
+        runner.psql.lock.acquired_at,
+        plan.direction,
+        started,
+        options,
+    );
     // psql connects before anything is written, because this shows whether a proxy makes the session lock
     // worthless.
-    runner.open().map_err(unchanged)?;
+    runner.psql.open().map_err(unchanged)?;
     // The backups come first, on the native connection; then psql takes over.
     for table in &plan.backups {
         interrupt::check()?;
         let backup = runner.back_up(table).map_err(unchanged)?;
-        announce(&ctx.ui, backup);
+        backup.announce(&ctx.ui);
         outcome.backed_up(backup, backup.took);
     }
     if plan.direction == Direction::Up {
         runner.ensure_history()?;
     }
-    runner.guard.inspect(runner.db).map_err(unchanged)?;
+    let client = &mut runner.psql.db.client;
+    runner.guard.inspect(client).map_err(unchanged)?;
     change(ctx, &mut runner, plan, &mut outcome)?;
-    let (db, guard) = runner.finish();
-    outcome.backups = guard.backups;
-    verify_all(ctx, db, plan, &mut outcome)?;
+    outcome.backups = runner.finish();
+    verify_all(ctx, runner.psql.db, plan, &mut outcome)?;
     Ok(outcome)
 }
 
@@ -114,7 +119,7 @@ fn verify_all(ctx: &Context, db: &mut Database, plan: &Plan<'_>, outcome: &mut O
     }
     outcome
         .summary
-        .push(report::Line::new(format!("Verified: {what}"), at.elapsed()));
+        .push(Line::new(format!("Verified: {what}"), at.elapsed()));
     Ok(())
 }
 
@@ -166,4 +171,9 @@ fn half_way(mut failure: Failure, plan: &Plan<'_>, done: usize) -> Failure {
         });
     }
     failure
+}
+
+/// Adds to an error that nothing was changed yet.
+pub(super) fn unchanged(error: anyhow::Error) -> Failure {
+    failures::from_error(&error).state("no migration has run; nothing was changed")
 }

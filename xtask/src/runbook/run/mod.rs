@@ -7,33 +7,23 @@ mod select;
 
 use std::time::Instant;
 
-use execute::execute;
+use execute::{execute, unchanged};
 use prepare::make_plan;
 use select::{Goal, say_nothing_to_do, select_and_lock};
 
-use super::apply::{Runner, start_psql};
-use super::guard::Guard;
+use super::apply::Runner;
 use super::outcome::Outcome;
 use super::plan::Plan;
 use super::preflight::{self, Planned, When};
-use super::report;
+use super::{report, watched_psql};
 use crate::Context;
-use crate::database::Database;
+use crate::database::{Database, Server};
 use crate::error::{Failure, Result};
-use crate::failures;
 use crate::hint::Hint;
 use crate::migration::plan::RollbackScope;
 use crate::migration::source::{Direction, Folder};
-use crate::options::{BackupOptions, Locks, Reports};
+use crate::options::RunOptions;
 use crate::ui;
-
-/// What a run was asked to do, beyond its goal.
-pub(crate) struct Options {
-    pub(crate) locks: Locks,
-    pub(crate) backup: BackupOptions,
-    pub(crate) dry_run: bool,
-    pub(crate) reports: Reports,
-}
 
 /// Applies what is pending, up to and including `to`.
 ///
@@ -45,7 +35,7 @@ pub(crate) fn migrate(
     mut db: Database,
     to: Option<i64>,
     allow_out_of_order: bool,
-    options: &Options,
+    options: &RunOptions,
 ) -> Result<Outcome> {
     let goal = Goal::Up {
         to,
@@ -63,7 +53,7 @@ pub(crate) fn rollback(
     folder: &Folder,
     mut db: Database,
     scope: &RollbackScope,
-    options: &Options,
+    options: &RunOptions,
 ) -> Result<Outcome> {
     run(ctx, folder, &mut db, &Goal::Down(scope), options)
 }
@@ -76,17 +66,17 @@ fn run(
     folder: &Folder,
     db: &mut Database,
     goal: &Goal<'_>,
-    options: &Options,
+    options: &RunOptions,
 ) -> Result<Outcome> {
     let started = Instant::now();
     let direction = goal.direction();
     report::check(&options.reports)?;
     preflight::before(When::Run, ctx, db, &Planned::default())?;
-    db.wait_for_locks(options.locks.lock_deadline)?;
-    let selection = select_and_lock(ctx, folder, db, goal, options)?;
+    let (selection, lock) = select_and_lock(ctx, folder, db, goal, options)?;
+    let started_at = lock.as_ref().map_or(db.server.clock, |of| of.acquired_at);
     if selection.migrations.is_empty() {
         say_nothing_to_do(ctx, &selection, direction);
-        let outcome = Outcome::of(db, direction, started, options);
+        let outcome = Outcome::of(started_at, direction, started, options);
         if !options.dry_run {
             report::nothing_done(ctx, db, &outcome, &options.reports)?;
         }
@@ -94,35 +84,38 @@ fn run(
     }
 
     // psql connects while the preflight runs; a rollback first asks for confirmation.
-    let early_psql = match direction {
-        Direction::Up if !options.dry_run => Some(start_psql(ctx, db).map_err(unchanged)?),
+    let early_psql = match (&lock, direction) {
+        (Some(lock), Direction::Up) => {
+            Some(watched_psql::start(ctx, &db.server, lock).map_err(unchanged)?)
+        }
         _ => None,
     };
     let plan = make_plan(ctx, folder, db, &selection, direction, options)?;
-    if options.dry_run {
+    // Only a dry run has something to do and no lock.
+    let Some(lock) = lock else {
         ctx.ui.data(plan.text(db, &ctx.ui.invocation));
-        return Ok(Outcome::planned(db, &plan, started, options));
-    }
+        return Ok(Outcome::planned(started_at, &plan, started, options));
+    };
     if direction == Direction::Down {
-        ask_to_undo(ctx, db, &plan)?;
+        ask_to_undo(ctx, &db.server, &plan)?;
     }
     let psql = match early_psql {
         Some(psql) => psql,
-        None => start_psql(ctx, db).map_err(unchanged)?,
+        None => watched_psql::start(ctx, &db.server, &lock).map_err(unchanged)?,
     };
-    let guard = Guard::new(options.backup);
-    let runner = Runner::new(ctx, db, options.locks, guard).with_psql(psql);
+    let (locks, backup, history) = (options.locks, options.backup, &selection.history);
+    let runner = Runner::new(ctx, db, locks, backup, &lock, history).with_psql(psql);
     let mut outcome = execute(ctx, runner, &plan, options, started)?;
     outcome.run.duration_ms = started.elapsed().as_secs_f64() * 1000.0;
     report::finish(ctx, db, &plan, &outcome, &options.reports)?;
     Ok(outcome)
 }
 
-fn ask_to_undo(ctx: &Context, db: &Database, plan: &Plan<'_>) -> Result {
+fn ask_to_undo(ctx: &Context, server: &Server, plan: &Plan<'_>) -> Result {
     let question = format!(
         "Undo {} of {}?",
         ui::plural(plan.changes.len() as u64, "migration"),
-        db.server
+        server
     );
     if ctx.ui.confirm(&question)? {
         return Ok(());
@@ -132,9 +125,4 @@ fn ask_to_undo(ctx: &Context, db: &Database, plan: &Plan<'_>) -> Result {
         .state("nothing was changed")
         .hint(Hint::again_with("", "--dry-run"))
         .into())
-}
-
-/// Adds to an error that nothing was changed yet.
-fn unchanged(error: anyhow::Error) -> Failure {
-    failures::from_error(&error).state("no migration has run; nothing was changed")
 }

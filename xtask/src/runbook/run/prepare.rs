@@ -1,14 +1,14 @@
 //! Makes the plan: the preflight, what will be lost, what to back up. Nothing here writes.
 
-use super::Options;
 use super::select::Selection;
 use crate::Context;
-use crate::database::Database;
 use crate::database::catalog::{self, Relation};
+use crate::database::{Database, Server};
 use crate::error::{Failure, Result};
 use crate::migration::script::Script;
 use crate::migration::source::{Direction, Folder, Migration};
-use crate::runbook::backup;
+use crate::options::RunOptions;
+use crate::runbook::backup_tables;
 use crate::runbook::losses::{self, Forecast};
 use crate::runbook::plan::{Change, Plan};
 use crate::runbook::preflight::{self, Planned, When};
@@ -20,7 +20,7 @@ pub(super) fn make_plan<'f>(
     db: &mut Database,
     selection: &Selection<'f>,
     direction: Direction,
-    options: &Options,
+    options: &RunOptions,
 ) -> Result<Plan<'f>> {
     let changes: Vec<Change<'f>> = selection
         .migrations
@@ -35,7 +35,7 @@ pub(super) fn make_plan<'f>(
         migration.checks()?;
     }
     let scripts: Vec<&Script> = changes.iter().map(|change| change.script).collect();
-    let mut planned = planned(db, scripts, selection, options);
+    let mut planned = planned(&db.server, scripts, selection, options);
     let (when, what) = match direction {
         Direction::Up => (When::Up, "pending"),
         Direction::Down => (When::Down, "to undo"),
@@ -52,13 +52,13 @@ pub(super) fn make_plan<'f>(
 
 /// What the preflight looks at.
 fn planned<'f>(
-    db: &Database,
+    server: &Server,
     scripts: Vec<&'f Script>,
     selection: &Selection<'_>,
-    options: &Options,
+    options: &RunOptions,
 ) -> Planned<'f> {
-    let mut planned = Planned::of(db, scripts);
-    planned.has_history = !selection.applied.is_empty();
+    let mut planned = Planned::of(server, scripts);
+    planned.has_history = !selection.history.applied.is_empty();
     planned.no_backup = options.backup.no_backup;
     planned.show_queries = options.locks.show_queries;
     if planned.no_backup {
@@ -73,7 +73,7 @@ fn show_losses(
     db: &mut Database,
     scripts: &[&Script],
     direction: Direction,
-    options: &Options,
+    options: &RunOptions,
 ) -> Result<Forecast> {
     let no_backup = options.backup.no_backup;
     let forecast = losses::forecast(db, scripts.iter().copied(), direction)?;
@@ -109,7 +109,7 @@ fn show_losses(
 fn tables_to_back_up(
     ctx: &Context,
     db: &mut Database,
-    options: &Options,
+    options: &RunOptions,
     planned: &mut Planned<'_>,
     forecast: Forecast,
 ) -> Result<Vec<Relation>> {
@@ -124,7 +124,7 @@ fn tables_to_back_up(
     // The rows of a partitioned table are in its partitions; the guard finds which.
     let tables = forecast.tables.iter().filter(|table| table.kind == 'r');
     names.extend(tables.map(Relation::qualified));
-    planned.backups = backup::in_order_of_references(db, &names)?;
+    planned.backups = backup_tables::in_order_of_references(db, &names)?;
     if !planned.backups.is_empty() {
         preflight::before(When::Backup, ctx, db, planned)?;
     }
@@ -133,7 +133,8 @@ fn tables_to_back_up(
 
 /// The applied migrations that a rollback leaves, whose checks must hold after it.
 fn remaining<'f>(folder: &'f Folder, undone: &Selection<'_>) -> Vec<&'f Migration> {
-    let is_applied = |version| undone.applied.iter().any(|row| row.version == version);
+    let applied = &undone.history.applied;
+    let is_applied = |version| applied.iter().any(|row| row.version == version);
     let is_undone = |version| undone.migrations.iter().any(|gone| gone.version == version);
     folder
         .migrations

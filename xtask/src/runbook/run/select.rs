@@ -1,13 +1,14 @@
 //! Which migrations to run: decided before waiting for another run, and checked again afterwards.
 
-use super::Options;
 use crate::Context;
-use crate::database::{Database, history, lock};
+use crate::database::Database;
+use crate::database::history::{self, History};
+use crate::database::lock::{self, Lock};
 use crate::error::Result;
 use crate::hint::Hint;
-use crate::migration::history::Applied;
 use crate::migration::plan::{self, RollbackScope};
 use crate::migration::source::{Direction, Folder, Migration};
+use crate::options::RunOptions;
 use crate::ui;
 
 /// Which migrations to run.
@@ -27,17 +28,18 @@ impl Goal<'_> {
         }
     }
 
-    fn select<'f>(&self, folder: &'f Folder, applied: Vec<Applied>) -> Result<Selection<'f>> {
+    fn select<'f>(&self, folder: &'f Folder, history: History) -> Result<Selection<'f>> {
+        let applied = &history.applied;
         let migrations = match *self {
             Goal::Up {
                 to,
                 allow_out_of_order,
-            } => plan::up(folder, &applied, to, allow_out_of_order)?,
-            Goal::Down(scope) => plan::down(folder, &applied, scope)?,
+            } => plan::up(folder, applied, to, allow_out_of_order)?,
+            Goal::Down(scope) => plan::down(folder, applied, scope)?,
         };
         folder.scripts(&migrations, self.direction())?;
         Ok(Selection {
-            applied,
+            history,
             migrations,
         })
     }
@@ -45,35 +47,35 @@ impl Goal<'_> {
 
 /// The migrations to run, in their order, and the history they were selected by.
 pub(super) struct Selection<'f> {
-    pub(super) applied: Vec<Applied>,
+    pub(super) history: History,
     pub(super) migrations: Vec<&'f Migration>,
 }
 
 /// Selects the migrations to run. If there are any, or another run is at work, takes the migration lock and
-/// selects again.
+/// selects again. Returns the lock, if it took it.
 pub(super) fn select_and_lock<'f>(
     ctx: &Context,
     folder: &'f Folder,
     db: &mut Database,
     goal: &Goal<'_>,
-    options: &Options,
-) -> Result<Selection<'f>> {
+    options: &RunOptions,
+) -> Result<(Selection<'f>, Option<Lock>)> {
     // Before the history is read: if a run ends in between, its rows are already there.
-    let at_work = !options.dry_run && lock::at_work(db)?;
-    let applied = match goal {
+    let at_work = !options.dry_run && lock::at_work(&mut db.client, &db.server)?;
+    let history = match goal {
         Goal::Up { .. } => history::read_known(db)?,
         Goal::Down(_) => history::read(db)?,
     };
-    let selection = goal.select(folder, applied)?;
+    let selection = goal.select(folder, history)?;
     if let Goal::Down(_) = goal {
         for migration in &selection.migrations {
             ctx.ui.info("To undo", &migration.stem);
         }
     }
     if !at_work && (options.dry_run || selection.migrations.is_empty()) {
-        return Ok(selection);
+        return Ok((selection, None));
     }
-    lock::acquire(db, options.locks, &ctx.ui)?;
+    let lock = lock::acquire(db, options.locks, &ctx.ui)?;
     // Another run may have changed the history while this one waited.
     let locked = goal.select(folder, history::read(db)?)?;
     if let Goal::Down(scope) = goal {
@@ -81,16 +83,16 @@ pub(super) fn select_and_lock<'f>(
         plan::check_unchanged(
             scope,
             &selection.migrations,
-            &selection.applied,
+            &selection.history.applied,
             &locked.migrations,
-            &locked.applied,
+            &locked.history.applied,
         )?;
     }
-    Ok(locked)
+    Ok((locked, Some(lock)))
 }
 
 pub(super) fn say_nothing_to_do(ctx: &Context, selection: &Selection<'_>, direction: Direction) {
-    let applied = &selection.applied;
+    let applied = &selection.history.applied;
     match direction {
         Direction::Up => ctx.ui.status(
             "Finished",

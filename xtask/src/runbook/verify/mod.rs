@@ -35,7 +35,7 @@ pub(crate) fn run<'a>(
 ) -> Result<Vec<Checked>> {
     let mut transaction = db.client.build_transaction().read_only(true).start()?;
     // Checks are the user's, and name things as migrations do.
-    transaction.batch_execute(&set_search_path(&db.search_path))?;
+    transaction.batch_execute(&set_search_path(&db.server.search_path))?;
     transaction.batch_execute("SET LOCAL row_security = on")?;
     let mut checked = Vec::new();
     for migration in migrations {

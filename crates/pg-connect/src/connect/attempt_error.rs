@@ -1,70 +1,73 @@
-//! What came of an attempt that failed: what it means for the next one, its kind, its words.
+//! The error of one attempt to connect: whether the next host is tried, its kind, its message.
 
 use std::fmt;
 use std::io;
 
 use tokio_postgres::error::SqlState;
 
-use crate::conninfo::Target;
+use crate::conninfo::TargetSessionAttrs;
 use crate::error::ErrorKind;
 use crate::tls::{TlsError, explain, rustls_error};
 
-/// Why one attempt came to nothing.
-pub(super) enum Fault {
+/// Why one attempt to connect failed.
+pub(super) enum AttemptError {
     /// The name has no address.
     Resolve(io::Error),
     /// Not within `connect_timeout`.
     Timeout,
     /// The server is not what `target_session_attrs` asks for.
-    NotWanted(Target),
-    /// `sslmode` asks for TLS, and the server said no.
+    WrongTarget(TargetSessionAttrs),
+    /// `sslmode` requires TLS, and the server does not support it.
     NoTls,
-    /// Something on our own side, whatever the server.
+    /// Something on the client's side that has nothing to do with the server.
     Local(String),
-    /// The attempt itself failed, after or before the server agreed to TLS.
+    /// An error of the client crate. `tls`: whether the server had agreed to TLS before it.
     Client {
         error: tokio_postgres::Error,
         tls: bool,
     },
-    /// Both ways of `sslmode=prefer` or `allow` failed.
-    EitherWay {
-        with_tls: Box<Fault>,
-        plain: Box<Fault>,
+    /// `sslmode=prefer` or `allow`: both the attempt with TLS and the one without failed.
+    BothFailed {
+        with_tls: Box<AttemptError>,
+        plain: Box<AttemptError>,
     },
 }
 
-impl Fault {
-    /// Of two faults the one that says what is wrong: TLS', if the server spoke to us on it.
-    pub(super) fn telling(&self) -> &Fault {
+impl AttemptError {
+    /// Of two errors, the one that explains more: the one with TLS if the server sent it, else the
+    /// one without TLS.
+    pub(super) fn most_informative(&self) -> &AttemptError {
         match self {
-            Fault::EitherWay { with_tls, plain } => match with_tls.as_ref() {
-                Fault::Client { error, .. } if error.code().is_some() => with_tls,
+            AttemptError::BothFailed { with_tls, plain } => match with_tls.as_ref() {
+                AttemptError::Client { error, .. } if error.code().is_some() => with_tls,
                 _ => plain,
             },
             only => only,
         }
     }
 
-    /// The five characters of the server's error code.
+    /// The server's SQLSTATE.
     pub(super) fn sqlstate(&self) -> Option<&str> {
-        match self.telling() {
-            Fault::Client { error, .. } => error.code().map(SqlState::code),
+        match self.most_informative() {
+            AttemptError::Client { error, .. } => error.code().map(SqlState::code),
             _ => None,
         }
     }
 
-    /// Whether the other hosts are not tried: a server that answers has the last word, unless it
-    /// cannot serve anyone now (manual, *Specifying Multiple Hosts*). So has one that breaks off
-    /// (`PQconnectPoll`).
+    /// Whether the remaining hosts are not tried. An error that a server sends is final, unless it is
+    /// `cannot_connect_now` (manual, *Specifying Multiple Hosts*). A connection that is lost during the
+    /// login is final too (`PQconnectPoll` in `fe-connect.c`).
     pub(super) fn is_final(&self) -> bool {
-        match self.telling() {
-            Fault::Client { error, .. } => match error.code() {
+        match self.most_informative() {
+            AttemptError::Client { error, .. } => match error.code() {
                 Some(code) => *code != SqlState::CANNOT_CONNECT_NOW,
                 None => io_error(error)
-                    .is_none_or(|error| rustls_error(error).is_some() || has_broken_off(error)),
+                    .is_none_or(|error| rustls_error(error).is_some() || is_lost_connection(error)),
             },
-            Fault::NoTls | Fault::Local(_) | Fault::EitherWay { .. } => true,
-            Fault::Resolve(_) | Fault::Timeout | Fault::NotWanted(_) => false,
+            AttemptError::NoTls | AttemptError::Local(_) | AttemptError::BothFailed { .. } => true,
+            AttemptError::Resolve(_) | AttemptError::Timeout | AttemptError::WrongTarget(_) => {
+                false
+            }
         }
     }
 
@@ -76,7 +79,7 @@ impl Fault {
     /// Whether the same attempt without TLS could have another outcome.
     pub(super) fn may_be_due_to_tls(&self) -> bool {
         match self {
-            Fault::Client { tls: true, .. } => {
+            AttemptError::Client { tls: true, .. } => {
                 self.is_refused_login() || self.kind() == ErrorKind::Tls
             }
             _ => false,
@@ -84,31 +87,35 @@ impl Fault {
     }
 
     pub(super) fn kind(&self) -> ErrorKind {
-        match self.telling() {
-            Fault::Resolve(_) => ErrorKind::NoSuchHost,
-            Fault::Timeout => ErrorKind::Timeout,
-            Fault::NoTls | Fault::EitherWay { .. } => ErrorKind::Tls,
-            Fault::NotWanted(_) | Fault::Local(_) => ErrorKind::Other,
-            Fault::Client { error, .. } => client_kind(error),
+        match self.most_informative() {
+            AttemptError::Resolve(_) => ErrorKind::NoSuchHost,
+            AttemptError::Timeout => ErrorKind::Timeout,
+            AttemptError::NoTls | AttemptError::BothFailed { .. } => ErrorKind::Tls,
+            AttemptError::WrongTarget(_) | AttemptError::Local(_) => ErrorKind::Other,
+            AttemptError::Client { error, .. } => client_kind(error),
         }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for AttemptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Resolve(error) => write!(f, "the host name has no address: {error}"),
-            Fault::Timeout => f.write_str("no answer within `connect_timeout`"),
-            Fault::NotWanted(target) => f.write_str(match target {
-                Target::ReadWrite => "the session is read-only (`target_session_attrs`)",
-                Target::ReadOnly => "the session is not read-only (`target_session_attrs`)",
-                Target::Primary => "the server is a standby (`target_session_attrs`)",
+            AttemptError::Resolve(error) => write!(f, "the host name has no address: {error}"),
+            AttemptError::Timeout => f.write_str("no answer within `connect_timeout`"),
+            AttemptError::WrongTarget(target) => f.write_str(match target {
+                TargetSessionAttrs::ReadWrite => {
+                    "the session is read-only (`target_session_attrs`)"
+                }
+                TargetSessionAttrs::ReadOnly => {
+                    "the session is not read-only (`target_session_attrs`)"
+                }
+                TargetSessionAttrs::Primary => "the server is a standby (`target_session_attrs`)",
                 _ => "the server is not a standby (`target_session_attrs`)",
             }),
-            Fault::NoTls => f.write_str("the server does not speak TLS (`sslmode`)"),
-            Fault::Local(what) => f.write_str(what),
-            Fault::Client { error, .. } => f.write_str(&describe(error)),
-            Fault::EitherWay { with_tls, plain } => {
+            AttemptError::NoTls => f.write_str("the server does not speak TLS (`sslmode`)"),
+            AttemptError::Local(what) => f.write_str(what),
+            AttemptError::Client { error, .. } => f.write_str(&describe(error)),
+            AttemptError::BothFailed { with_tls, plain } => {
                 let (with_tls, plain) = (with_tls.to_string(), plain.to_string());
                 match with_tls == plain {
                     true => f.write_str(&plain),
@@ -148,14 +155,14 @@ fn client_kind(error: &tokio_postgres::Error) -> ErrorKind {
     }
     match (tls_error(error), is_untyped(error)) {
         (Some(_), _) => ErrorKind::Tls,
-        // What is left comes from the exchange about the password: there is none, the server's
-        // answer is wrong, or its method is unknown.
+        // The client's only other untyped errors are about authentication: no password, a wrong
+        // answer of the server, or a method that the client does not know.
         (None, true) => ErrorKind::Authentication,
         (None, false) => ErrorKind::Other,
     }
 }
 
-/// One line about an error of the client, in the server's words where it has said something.
+/// One line about an error of the client crate; the server's own message if it sent one.
 pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     if let Some(server) = error.as_db_error() {
         return server.message().to_owned();
@@ -176,9 +183,9 @@ pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// Whether there was a connection, which has ended. `Other` is what the client makes of an end in the
-/// midst of a message; the system's errors never are.
-fn has_broken_off(error: &io::Error) -> bool {
+/// Whether there was a connection and it has ended. The client reports an end in the middle of a
+/// message as `Other`; errors of the operating system never have that kind.
+fn is_lost_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, Other, UnexpectedEof};
     matches!(
         error.kind(),
@@ -194,7 +201,7 @@ fn tls_error(error: &tokio_postgres::Error) -> Option<&TlsError> {
     std::error::Error::source(error)?.downcast_ref()
 }
 
-/// Whether the client gave only a text for its reason.
+/// Whether the client crate gives only a text as the reason.
 pub(super) fn is_untyped(error: &tokio_postgres::Error) -> bool {
     std::error::Error::source(error).is_some()
         && error.code().is_none()
