@@ -5,7 +5,7 @@ use crate::database::Database;
 use crate::database::catalog::{self, IndexState, InvalidIndex};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
-use crate::migration::effects::{self, Effect, ObjectName};
+use crate::migration::effects::{self, Effect, IndexShape, ObjectName};
 use crate::migration::script::Script;
 use crate::migration::source::Migration;
 use crate::migration::sql::Statement;
@@ -49,6 +49,15 @@ impl ExpectedIndex {
         })
     }
 
+    /// Whether an index with the definition that is `there` is certainly another one.
+    fn has_another_shape(&self, there: &str) -> bool {
+        let unique = there.starts_with("CREATE UNIQUE ");
+        let tail = there.find("USING ").map(|at| &there[at..]);
+        let there = tail.and_then(|tail| IndexShape::parse(unique, tail));
+        let wanted = IndexShape::parse(self.unique, &self.definition);
+        matches!((wanted, there), (Some(wanted), Some(there)) if wanted.differs(&there))
+    }
+
     /// The definition in PostgreSQL's form, if it was written in that form; if not, PostgreSQL has to
     /// be asked whether it means the same.
     fn as_written(&self) -> String {
@@ -69,21 +78,21 @@ impl ExpectedIndex {
 /// The indexes that are to be there when these scripts have run: what a later one drops is not.
 fn final_indexes<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<ExpectedIndex> {
     let mut indexes: Vec<ExpectedIndex> = Vec::new();
-    let mut changed = false;
+    let mut changes: Vec<Change<'a>> = Vec::new();
     for script in scripts {
         for (statement, effects) in script.effects() {
-            if may_change(script, statement, &effects) {
-                changed = true;
+            if let Some(change) = Change::of(script, statement, &effects) {
                 for wanted in &mut indexes {
-                    wanted.changed_after = true;
+                    wanted.changed_after |= change.may_concern(wanted);
                 }
+                changes.push(change);
             }
             for effect in effects {
                 if let Effect::DropIndex { name, .. } = &effect {
                     indexes.retain(|wanted| wanted.name != *name);
                 }
                 if let Some(mut made) = ExpectedIndex::of(script, statement, effect) {
-                    made.changed_before = changed;
+                    made.changed_before = changes.iter().any(|change| change.may_concern(&made));
                     indexes.retain(|earlier| earlier.name != made.name);
                     indexes.push(made);
                 }
@@ -93,12 +102,39 @@ fn final_indexes<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<Expec
     indexes
 }
 
-/// Whether a statement may change what is under an index's name: drop it, alone or with its table, its
+/// A statement that may change what is under an index's name: drop it, alone or with its table, its
 /// column or its constraint; rename, move or alter it. Where it may, only its own moment tells.
-fn may_change(script: &Script, statement: &Statement, effects: &[Effect]) -> bool {
-    let words = ["drop", "rename", "type", "set", "reset", "attach", "detach"];
-    let has_word = |word: &&str| statement.has_word(&script.text, word);
-    effects.contains(&Effect::Opaque) || words.iter().any(has_word)
+struct Change<'s> {
+    script: &'s Script,
+    statement: &'s Statement,
+    /// Whether it changes the tables and indexes that it names, and no others.
+    names_all: bool,
+}
+
+impl<'s> Change<'s> {
+    fn of(script: &'s Script, statement: &'s Statement, effects: &[Effect]) -> Option<Change<'s>> {
+        let words = ["drop", "rename", "type", "set", "reset", "attach", "detach"];
+        let has_word = |word: &&str| statement.has_word(&script.text, word);
+        let is_opaque = effects.contains(&Effect::Opaque);
+        (is_opaque || words.iter().any(has_word)).then(|| Change {
+            script,
+            statement,
+            names_all: !is_opaque
+                && effects.iter().any(|effect| {
+                    matches!(
+                        effect,
+                        Effect::AlterTable { .. }
+                            | Effect::DropTable { .. }
+                            | Effect::DropIndex { .. }
+                    )
+                }),
+        })
+    }
+
+    fn may_concern(&self, index: &ExpectedIndex) -> bool {
+        let names = |name: &ObjectName| self.statement.names(&self.script.text, &name.name);
+        !self.names_all || names(&index.name) || names(&index.table)
+    }
 }
 
 /// The indexes that are to be there when this script has run.
@@ -117,7 +153,11 @@ pub(super) fn mismatch(db: &mut Database, wanted: &ExpectedIndex) -> Result<Opti
     }
 }
 
-/// An index that is not usable is told elsewhere.
+/// The failure that this is another index than is wanted, where the server is asked if need be: it makes
+/// the wanted one on an empty table, and drops it.
+///
+/// # Errors
+/// If the server cannot be asked.
 pub(super) fn differs(
     db: &mut Database,
     wanted: &ExpectedIndex,
@@ -128,19 +168,35 @@ pub(super) fn differs(
     if !state.usable() || as_written || db.server.in_recovery || db.server.read_only {
         return Ok(None);
     }
-    let different = |there: &str, asked: &str| {
-        Failure::finding(format!(
-            "index `{}` exists with a different definition",
-            state.name
-        ))
-        .cause(format!("found:    {there}"))
-        .cause(format!("expected: {asked}"))
-        .hint(Hint::psql(
-            "if the migration is right, drop the existing index",
-            &format!("DROP INDEX CONCURRENTLY {}", state.name),
-        ))
-        .hint(Hint::again("then"))
+    if let Some(failure) = certainly_differs(db, wanted, state)? {
+        return Ok(Some(failure));
+    }
+    let Some(table) = catalog::find(db, &wanted.table)?.filter(|table| table.oid == state.table)
+    else {
+        return Ok(None);
     };
+    match catalog::index_definition(db, &table, wanted.unique, &wanted.definition) {
+        Ok(asked) => Ok((there != asked).then(|| different(state, &there, &asked))),
+        // On a column that is yet to be added it is not the one that is there.
+        Err(error) if is_undefined(&error) => {
+            Ok(Some(different(state, &there, &wanted.as_written())))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The same, by what can be told from the two definitions alone: nothing is made. An index that is not
+/// usable is told elsewhere.
+fn certainly_differs(
+    db: &mut Database,
+    wanted: &ExpectedIndex,
+    state: &IndexState,
+) -> Result<Option<Failure>> {
+    let there = catalog::nameless(&state.definition);
+    let another_shape = wanted.has_another_shape(&there);
+    if !state.usable() || !another_shape && state.table_name == wanted.table.name {
+        return Ok(None);
+    }
     let Some(table) = catalog::find(db, &wanted.table)? else {
         return Ok(None);
     };
@@ -150,15 +206,23 @@ pub(super) fn differs(
     }
     if state.table != table.oid {
         let asked = format!("an index on {}", table.qualified());
-        return Ok(Some(different(&state.definition, &asked)));
+        return Ok(Some(different(state, &state.definition, &asked)));
     }
-    let asked = catalog::index_definition(db, &table, wanted.unique, &wanted.definition);
-    let asked = match asked {
-        // On a column that is yet to be added it is not the one that is there.
-        Err(error) if is_undefined(&error) => wanted.as_written(),
-        asked => asked?,
-    };
-    Ok((there != asked).then(|| different(&there, &asked)))
+    Ok(another_shape.then(|| different(state, &there, &wanted.as_written())))
+}
+
+fn different(state: &IndexState, there: &str, asked: &str) -> Failure {
+    Failure::finding(format!(
+        "index `{}` exists with a different definition",
+        state.name
+    ))
+    .cause(format!("found:    {there}"))
+    .cause(format!("expected: {asked}"))
+    .hint(Hint::psql(
+        "if the migration is right, drop the existing index",
+        &format!("DROP INDEX CONCURRENTLY {}", state.name),
+    ))
+    .hint(Hint::again("then"))
 }
 
 /// 42703 undefined_column, 42704 undefined_object, 42883 undefined_function.
@@ -203,8 +267,9 @@ pub(crate) struct Findings {
     pub(crate) invalid: Vec<InvalidIndex>,
 }
 
-/// Looks at all indexes: against the definitions of applied migrations, and of pending ones as far as it
-/// can be told now. A standby cannot be asked about those that were not written in PostgreSQL's own form.
+/// Looks at all indexes: against the definitions of applied migrations, if no later statement may have
+/// changed what they made, and of pending ones, if no earlier one may. Makes nothing: an index is another one
+/// if the two definitions are certainly not the same.
 ///
 /// # Errors
 /// If the catalog cannot be asked.
@@ -217,6 +282,7 @@ pub(crate) fn findings<'a>(
         .into_iter()
         .partition(|migration| is_applied(migration));
     let mut current = final_indexes(applied.iter().filter_map(|one| one.up.script().ok()));
+    current.retain(|made| !made.changed_before && !made.changed_after);
     for wanted in unchanged(pending.iter().filter_map(|one| one.up.script().ok())) {
         current.retain(|earlier| earlier.name != wanted.name);
         current.push(wanted);
@@ -231,7 +297,7 @@ fn look(db: &mut Database, current: Vec<ExpectedIndex>) -> Result<Findings> {
     let mut differing = Vec::new();
     for (wanted, state) in current.iter().zip(&states) {
         if let Some(state) = state {
-            differing.extend(differs(db, wanted, state)?);
+            differing.extend(certainly_differs(db, wanted, state)?);
         }
     }
     Ok(Findings { differing, invalid })

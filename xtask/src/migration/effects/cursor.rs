@@ -34,7 +34,7 @@ pub(crate) fn split_names(list: &str) -> Option<Vec<String>> {
     Some(names)
 }
 
-fn significant(text: &str) -> Vec<Token> {
+pub(super) fn significant(text: &str) -> Vec<Token> {
     sql::lex(text).filter(|token| !token.is_trivia()).collect()
 }
 
@@ -144,6 +144,26 @@ impl<'a> Cursor<'a> {
             };
             callable && pair[1].kind == TokenKind::OpenParen
         })
+    }
+
+    pub(super) fn contains_kind(&self, kind: TokenKind) -> bool {
+        self.tokens.iter().any(|token| token.kind == kind)
+    }
+
+    /// Takes what is in the parentheses that come next, and skips these.
+    pub(super) fn take_parenthesized(&mut self) -> Option<Cursor<'a>> {
+        let mut depth = 0_usize;
+        let end = self.tokens.iter().position(|token| {
+            match token.kind {
+                TokenKind::OpenParen => depth += 1,
+                TokenKind::CloseParen => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            depth == 0
+        })?;
+        let inside = self.tokens.get(1..end)?;
+        self.tokens = &self.tokens[end + 1..];
+        Some(Cursor::new(self.text, inside))
     }
 
     /// Takes everything up to the next comma outside parentheses, and skips the comma.

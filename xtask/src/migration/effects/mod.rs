@@ -5,6 +5,7 @@
 mod cursor;
 mod destructive;
 mod effect;
+mod index_shape;
 mod name;
 mod read;
 
@@ -14,5 +15,6 @@ mod tests;
 pub(crate) use cursor::split_names;
 pub(crate) use destructive::{destroys_nothing, shows_what_it_destroys};
 pub(crate) use effect::Effect;
+pub(crate) use index_shape::IndexShape;
 pub(crate) use name::ObjectName;
 pub(crate) use read::{index_definition, of};

@@ -202,9 +202,10 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        // A link has to be followed to tell.
         let kind = entry.file_type()?;
-        if !kind.is_dir() && !(kind.is_symlink() && entry.path().is_dir()) {
+        // A link has to be followed to tell.
+        let is_dir = kind.is_dir() || kind.is_symlink() && entry.path().is_dir();
+        if !is_dir {
             names.push(entry.file_name().to_string_lossy().into_owned());
         }
     }

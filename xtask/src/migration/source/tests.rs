@@ -193,7 +193,8 @@ fn what_sqlx_passes_over_is_named() {
 #[test]
 fn what_is_to_run_is_checked() {
     use Direction::{Down, Up};
-    let table: &[(Direction, &[(&str, &str)], &str)] = &[
+    type Case<'a> = (Direction, &'a [(&'a str, &'a str)], &'a str);
+    let table: &[Case<'_>] = &[
         (
             Up,
             &[("0_b.sql", "")],

@@ -6,6 +6,7 @@ use squawk_lexer::TokenKind;
 
 use super::checks::{Continuation, SplitError, check_number, check_token};
 use super::token::{Token, lex};
+use crate::migration::quote::quote_identifier;
 
 /// One statement of a file; it is never empty.
 #[derive(Clone, Debug)]
@@ -30,6 +31,14 @@ impl Statement {
     pub(crate) fn words(&self, source: &str) -> Vec<String> {
         let tokens = self.tokens.iter();
         tokens.filter_map(|token| token.word(source)).collect()
+    }
+
+    /// Whether it contains this name, quoted or not.
+    pub(crate) fn names(&self, source: &str, name: &str) -> bool {
+        let quoted = quote_identifier(name);
+        self.tokens.iter().any(|token| {
+            token.word(source).as_deref() == Some(name) || token.text(source) == quoted
+        })
     }
 
     /// Whether it contains this unquoted word.

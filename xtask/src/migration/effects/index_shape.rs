@@ -1,0 +1,142 @@
+//! What an index is, as far as its text says: how a migration writes it and what `pg_get_indexdef` says are
+//! compared by it, and the server need not be asked.
+
+use squawk_lexer::TokenKind;
+
+use super::cursor::{Cursor, significant};
+
+/// What of an index can be told from its text. Expressions, operator classes and collations cannot: there
+/// are many ways to write each.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct IndexShape {
+    unique: bool,
+    method: String,
+    keys: Vec<Key>,
+    included: Vec<Key>,
+    partial: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Key {
+    /// `None` for an expression.
+    column: Option<String>,
+    descending: bool,
+    nulls_first: bool,
+}
+
+impl IndexShape {
+    /// Of what follows the table's name in a `CREATE INDEX`: `USING btree (…) WHERE …`. `None` if it is not
+    /// understood.
+    pub(crate) fn parse(unique: bool, definition: &str) -> Option<IndexShape> {
+        let tokens = significant(definition);
+        let mut rest = Cursor::new(definition, &tokens);
+        let method = match rest.eat("using") {
+            true => rest.identifier()?,
+            false => "btree".to_owned(),
+        };
+        let keys = keys(rest.take_parenthesized()?);
+        let included = match rest.eat("include") {
+            true => self::keys(rest.take_parenthesized()?),
+            false => Vec::new(),
+        };
+        Some(IndexShape {
+            unique,
+            method,
+            keys,
+            included,
+            partial: rest.contains("where"),
+        })
+    }
+
+    /// Whether the two are certainly not the same index.
+    pub(crate) fn differs(&self, other: &IndexShape) -> bool {
+        let lists = [(&self.keys, &other.keys), (&self.included, &other.included)];
+        (self.unique, &self.method, self.partial) != (other.unique, &other.method, other.partial)
+            || lists.into_iter().any(|(ours, theirs)| {
+                ours.len() != theirs.len() || ours.iter().zip(theirs).any(|(a, b)| a.differs(b))
+            })
+    }
+}
+
+fn keys(mut list: Cursor<'_>) -> Vec<Key> {
+    let mut keys = Vec::new();
+    while !list.at_end() {
+        keys.push(Key::of(list.take_list_item()));
+    }
+    keys
+}
+
+impl Key {
+    fn of(mut written: Cursor<'_>) -> Key {
+        let descending = written.contains("desc");
+        Key {
+            descending,
+            // As DESC has it, unless it is written.
+            nulls_first: written.contains_phrase(&["nulls", "first"])
+                || descending && !written.contains_phrase(&["nulls", "last"]),
+            column: match written.contains_kind(TokenKind::OpenParen) {
+                true => None,
+                false => written.identifier(),
+            },
+        }
+    }
+
+    fn differs(&self, other: &Key) -> bool {
+        let order = |key: &Key| (key.descending, key.nulls_first);
+        let columns = self.column.as_ref().zip(other.column.as_ref());
+        order(self) != order(other) || columns.is_some_and(|(a, b)| a != b)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_certainly_another_index_is_told() {
+        let same = [
+            ("(a)", "USING btree (a)"),
+            ("( A ,\"B\")", "USING btree (a, \"B\")"),
+            ("(a ASC NULLS LAST)", "USING btree (a)"),
+            ("(a DESC NULLS FIRST)", "USING btree (a DESC)"),
+            ("(a desc nulls last)", "USING btree (a DESC NULLS LAST)"),
+            // Expressions are not compared.
+            ("(lower(a), b)", "USING btree (lower((a)::text), b)"),
+            ("((a))", "USING btree (a)"),
+            ("(a text_pattern_ops)", "USING btree (a)"),
+            ("(a) WHERE b IS NULL", "USING btree (a) WHERE (b IS NULL)"),
+            ("USING GIN (a)", "USING gin (a)"),
+            ("(a) INCLUDE (b)", "USING btree (a) INCLUDE (b)"),
+            (
+                "(a) WITH (fillfactor = 70)",
+                "USING btree (a) WITH (fillfactor='70')",
+            ),
+        ];
+        let different = [
+            ("(a)", "USING btree (b)"),
+            ("(a, b)", "USING btree (a)"),
+            ("(a, b)", "USING btree (b, a)"),
+            ("(a DESC)", "USING btree (a)"),
+            ("(a DESC NULLS LAST)", "USING btree (a DESC)"),
+            ("(lower(a) DESC)", "USING btree (lower(a))"),
+            ("(a)", "USING hash (a)"),
+            ("(a) WHERE b", "USING btree (a)"),
+            ("(a)", "USING btree (a) INCLUDE (b)"),
+            ("(\"A\")", "USING btree (a)"),
+        ];
+        let differ = |written: &str, there: &str| {
+            let shape = |text| IndexShape::parse(false, text).expect("parses");
+            shape(written).differs(&shape(there))
+        };
+        for (written, there) in same {
+            assert!(!differ(written, there), "{written}: {there}");
+        }
+        for (written, there) in different {
+            assert!(differ(written, there), "{written}: {there}");
+        }
+        let unique = |unique| IndexShape::parse(unique, "(a)").expect("parses");
+        assert!(unique(true).differs(&unique(false)));
+        assert_eq!(IndexShape::parse(false, "a, b"), None);
+        assert_eq!(IndexShape::parse(false, "(a"), None);
+    }
+}
