@@ -6,6 +6,7 @@
 )]
 
 mod adopting;
+mod applied_files;
 mod backup;
 mod bad_input;
 mod baseline;

@@ -48,10 +48,11 @@ impl IndexShape {
         })
     }
 
-    /// Whether the two are certainly not the same index.
-    pub(crate) fn differs(&self, other: &IndexShape) -> bool {
-        let lists = [(&self.keys, &other.keys), (&self.included, &other.included)];
-        (self.unique, &self.method, self.partial) != (other.unique, &other.method, other.partial)
+    /// Whether the index that is `there`, in PostgreSQL's own words, is certainly another one.
+    pub(crate) fn differs(&self, there: &IndexShape) -> bool {
+        let shape = |of: &IndexShape| (of.unique, of.method.clone(), of.partial);
+        let lists = [(&self.keys, &there.keys), (&self.included, &there.included)];
+        shape(self) != shape(there)
             || lists.into_iter().any(|(ours, theirs)| {
                 ours.len() != theirs.len() || ours.iter().zip(theirs).any(|(a, b)| a.differs(b))
             })
@@ -81,10 +82,11 @@ impl Key {
         }
     }
 
-    fn differs(&self, other: &Key) -> bool {
+    fn differs(&self, there: &Key) -> bool {
         let order = |key: &Key| (key.descending, key.nulls_first);
-        let columns = self.column.as_ref().zip(other.column.as_ref());
-        order(self) != order(other) || columns.is_some_and(|(a, b)| a != b)
+        // A column that is written in parentheses looks like an expression; PostgreSQL writes none so.
+        let another_column = self.column.is_some() && self.column != there.column;
+        order(self) != order(there) || another_column
     }
 }
 
@@ -119,6 +121,7 @@ mod tests {
             ("(a DESC)", "USING btree (a)"),
             ("(a DESC NULLS LAST)", "USING btree (a DESC)"),
             ("(lower(a) DESC)", "USING btree (lower(a))"),
+            ("(a)", "USING btree (lower(a))"),
             ("(a)", "USING hash (a)"),
             ("(a) WHERE b", "USING btree (a)"),
             ("(a)", "USING btree (a) INCLUDE (b)"),
