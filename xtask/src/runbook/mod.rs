@@ -20,4 +20,4 @@ mod stall;
 pub(crate) mod verify;
 mod watched_psql;
 
-pub(crate) use run::{migrate, rollback};
+pub(crate) use run::{migrate, redo, rollback};

@@ -93,6 +93,26 @@ fn a_team_with_applied_files_that_break_every_rule_can_come_in() {
 }
 
 #[test]
+fn what_could_not_be_applied_again_is_not_undone_by_a_redo() {
+    let project = team();
+    project.write("migrations/7_new.up.sql", "CREATE TABLE seven (a int);\n");
+    project.write("migrations/7_new.down.sql", "DROP TABLE seven;\n");
+    project.xtask(&["db-migrate"]).succeeds();
+    // As sqlx would have applied it.
+    let text = "BEGIN; CREATE TABLE seven (a int); COMMIT;";
+    project.write("migrations/7_new.up.sql", text);
+    project.sql(&format!(
+        "UPDATE _sqlx_migrations SET checksum = sha384(convert_to('{text}', 'UTF8')) WHERE version = 7"
+    ));
+    project
+        .xtask(&["db-redo", "--yes"])
+        .exits(2)
+        .says("migrations/7_new.up.sql:1:1: `BEGIN` in a file that runs inside one transaction");
+    assert_eq!(project.value("SELECT to_regclass('seven')"), "seven");
+    project.xtask(&["db-rollback", "--yes"]).succeeds();
+}
+
+#[test]
 fn a_bad_down_file_keeps_nothing_from_being_applied_and_is_not_run() {
     let project = team();
     project.write("migrations/7_new.up.sql", "CREATE TABLE seven (a int);\n");

@@ -17,14 +17,18 @@ pub(super) enum Goal<'a> {
         to: Option<i64>,
         allow_out_of_order: bool,
     },
-    Down(&'a RollbackScope),
+    Down {
+        scope: &'a RollbackScope,
+        /// Whether it is applied again afterwards.
+        comes_back: bool,
+    },
 }
 
 impl Goal<'_> {
     pub(super) fn direction(&self) -> Direction {
         match self {
             Goal::Up { .. } => Direction::Up,
-            Goal::Down(_) => Direction::Down,
+            Goal::Down { .. } => Direction::Down,
         }
     }
 
@@ -35,9 +39,15 @@ impl Goal<'_> {
                 to,
                 allow_out_of_order,
             } => plan::up(folder, applied, to, allow_out_of_order)?,
-            Goal::Down(scope) => plan::down(folder, applied, scope)?,
+            Goal::Down { scope, .. } => plan::down(folder, applied, scope)?,
         };
         folder.scripts(&migrations, self.direction())?;
+        if let Goal::Down {
+            comes_back: true, ..
+        } = self
+        {
+            folder.scripts(&migrations, Direction::Up)?;
+        }
         Ok(Selection {
             history,
             migrations,
@@ -64,10 +74,10 @@ pub(super) fn select_and_lock<'f>(
     let at_work = !options.dry_run && lock::at_work(&mut db.client, &db.server)?;
     let history = match goal {
         Goal::Up { .. } => history::read_known(db)?,
-        Goal::Down(_) => history::read(db)?,
+        Goal::Down { .. } => history::read(db)?,
     };
     let selection = goal.select(folder, history)?;
-    if let Goal::Down(_) = goal {
+    if let Goal::Down { .. } = goal {
         for migration in &selection.migrations {
             ctx.ui.info("To undo", &migration.stem);
         }
@@ -78,7 +88,7 @@ pub(super) fn select_and_lock<'f>(
     let lock = lock::acquire(db, options.locks, &ctx.ui)?;
     // Another run may have changed the history while this one waited.
     let locked = goal.select(folder, history::read(db)?)?;
-    if let Goal::Down(scope) = goal {
+    if let Goal::Down { scope, .. } = goal {
         // What this rollback undoes was decided above, and shown.
         plan::check_unchanged(
             scope,
