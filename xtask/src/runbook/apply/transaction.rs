@@ -232,7 +232,7 @@ impl Runner<'_> {
         script: &Script,
         direction: Direction,
     ) -> bool {
-        checks(migration, direction).is_none() && !self.guard.must_ask(script)
+        verify_file(migration, direction).is_none() && !self.guard.must_ask(script)
     }
 
     /// Feeds psql one migration up to its commit, or, where it has checks, up to these.
@@ -333,10 +333,14 @@ impl Runner<'_> {
     }
 }
 
-/// The checks that a migration must pass before it is recorded.
+/// The checks that a migration must pass before it is recorded, as psql runs them.
 fn checks(migration: &Migration, direction: Direction) -> Option<Checks<'_>> {
+    verify_file(migration, direction).map(Checks::of)
+}
+
+fn verify_file(migration: &Migration, direction: Direction) -> Option<&Script> {
     match direction {
-        Direction::Up => migration.verify.as_ref().map(Checks::of),
+        Direction::Up => migration.verify.as_ref(),
         Direction::Down => None,
     }
 }
