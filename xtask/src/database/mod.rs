@@ -68,7 +68,7 @@ pub(crate) const OLDEST_SERVER: u32 = 14;
 /// was acquired) is what the step that learns it returns.
 pub(crate) struct Database {
     pub(crate) client: Client,
-    /// Shared: nobody can change it.
+    /// Never cloned: an `Rc` lends nothing out to be changed, so that what was learned stays as it was.
     pub(crate) server: Rc<Server>,
 }
 

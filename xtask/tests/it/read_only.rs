@@ -42,14 +42,23 @@ const READERS: [&str; 14] = [
     "db-baseline --dry-run",
 ];
 
-/// Runs each reader and compares everything before and after. `expected` has exactly the readers.
+/// Runs each reader and compares everything before and after. Each exits with 0, but for those that are
+/// named with the code that they must have in this state.
 #[track_caller]
-fn nothing_changes(project: &Project, state: &str, expected: [Expected<'_>; READERS.len()]) {
-    let listed = expected.map(|(command, _)| command);
-    assert_eq!(listed, READERS, "{state}: each reader has an expected code");
+fn nothing_changes(project: &Project, state: &str, exits: &[Expected<'_>]) {
+    let code_of = |command: &str| {
+        exits
+            .iter()
+            .find(|(named, _)| *named == command)
+            .map_or(0, |of| of.1)
+    };
+    for (named, _) in exits {
+        assert!(READERS.contains(named), "`{named}` is no reader");
+    }
     let backups = || std::fs::read_dir(project.path("backups")).map_or(0, Iterator::count);
     let (before, backed_up) = (project.dump(), backups());
-    for (command, code) in expected {
+    for command in READERS {
+        let code = code_of(command);
         let arguments: Vec<&str> = command.split(' ').collect();
         let run = project.xtask(&arguments);
         assert_eq!(before, project.dump(), "`{command}` {state}");
@@ -77,22 +86,7 @@ fn looking_changes_nothing() {
     nothing_changes(
         &project,
         "on an empty database",
-        [
-            ("db-status", 0),
-            ("db-status --check", 3),
-            ("db-status --format json", 0),
-            ("db-verify", 0),
-            ("db-doctor", 0),
-            ("db-doctor --format json", 0),
-            ("db-backups", 0),
-            ("db-migrate --dry-run", 0),
-            ("db-migrate --dry-run --format json", 0),
-            ("db-migrate --dry-run --to 20251231143000", 0),
-            ("db-rollback --dry-run", 0),
-            ("db-rollback --dry-run --all", 0),
-            ("db-rollback --dry-run --to 0", 0),
-            ("db-baseline --dry-run", 3),
-        ],
+        &[("db-status --check", 3), ("db-baseline --dry-run", 3)],
     );
     assert_eq!(project.value("SELECT to_regclass('_sqlx_migrations')"), "");
 
@@ -101,20 +95,13 @@ fn looking_changes_nothing() {
     nothing_changes(
         &adopted,
         "with a table that was there before",
-        [
-            ("db-status", 0),
+        &[
             ("db-status --check", 3),
-            ("db-status --format json", 0),
-            ("db-verify", 0),
             ("db-doctor", 3),
             ("db-doctor --format json", 3),
-            ("db-backups", 0),
             ("db-migrate --dry-run", 1),
             ("db-migrate --dry-run --format json", 1),
             ("db-migrate --dry-run --to 20251231143000", 1),
-            ("db-rollback --dry-run", 0),
-            ("db-rollback --dry-run --all", 0),
-            ("db-rollback --dry-run --to 0", 0),
             ("db-baseline --dry-run", 3),
         ],
     );
@@ -124,44 +111,14 @@ fn looking_changes_nothing() {
     nothing_changes(
         &project,
         "with migrations pending",
-        [
-            ("db-status", 0),
-            ("db-status --check", 3),
-            ("db-status --format json", 0),
-            ("db-verify", 0),
-            ("db-doctor", 0),
-            ("db-doctor --format json", 0),
-            ("db-backups", 0),
-            ("db-migrate --dry-run", 0),
-            ("db-migrate --dry-run --format json", 0),
-            ("db-migrate --dry-run --to 20251231143000", 0),
-            ("db-rollback --dry-run", 0),
-            ("db-rollback --dry-run --all", 0),
-            ("db-rollback --dry-run --to 0", 0),
-            ("db-baseline --dry-run", 0),
-        ],
+        &[("db-status --check", 3)],
     );
 
     project.xtask(&["db-migrate"]).succeeds();
     nothing_changes(
         &project,
         "with everything applied",
-        [
-            ("db-status", 0),
-            ("db-status --check", 0),
-            ("db-status --format json", 0),
-            ("db-verify", 0),
-            ("db-doctor", 0),
-            ("db-doctor --format json", 0),
-            ("db-backups", 0),
-            ("db-migrate --dry-run", 0),
-            ("db-migrate --dry-run --format json", 0),
-            ("db-migrate --dry-run --to 20251231143000", 2),
-            ("db-rollback --dry-run", 0),
-            ("db-rollback --dry-run --all", 0),
-            ("db-rollback --dry-run --to 0", 0),
-            ("db-baseline --dry-run", 0),
-        ],
+        &[("db-migrate --dry-run --to 20251231143000", 2)],
     );
 
     // Whether these two are the same, PostgreSQL itself has to be asked.
@@ -173,21 +130,9 @@ fn looking_changes_nothing() {
     nothing_changes(
         &project,
         "with an index to compare",
-        [
-            ("db-status", 0),
+        &[
             ("db-status --check", 3),
-            ("db-status --format json", 0),
-            ("db-verify", 0),
-            ("db-doctor", 0),
-            ("db-doctor --format json", 0),
-            ("db-backups", 0),
-            ("db-migrate --dry-run", 0),
-            ("db-migrate --dry-run --format json", 0),
             ("db-migrate --dry-run --to 20251231143000", 2),
-            ("db-rollback --dry-run", 0),
-            ("db-rollback --dry-run --all", 0),
-            ("db-rollback --dry-run --to 0", 0),
-            ("db-baseline --dry-run", 0),
         ],
     );
 
@@ -195,21 +140,12 @@ fn looking_changes_nothing() {
     nothing_changes(
         &project,
         "with an INVALID index",
-        [
-            ("db-status", 0),
+        &[
             ("db-status --check", 3),
-            ("db-status --format json", 0),
             ("db-verify", 3),
             ("db-doctor", 3),
             ("db-doctor --format json", 3),
-            ("db-backups", 0),
-            ("db-migrate --dry-run", 0),
-            ("db-migrate --dry-run --format json", 0),
             ("db-migrate --dry-run --to 20251231143000", 2),
-            ("db-rollback --dry-run", 0),
-            ("db-rollback --dry-run --all", 0),
-            ("db-rollback --dry-run --to 0", 0),
-            ("db-baseline --dry-run", 0),
         ],
     );
     until("its sessions have ended", || project.backends() == 0);

@@ -334,7 +334,7 @@ impl Runner<'_> {
     }
 }
 
-/// The checks that a migration must pass before it is recorded.
+/// The checks that a migration must pass before it is recorded, as psql runs them.
 fn checks(migration: &Migration, direction: Direction) -> Result<Option<Checks<'_>>> {
     Ok(match direction {
         Direction::Up => migration.checks()?.map(Checks::of),
