@@ -1,6 +1,7 @@
 //! psql and pg_dump: where they are, which version, how they are run, what their errors mean.
-//! The only place that starts database programs.
+//! The only place that starts database programs, and git.
 
+pub(crate) mod git_tree;
 pub(crate) mod pg_dump;
 pub(crate) mod psql;
 pub(crate) mod sql_error;
