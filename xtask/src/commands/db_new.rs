@@ -37,7 +37,7 @@ pub struct New {
     #[arg(long = "as", value_name = "NAME", conflicts_with_all = ["columns", "not_null"], requires = "Change")]
     own_name: Option<String>,
     /// What is left to do after the migration; adds a line `-- xtask: next TEXT`; can be repeated
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = one_line)]
     next: Vec<String>,
     /// Also look at the migrations of this commit or branch, such as origin/main
     #[arg(long, value_name = "REF")]
@@ -99,21 +99,17 @@ struct NewFile {
     sql: String,
 }
 
-/// The names of migrations by version, and where they were found.
-struct Known<'a> {
-    place: String,
-    names: &'a BTreeMap<i64, String>,
-}
+/// Versions and names.
+type Names = BTreeMap<i64, String>;
 
 pub(crate) fn run(ctx: &Context, flags: &New) -> Result {
     let dir = &ctx.config.migrations;
     let shown = ctx.config.shown(dir);
     let name = scaffold::migration_name(&flags.name)?;
     let form = flags.form()?;
-    let drafts = scaffold::drafts(&name, &form, &flags.next)?;
-    let there = match &flags.against {
+    let theirs = match &flags.against {
         Some(reference) => new_files::names_by_version(git_tree::names_in(dir, reference)?),
-        None => BTreeMap::new(),
+        None => Names::new(),
     };
     let cannot_write = |(path, error): (PathBuf, std::io::Error)| {
         Failure::failed(format!(
@@ -124,11 +120,12 @@ pub(crate) fn run(ctx: &Context, flags: &New) -> Result {
         .state("no file was written")
         .hint(Hint::again("check who may write there, then"))
     };
+    // From here on no other command chooses a version.
     let mut new = match flags.dry_run {
         true => None,
         false => Some(NewFiles::begin(dir).map_err(cannot_write)?),
     };
-    let here = new_files::names_in(dir).map_err(|error| {
+    let ours = new_files::names_in(dir).map_err(|error| {
         Failure::usage(format!(
             "cannot read the migrations folder `{}`",
             shown.display()
@@ -140,38 +137,37 @@ pub(crate) fn run(ctx: &Context, flags: &New) -> Result {
             "--migrations DIR",
         ))
     })?;
-    let first = first_version(ctx, &here, &there)?;
-    let migrations = numbered(&shown, drafts, first)?;
-    for migration in &migrations {
+    let newest = ours.keys().chain(theirs.keys()).max().copied();
+    let drafts = scaffold::drafts(&name, &form, &flags.next);
+    let migrations = numbered(&shown, drafts, newest)?;
+    if let Some(mut new) = new.take() {
         // The up file last: checks without their migration are refused, a migration without its checks runs.
-        for file in migration.files.iter().rev() {
-            if let Some(new) = &mut new {
-                new.add(&file.within, &file.sql).map_err(cannot_write)?;
-            }
+        for file in migrations
+            .iter()
+            .flat_map(|migration| migration.files.iter().rev())
+        {
+            new.add(&file.within, &file.sql).map_err(cannot_write)?;
         }
-    }
-    let written = new.is_some();
-    if let Some(new) = new {
         new.keep();
     }
-    let known = [
-        Known {
-            place: format!("`{}`", shown.display()),
-            names: &here,
-        },
-        Known {
-            place: format!("`{}`", flags.against.as_deref().unwrap_or_default()),
-            names: &there,
-        },
-    ];
-    for known in &known {
-        known.warn_about_names(ctx, &migrations);
+    if newest
+        > Some(new_files::version_at(
+            Timestamp::now().checked_add(1.minute())?,
+        ))
+    {
+        ctx.ui.warn(
+            "the newest version is in the future by this computer's clock; the new one follows it",
+        );
     }
-    if flags.against.is_some() {
-        compare(ctx, &known);
+    warn_about_names(ctx, &format!("`{}`", shown.display()), &ours, &migrations);
+    if let Some(reference) = &flags.against {
+        warn_about_names(ctx, &format!("`{reference}`"), &theirs, &migrations);
+        compare(ctx, reference, &ours, &theirs);
     }
-    warn_about_index(ctx, &shown, &form, first);
-    announce(ctx, &migrations, written, &form);
+    if let Some(index) = form.new_index() {
+        warn_about_index(ctx, &shown, &index.name, migrations[0].version);
+    }
+    announce(ctx, &migrations, flags.dry_run, &form);
     ctx.ui.json(&Report {
         migrations,
         dry_run: flags.dry_run,
@@ -185,28 +181,20 @@ impl New {
             .as_deref()
             .map(scaffold::own_name)
             .transpose()?;
-        let Change {
-            columns,
-            index,
-            unique_index,
-            unique,
-            constraint,
-            foreign_key,
-            not_null,
-        } = &self.change;
-        if !columns.is_empty() {
-            Form::columns(columns, self.default.as_deref())
-        } else if let Some(given) = index {
+        let change = &self.change;
+        if !change.columns.is_empty() {
+            Form::columns(&change.columns, self.default.as_deref())
+        } else if let Some(given) = &change.index {
             Form::index(given, false, own_name)
-        } else if let Some(given) = unique_index {
+        } else if let Some(given) = &change.unique_index {
             Form::index(given, true, own_name)
-        } else if let Some(given) = unique {
+        } else if let Some(given) = &change.unique {
             Form::unique(given, own_name)
-        } else if let Some(given) = constraint {
+        } else if let Some(given) = &change.constraint {
             Form::check(given, own_name)
-        } else if let Some(given) = foreign_key {
+        } else if let Some(given) = &change.foreign_key {
             Form::foreign_key(given, own_name)
-        } else if let Some(given) = not_null {
+        } else if let Some(given) = &change.not_null {
             Form::not_null(given)
         } else {
             Ok(Form::Unwritten)
@@ -214,112 +202,84 @@ impl New {
     }
 }
 
-/// Now, or right after the newest version that is known.
-fn first_version(
-    ctx: &Context,
-    here: &BTreeMap<i64, String>,
-    there: &BTreeMap<i64, String>,
-) -> Result<i64> {
-    let now = Timestamp::now();
-    let Some(newest) = here.keys().chain(there.keys()).max().copied() else {
-        return Ok(new_files::version_at(now));
-    };
-    // Several migrations of one command have the seconds after it.
-    if newest > new_files::version_at(now.checked_add(1.minute())?) {
-        ctx.ui.warn(format_args!(
-            "the newest version, {newest}, is in the future by this computer's clock; the new one follows it"
-        ));
-    }
-    let after = new_files::version_after(newest).ok_or_else(|| no_version_after(newest))?;
-    Ok(new_files::version_at(now).max(after))
-}
-
-fn no_version_after(version: i64) -> Failure {
-    Failure::usage(format!("there is no version after {version}"))
-        .cause("a version is a 64-bit number")
-        .state("no file was written")
-        .hint(Hint::to(
-            "give that migration a smaller version: rename its files, unless it is applied",
-            "db-status",
-        ))
-}
-
-/// The drafts with their versions and files.
-fn numbered(shown: &Path, drafts: Vec<Draft>, first: i64) -> Result<Vec<NewMigration>> {
-    let mut version = first;
+/// The drafts with their files. The first version is now, or follows the newest.
+fn numbered(shown: &Path, drafts: Vec<Draft>, newest: Option<i64>) -> Result<Vec<NewMigration>> {
+    let mut version = new_files::version_at(Timestamp::now());
+    let mut last = newest;
     let mut migrations = Vec::new();
-    for draft in drafts {
-        if !migrations.is_empty() {
-            version = new_files::version_after(version).ok_or_else(|| no_version_after(version))?;
+    for Draft {
+        name,
+        up,
+        down,
+        verify,
+    } in drafts
+    {
+        if let Some(last) = last.filter(|last| *last >= version) {
+            version = new_files::version_after(last).ok_or_else(|| {
+                Failure::usage(format!("there is no version after {last}"))
+                    .cause("a version is a 64-bit number")
+                    .state("no file was written")
+                    .hint(Hint::to(
+                        "rename that migration, unless it is applied",
+                        "db-status",
+                    ))
+            })?;
         }
-        let stem = format!("{version}_{}", draft.name);
+        last = Some(version);
         let file = |within: String, sql| NewFile {
             file: shown.join(&within).display().to_string(),
             within,
             sql,
         };
+        let files = vec![
+            file(format!("{version}_{name}.up.sql"), up),
+            file(format!("{version}_{name}.down.sql"), down),
+            file(format!("verify/{version}_{name}.sql"), verify),
+        ];
         migrations.push(NewMigration {
             version,
-            name: draft.name,
-            files: vec![
-                file(format!("{stem}.up.sql"), draft.up),
-                file(format!("{stem}.down.sql"), draft.down),
-                file(format!("verify/{stem}.sql"), draft.verify),
-            ],
+            name,
+            files,
         });
     }
     Ok(migrations)
 }
 
-impl Known<'_> {
-    fn warn_about_names(&self, ctx: &Context, migrations: &[NewMigration]) {
-        for (version, name) in self.names {
-            if migrations.iter().any(|new| new.name == *name) {
-                ctx.ui.warn(format_args!(
-                    "{} has a migration of this name already: {version}_{name}",
-                    self.place
-                ));
-            }
+fn warn_about_names(ctx: &Context, place: &str, names: &Names, migrations: &[NewMigration]) {
+    for (version, name) in names {
+        if migrations.iter().any(|new| new.name == *name) {
+            ctx.ui.warn(format_args!(
+                "{place} has a migration of this name already: {version}_{name}"
+            ));
         }
     }
 }
 
 /// Says how the folder and the other branch differ.
-fn compare(ctx: &Context, [here, there]: &[Known<'_>; 2]) {
-    let mut missing = Vec::new();
-    for (version, theirs) in there.names {
-        match here.names.get(version) {
-            Some(ours) if ours == theirs => {}
-            Some(ours) => ctx.ui.warn(format_args!(
-                "version {version} is `{ours}` here and `{theirs}` on {}: rename the files of the one that is \
-                 applied nowhere",
-                there.place
-            )),
-            None => missing.push(format!("{version}_{theirs}")),
-        }
-    }
-    if there.names.is_empty() {
+fn compare(ctx: &Context, reference: &str, ours: &Names, theirs: &Names) {
+    if theirs.is_empty() {
         ctx.ui.warn(format_args!(
-            "{} has no migrations in {}",
-            there.place, here.place
+            "`{reference}` has no migrations in this folder"
         ));
     }
-    if !missing.is_empty() {
-        let which = missing.join(", ");
-        ctx.ui.info(
-            "Not here",
-            format_args!("{which}: on {}, and before the new one", there.place),
-        );
+    for (version, name) in theirs {
+        match ours.get(version) {
+            None => ctx.ui.info("Not here", format_args!("{version}_{name}, which `{reference}` has")),
+            Some(our_name) if our_name != name => ctx.ui.warn(format_args!(
+                "version {version} is `{our_name}` here and `{name}` on `{reference}`: rename the files of the \
+                 one that is applied nowhere"
+            )),
+            Some(_) => {}
+        }
     }
 }
 
 /// An index is found by its name: another one of that name is in the way.
-fn warn_about_index(ctx: &Context, shown: &Path, form: &Form, first: i64) {
-    let Some(name) = form.new_index() else { return };
+fn warn_about_index(ctx: &Context, shown: &Path, index: &str, first: i64) {
     let Ok(folder) = Folder::load(&ctx.config.migrations, shown) else {
         return;
     };
-    let makes_it = |effect: &Effect| matches!(effect, Effect::CreateIndex { name: Some(made), .. } if made == name);
+    let makes_it = |effect: &Effect| matches!(effect, Effect::CreateIndex { name: Some(name), .. } if name == index);
     for migration in folder
         .migrations
         .iter()
@@ -333,37 +293,47 @@ fn warn_about_index(ctx: &Context, shown: &Path, form: &Form, first: i64) {
             .any(|(_, effects)| effects.iter().any(makes_it))
         {
             ctx.ui.warn(format_args!(
-                "`{}` makes an index `{name}` too: unless it is dropped by then, choose another name with --as",
+                "`{}` makes an index `{index}` too: unless it is dropped by then, choose another name with --as",
                 migration.up.path.display()
             ));
         }
     }
 }
 
-fn announce(ctx: &Context, migrations: &[NewMigration], written: bool, form: &Form) {
+fn announce(ctx: &Context, migrations: &[NewMigration], dry_run: bool, form: &Form) {
     for NewMigration {
         version,
         name,
         files,
     } in migrations
     {
-        if written {
+        if !dry_run {
             ctx.ui.status(
                 "Created",
                 format_args!("{version} {}", name.replace('_', " ")),
             );
         }
         for NewFile { file, sql, .. } in files {
-            match written {
-                true => ctx.ui.data(file),
-                false => ctx.ui.data(format_args!("-- {file}\n{sql}")),
+            match dry_run {
+                true => ctx.ui.data(format_args!("-- {file}\n{sql}")),
+                false => ctx.ui.data(file),
             }
         }
     }
-    let purpose = match (written, form) {
-        (false, _) => return ctx.ui.info("Dry run", "no file was written"),
-        (true, Form::Unwritten) => "write the three files; then see what a run would do",
-        (true, _) => "read the files; then see what a run would do",
+    if dry_run {
+        return ctx.ui.info("Dry run", "no file was written");
+    }
+    let purpose = match form {
+        Form::Unwritten => "write the three files; then see what a run would do",
+        _ => "read the files; then see what a run would do",
     };
     ctx.ui.hint(Hint::to(purpose, "db-migrate --dry-run"));
+}
+
+/// The text of a line `-- xtask: next`.
+fn one_line(text: &str) -> Result<String, String> {
+    match text.trim().is_empty() || text.chars().any(char::is_control) {
+        true => Err("one line of text is needed".to_owned()),
+        false => Ok(text.to_owned()),
+    }
 }

@@ -1,26 +1,25 @@
-//! The forms of a change, and how columns and indexes are read.
+//! The forms of a change, read from how they are typed: `users(last_login_at DESC)`.
 
 use squawk_lexer::TokenKind;
 
-use super::constraint::Constraint;
-use super::input::{self, end, list, table};
+use super::input::{self, column_of_table, columns, end, list, quoted, table};
 use super::names::joined;
+use super::templates::{definition_like, oid};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
-use crate::migration::effects::{Cursor, Effect, ObjectName, significant};
-use crate::migration::quote::quote_if_needed;
-use crate::shell::shell_word;
+use crate::migration::effects::{Cursor, ObjectName};
+use crate::migration::quote::{is_reserved, quote_if_needed};
 
 /// What a new migration does.
 #[derive(Clone, Debug)]
 pub(crate) enum Form {
     /// Nobody has said yet.
     Unwritten,
-    Columns {
-        table: ObjectName,
-        columns: Vec<Column>,
-    },
+    Columns(Vec<Column>),
     Index(Index),
+    /// A constraint that is made of an index of plain columns.
+    Unique(Index),
+    /// A constraint that is added without looking at the rows that exist, and validated later.
     Constraint(Constraint),
     NotNull {
         table: ObjectName,
@@ -31,151 +30,227 @@ pub(crate) enum Form {
 /// A nullable column.
 #[derive(Clone, Debug)]
 pub(crate) struct Column {
-    pub(crate) table: ObjectName,
-    pub(crate) name: String,
+    pub(super) table: ObjectName,
+    pub(super) name: String,
     /// As written: `numeric(10, 2)`.
-    pub(crate) kind: String,
+    pub(super) kind: String,
     /// A constant.
-    pub(crate) default: Option<String>,
+    pub(super) default: Option<String>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Index {
-    pub(crate) table: ObjectName,
+    pub(super) table: ObjectName,
     pub(crate) name: String,
-    pub(crate) unique: bool,
-    pub(crate) method: String,
-    pub(crate) keys: Vec<Key>,
-    /// `WHERE …` and whatever else follows the columns.
-    pub(crate) rest: String,
-    pub(crate) partial: bool,
+    pub(super) unique: bool,
+    pub(super) method: String,
+    pub(super) keys: Vec<Key>,
+    /// `WHERE …`, or whatever else follows the keys.
+    pub(super) rest: String,
+    pub(super) partial: bool,
 }
 
 /// A column or an expression of an index.
 #[derive(Clone, Debug)]
 pub(crate) struct Key {
     /// As SQL.
-    pub(crate) text: String,
-    /// As `pg_get_indexdef` shows it, without quotes; `None` for what the server may write differently.
-    pub(crate) shown: Option<String>,
+    pub(super) text: String,
+    /// As `pg_get_indexdef` shows it, without quotes; `None` for what it may write differently.
+    pub(super) shown: Option<String>,
     /// What stands for it in the index's name.
     word: String,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Constraint {
+    pub(super) table: ObjectName,
+    pub(super) name: String,
+    /// `check`, `foreign key`.
+    pub(super) kind: &'static str,
+    /// `CHECK (age >= 0)`.
+    pub(super) definition: String,
+    /// The conditions by which a row of `pg_constraint` is it.
+    pub(super) conditions: Vec<String>,
 }
 
 impl Form {
     /// Columns of one table: `users.last_login_at:timestamptz`.
     ///
     /// # Errors
-    /// If one is not read, or they are of several tables.
+    /// As of all that follow, if it is not read.
     pub(crate) fn columns(given: &[String], default: Option<&str>) -> Result<Form> {
-        let mut columns = Vec::new();
-        for column in given {
-            columns.push(Column::read(column)?);
-        }
-        let table = columns[0].table.clone();
-        let other = columns.iter().find(|column| column.table != table);
-        let why = match (other, default, columns.len()) {
-            (Some(other), ..) => Some(format!(
-                "they are of two tables, `{table}` and `{}`; a migration of each waits for one lock only",
-                other.table
-            )),
-            (None, Some(_), 2..) => Some("`--default` is for one column".to_owned()),
-            _ => None,
-        };
-        if let Some(why) = why {
+        let columns = given.iter().map(|column| Column::read(column));
+        let mut columns: Vec<Column> = columns.collect::<Result<_>>()?;
+        let several = columns
+            .windows(2)
+            .any(|pair| pair[0].table != pair[1].table);
+        if several || default.is_some() && columns.len() > 1 {
             return Err(Failure::usage("cannot add these columns in one migration")
-                .cause(why)
+                .cause("one migration alters one table, so that it waits for one lock only; `--default` is for one column")
                 .state("no file was written")
-                .hint(Hint::to(
-                    "make a migration for each",
-                    format!("db-new NAME --column {}", shell_word(&given[0])),
-                ))
+                .hint(Hint::to("make a migration for each", "db-new NAME --column TABLE.COLUMN:TYPE"))
                 .into());
         }
-        if let Some(default) = default {
-            columns[0].default = Some(constant(default)?);
+        if let (Some(column), Some(default)) = (columns.first_mut(), default) {
+            column.default = Some(input::read("--default", "false", default, constant)?);
         }
-        Ok(Form::Columns { table, columns })
+        Ok(Form::Columns(columns))
     }
 
     /// `users(last_login_at DESC NULLS LAST)`.
-    ///
-    /// # Errors
-    /// If it is not read.
     pub(crate) fn index(given: &str, unique: bool, own_name: Option<String>) -> Result<Form> {
         let (flag, example) = match unique {
             true => ("--unique-index", "users(lower(email))"),
             false => ("--index", "users(last_login_at DESC NULLS LAST)"),
         };
-        let index = input::read(flag, example, given, |form| Index::read(form, unique))?;
-        Ok(Form::Index(match own_name {
-            Some(name) => Index { name, ..index },
-            None => index,
-        }))
+        input::read(flag, example, given, |form| {
+            Index::read(form, unique, own_name)
+        })
+        .map(Form::Index)
+    }
+
+    /// `users(email)`.
+    pub(crate) fn unique(given: &str, own_name: Option<String>) -> Result<Form> {
+        input::read("--unique", "users(email)", given, |form| {
+            let columns = columns(&mut after_table(form.clone())).map_err(|why| {
+                format!("{why}; an expression can be unique by an index only, with --unique-index")
+            })?;
+            let mut index = Index::read(form, true, own_name.clone())?;
+            if !index.rest.is_empty() {
+                return Err(format!("`{}` is not understood", index.rest));
+            }
+            index.name = own_name.unwrap_or_else(|| joined(&index.table, &columns, "key"));
+            Ok(Form::Unique(index))
+        })
+    }
+
+    /// `users CHECK (age >= 0)`, `users CONSTRAINT adults CHECK (age >= 18)`.
+    pub(crate) fn check(given: &str, own_name: Option<String>) -> Result<Form> {
+        input::read("--constraint", "users CHECK (age >= 0)", given, |form| {
+            let table = table(form)?;
+            let written_name = match form.eat("constraint") {
+                true => Some(
+                    form.identifier()
+                        .ok_or("a name is missing after `CONSTRAINT`")?,
+                ),
+                false => None,
+            };
+            if !form.eat("check") {
+                return Err(format!(
+                    "expected `CHECK` after the table, found `{}`",
+                    form.rest()
+                ));
+            }
+            let condition = form
+                .take_parenthesized()
+                .filter(|condition| !condition.at_end());
+            let condition = condition.ok_or("expected a condition in parentheses after `CHECK`")?;
+            let inherits = if form.eat_all(&["no", "inherit"]) {
+                " NO INHERIT"
+            } else {
+                ""
+            };
+            validated_later(form)?;
+            let column: Vec<String> = first_column(condition.clone()).into_iter().collect();
+            Ok(Form::Constraint(Constraint {
+                name: own_name
+                    .or(written_name)
+                    .unwrap_or_else(|| joined(&table, &column, "check")),
+                table,
+                kind: "check",
+                definition: format!("CHECK ({}){inherits}", condition.rest()),
+                // A condition can be written in many ways: it is not compared.
+                conditions: vec!["contype = 'c'".to_owned()],
+            }))
+        })
+    }
+
+    /// `orders(user_id) REFERENCES users(id)`, with its actions.
+    pub(crate) fn foreign_key(given: &str, own_name: Option<String>) -> Result<Form> {
+        const ACTIONS: [&str; 18] = [
+            "on",
+            "delete",
+            "update",
+            "cascade",
+            "set",
+            "null",
+            "default",
+            "restrict",
+            "no",
+            "action",
+            "match",
+            "full",
+            "partial",
+            "simple",
+            "deferrable",
+            "initially",
+            "deferred",
+            "immediate",
+        ];
+        input::read(
+            "--foreign-key",
+            "orders(user_id) REFERENCES users(id)",
+            given,
+            |form| {
+                let table = table(form)?;
+                let columns = columns(form)?;
+                if !form.eat("references") {
+                    return Err(format!(
+                        "expected `REFERENCES` after the columns, found `{}`",
+                        form.rest()
+                    ));
+                }
+                let referenced = form.name().ok_or("a table is missing after `REFERENCES`")?;
+                let (to, to_shown) = match form.clone().eat_kind(TokenKind::OpenParen) {
+                    true => {
+                        let to = input::columns(form)?;
+                        (
+                            format!(" ({})", quoted(&to)),
+                            format!("({})", to.join(", ")),
+                        )
+                    }
+                    false => (String::new(), String::new()),
+                };
+                let actions = form.rest().to_owned();
+                while form.eat_any(&ACTIONS) || form.take_parenthesized().is_some() {}
+                validated_later(form)?;
+                let key = format!("FOREIGN KEY ({}) REFERENCES", columns.join(", "));
+                let written = format!(
+                    "FOREIGN KEY ({}) REFERENCES {referenced}{to} {actions}",
+                    quoted(&columns)
+                );
+                Ok(Form::Constraint(Constraint {
+                    name: own_name.unwrap_or_else(|| joined(&table, &columns, "fkey")),
+                    table,
+                    kind: "foreign key",
+                    definition: written.trim_end().to_owned(),
+                    conditions: vec![
+                        format!("contype = 'f' AND confrelid = {}", oid(&referenced)),
+                        definition_like("constraintdef(oid)", &format!("{key} %{to_shown}%")),
+                    ],
+                }))
+            },
+        )
     }
 
     /// `users.email`.
-    ///
-    /// # Errors
-    /// If it is not read.
     pub(crate) fn not_null(given: &str) -> Result<Form> {
-        let (table, column) = input::read("--not-null", "users.email", given, |form| {
-            let found = column_of_table(form)?;
-            end(form).map(|()| found)
-        })?;
-        Ok(Form::NotNull { table, column })
+        input::read("--not-null", "users.email", given, |form| {
+            let (table, column) = column_of_table(form)?;
+            end(form).map(|()| Form::NotNull { table, column })
+        })
     }
 
     /// The index that it makes.
-    pub(crate) fn new_index(&self) -> Option<&str> {
+    pub(crate) fn new_index(&self) -> Option<&Index> {
         match self {
-            Form::Index(index) => Some(&index.name),
-            Form::Constraint(Constraint::Unique { name, .. }) => Some(name),
+            Form::Index(index) | Form::Unique(index) => Some(index),
             _ => None,
         }
-    }
-
-    /// Whether nothing but this form shows in what the statements of an up file do.
-    pub(super) fn may_do(&self, effects: &[Effect]) -> bool {
-        let expected = |effect: &Effect| match self {
-            Form::Unwritten => true,
-            Form::Columns { .. } => {
-                matches!(effect, Effect::AlterTable { .. } | Effect::AddColumn { .. })
-            }
-            Form::Index(_) => matches!(effect, Effect::CreateIndex { .. }),
-            Form::Constraint(_) | Form::NotNull { .. } => matches!(
-                effect,
-                Effect::AlterTable { .. } | Effect::References { .. } | Effect::CreateIndex { .. }
-            ),
-        };
-        effects.iter().all(expected)
     }
 }
 
 impl Column {
-    /// The type without what is in parentheses, which the catalog keeps elsewhere, and without a collation.
-    pub(super) fn bare_kind(&self) -> String {
-        let tokens = significant(&self.kind);
-        let mut depth = 0_usize;
-        let mut bare = String::new();
-        let mut end = 0;
-        for token in &tokens {
-            match token.kind {
-                TokenKind::OpenParen => depth += 1,
-                TokenKind::CloseParen => depth = depth.saturating_sub(1),
-                _ if token.word(&self.kind).as_deref() == Some("collate") => break,
-                _ if depth == 0 => {
-                    let apart = !bare.is_empty() && token.range.start > end;
-                    bare.push_str(if apart { " " } else { "" });
-                    bare.push_str(token.text(&self.kind));
-                }
-                _ => {}
-            }
-            end = token.range.end;
-        }
-        bare
-    }
-
     fn read(given: &str) -> Result<Column> {
         input::read(
             "--column",
@@ -184,13 +259,10 @@ impl Column {
             |form| {
                 let (table, name) = column_of_table(form)?;
                 if !form.eat_kind(TokenKind::Colon) {
-                    return Err(format!(
-                        "expected `:` and a type after the column, found `{}`",
-                        form.rest()
-                    ));
+                    return Err("expected `:` and a type after the column".to_owned());
                 }
                 let kind = form.rest().to_owned();
-                column_type(form.clone())?;
+                only_a_type(form.clone())?;
                 Ok(Column {
                     table,
                     name,
@@ -202,95 +274,67 @@ impl Column {
     }
 }
 
-/// `users.email`, `public.users.email`.
-fn column_of_table(form: &mut Cursor<'_>) -> Result<(ObjectName, String), String> {
-    let mut names = Vec::new();
-    loop {
-        names.extend(form.identifier());
-        if !form.eat_kind(TokenKind::Dot) {
-            break;
-        }
+/// Refuses what is more than a type: it would read or rewrite the table, or has a form of its own.
+fn only_a_type(mut written: Cursor<'_>) -> Result<(), String> {
+    if written.clone().identifier().is_none() {
+        return Err("the type is missing".to_owned());
     }
-    let (schema, name, column) = match &mut names[..] {
-        [table, column] => (None, table, column),
-        [schema, table, column] => (Some(std::mem::take(schema)), table, column),
-        _ => return Err("it does not begin with TABLE.COLUMN or SCHEMA.TABLE.COLUMN".to_owned()),
-    };
-    let table = ObjectName {
-        schema,
-        name: std::mem::take(name),
-    };
-    Ok((table, std::mem::take(column)))
-}
-
-/// Refuses what is more than a type: a column is added without anything that reads or rewrites the table.
-fn column_type(mut written: Cursor<'_>) -> Result<(), String> {
-    match written.word().as_deref() {
-        Some("serial" | "serial2" | "serial4" | "serial8" | "bigserial" | "smallserial") => {
-            return Err(format!(
-                "`{}` has a different default for each row, so every row would be rewritten under an \
-                 ACCESS EXCLUSIVE lock",
-                written.rest()
-            ));
-        }
-        Some(_) => {}
-        None if written.clone().identifier().is_some() => {}
-        None => return Err("the type is missing".to_owned()),
-    }
-    let kind = written.take_list_item();
+    let mut kind = written.take_list_item();
     if !written.at_end() {
-        return Err(format!(
-            "`{}` comes after the type: give each column a --column of its own",
-            written.rest()
-        ));
+        return Err(
+            "the type ends at the comma: give each column a --column of its own".to_owned(),
+        );
     }
-    let mut written = kind;
-    while !written.at_end() {
-        let instead = match written.word().as_deref() {
-            Some("not") => "it with --not-null",
-            Some("default") => "a constant with --default",
-            Some("check" | "constraint") => "it with --constraint",
-            Some("unique" | "primary") => "it with --unique",
-            Some("references") => "it with --foreign-key",
-            Some("generated" | "as") => "the whole migration by hand: every row would be rewritten",
+    while !kind.at_end() {
+        let instead = match kind.word().as_deref() {
+            Some("not") => "use --not-null",
+            Some("default") => "use --default with a constant",
+            Some("check" | "constraint") => "use --constraint",
+            Some("unique" | "primary") => "use --unique",
+            Some("references") => "use --foreign-key",
+            Some(
+                "serial" | "serial2" | "serial4" | "serial8" | "bigserial" | "smallserial"
+                | "generated",
+            ) => "it would rewrite every row under an ACCESS EXCLUSIVE lock",
+            Some("collate" | "as") => "write that migration by hand",
             _ => {
-                written.skip();
+                kind.skip();
                 continue;
             }
         };
-        return Err(format!(
-            "`{}` is more than a type: write {instead}",
-            written.rest()
-        ));
+        return Err(format!("`{}` is more than a type: {instead}", kind.rest()));
     }
     Ok(())
 }
 
 /// A literal, which the catalog keeps for the rows that exist.
-fn constant(given: &str) -> Result<String> {
-    input::read("--default", "false", given, |form| {
-        let written = form.rest().to_owned();
-        let _sign = form.eat_kind(TokenKind::Minus) || form.eat_kind(TokenKind::Plus);
-        let is_literal = form.eat_any(&["true", "false", "null"])
-            || form.clone().identifier().is_none() && form.identifier_or_number().is_some();
-        let mut is_constant = is_literal;
-        while is_constant && form.eat_kind(TokenKind::Colon) {
-            is_constant = form.eat_kind(TokenKind::Colon) && form.name().is_some();
-            form.take_parenthesized();
-            while form.eat_kind(TokenKind::OpenBracket) && form.eat_kind(TokenKind::CloseBracket) {}
-        }
-        match is_constant && form.at_end() {
-            true => Ok(written),
-            false => Err(format!(
-                "`{written}` is not a constant: if the value of each row is computed, every row is rewritten \
-                 under an ACCESS EXCLUSIVE lock"
-            )),
-        }
-    })
+fn constant(form: &mut Cursor<'_>) -> Result<String, String> {
+    let written = form.rest().to_owned();
+    let _sign = form.eat_kind(TokenKind::Minus) || form.eat_kind(TokenKind::Plus);
+    let is_word = form.clone().identifier().is_some();
+    let mut is_constant = match is_word {
+        true => form.eat_any(&["true", "false", "null"]),
+        false => form.identifier_or_number().is_some(),
+    };
+    while is_constant && form.eat_kind(TokenKind::Colon) {
+        is_constant = form.eat_kind(TokenKind::Colon) && form.name().is_some();
+        form.take_parenthesized();
+        while form.eat_kind(TokenKind::OpenBracket) && form.eat_kind(TokenKind::CloseBracket) {}
+    }
+    match is_constant && form.at_end() {
+        true => Ok(written),
+        false => Err(format!(
+            "`{written}` is not a constant; a computed value can rewrite every row under an ACCESS EXCLUSIVE lock"
+        )),
+    }
 }
 
 impl Index {
-    fn read(form: &mut Cursor<'_>, unique: bool) -> Result<Index, String> {
+    fn read(
+        form: &mut Cursor<'_>,
+        unique: bool,
+        own_name: Option<String>,
+    ) -> Result<Index, String> {
         let table = table(form)?;
         let method = match form.eat("using") {
             true => form
@@ -298,130 +342,126 @@ impl Index {
                 .ok_or("the index method is missing after `USING`")?,
             false => "btree".to_owned(),
         };
-        let items = list(form, "columns")?;
-        let keys: Vec<Key> = items
-            .into_iter()
-            .map(Key::read)
-            .collect::<Result<_, String>>()?;
-        let rest = form.rest().to_owned();
-        match form.word().as_deref() {
-            Some("include" | "nulls" | "with" | "tablespace" | "where") => {}
-            _ => end(form)?,
+        let keys = list(form)?.into_iter().map(Key::read);
+        let keys: Vec<Key> = keys.collect::<Result<_, String>>()?;
+        if !matches!(
+            form.word().as_deref(),
+            Some("include" | "nulls" | "with" | "tablespace" | "where")
+        ) {
+            end(form)?;
         }
-        let words = keys.iter().map(|key| key.word.as_str());
-        let parts: Vec<&str> = ["idx", &table.name].into_iter().chain(words).collect();
+        let words: Vec<&str> = keys.iter().map(|key| key.word.as_str()).collect();
         Ok(Index {
-            name: joined(&parts),
+            name: own_name.unwrap_or_else(|| joined_index(&table, &words)),
             table,
             unique,
             method,
             keys,
             partial: form.contains("where"),
-            rest,
+            rest: form.rest().to_owned(),
         })
     }
 }
 
-impl Index {
-    /// The one that a constraint is made of.
-    pub(super) fn unique_columns(table: &ObjectName, name: &str, columns: &[String]) -> Index {
-        let key = |column: &String| Key {
-            text: quote_if_needed(column),
-            shown: is_plain(column).then(|| column.clone()),
-            word: column.clone(),
-        };
-        Index {
-            table: table.clone(),
-            name: name.to_owned(),
-            unique: true,
-            method: "btree".to_owned(),
-            keys: columns.iter().map(key).collect(),
-            rest: String::new(),
-            partial: false,
-        }
-    }
+fn joined_index(table: &ObjectName, words: &[&str]) -> String {
+    super::names::within_limit(format!("idx_{}_{}", table.name, words.join("_")))
 }
 
 impl Key {
     /// `email`, `lower(email)`, `(data ->> 'id')`, each with what CREATE INDEX allows after it.
     fn read(mut item: Cursor<'_>) -> Result<Key, String> {
         let written = item.rest();
-        let mut name = None;
-        let word;
+        let refused = || {
+            format!(
+                "`{written}` is neither a column nor an expression in parentheses of its own, such as `((a + b))`"
+            )
+        };
+        let mut column = None;
         let mut ahead = item.clone();
-        if let Some(mut inside) = item.take_parenthesized() {
-            word = inside.identifier().unwrap_or_else(|| "expr".to_owned());
+        let word = if let Some(mut inside) = item.take_parenthesized() {
+            inside.identifier().unwrap_or_else(|| "expr".to_owned())
         } else if let Some(function) = ahead
             .name()
             .filter(|_| ahead.take_parenthesized().is_some())
         {
-            word = function.name;
             item = ahead;
+            function.name
         } else {
-            let column = item.identifier().ok_or_else(|| not_a_key(written))?;
-            word = column.clone();
-            name = Some(column);
-        }
-        let after = item.rest();
-        let order = Order::read(item).ok_or_else(|| not_a_key(written))?;
-        let text = match &name {
-            Some(name) => format!("{} {after}", quote_if_needed(name)),
-            None => written.to_owned(),
+            column = item.identifier();
+            column.clone().ok_or_else(refused)?
         };
-        let shown = name.filter(|name| !order.more && is_plain(name));
+        let after = item.rest();
+        let (order, is_default_class) = order(item).ok_or_else(refused)?;
         Ok(Key {
-            text: text.trim_end().to_owned(),
-            shown: shown.map(|name| name + order.shown),
+            text: match &column {
+                Some(column) => format!("{} {after}", quote_if_needed(column))
+                    .trim_end()
+                    .to_owned(),
+                None => written.to_owned(),
+            },
+            shown: column
+                .filter(|_| is_default_class)
+                .map(|column| column + order),
             word,
         })
     }
 }
 
-fn not_a_key(written: &str) -> String {
-    format!(
-        "`{written}` is neither a column nor an expression in parentheses of its own, such as `((a + b))`"
-    )
-}
-
-/// Whether a name stands for itself in a pattern of LIKE, once its quotes are removed.
-pub(super) fn is_plain(name: &str) -> bool {
-    !name.contains(['"', '%', '\\'])
-}
-
-/// What follows a key.
-struct Order {
-    /// As `pg_get_indexdef` shows it.
-    shown: &'static str,
-    /// A collation or an operator class, which are shown only if they are not the default.
-    more: bool,
-}
-
-impl Order {
-    fn read(mut after: Cursor<'_>) -> Option<Order> {
-        let collation = after.eat("collate");
-        if collation {
-            after.name()?;
-        }
-        let ordered = matches!(after.word().as_deref(), Some("asc" | "desc" | "nulls"));
-        let class = !ordered && !after.at_end();
-        if class {
-            after.name()?;
-            after.take_parenthesized();
-        }
-        let descending = !after.eat("asc") && after.eat("desc");
-        let nulls_first = match after.eat("nulls") {
-            true => Some(after.eat("first") || !after.eat("last").then_some(true)?),
-            false => None,
-        };
-        let shown = match (descending, nulls_first) {
-            (false, Some(true)) => " NULLS FIRST",
-            (false, _) => "",
-            (true, Some(false)) => " DESC NULLS LAST",
-            (true, _) => " DESC",
-        };
-        after.at_end().then_some(Order {
-            shown,
-            more: collation || class,
-        })
+/// What follows a key, as `pg_get_indexdef` shows it, and whether there is no collation and no operator class, of
+/// which it shows those that are not the default.
+fn order(mut after: Cursor<'_>) -> Option<(&'static str, bool)> {
+    let all = after.rest().len();
+    if after.eat("collate") {
+        after.name()?;
     }
+    if !after.at_end() && !matches!(after.word().as_deref(), Some("asc" | "desc" | "nulls")) {
+        after.name()?;
+        after.take_parenthesized();
+    }
+    let is_default_class = after.rest().len() == all;
+    let descending = !after.eat("asc") && after.eat("desc");
+    let nulls_first = match after.eat("nulls") {
+        true if after.eat("first") => true,
+        true => !after.eat("last").then_some(true)?,
+        false => descending,
+    };
+    let shown = match (descending, nulls_first) {
+        (false, true) => " NULLS FIRST",
+        (false, false) => "",
+        (true, true) => " DESC",
+        (true, false) => " DESC NULLS LAST",
+    };
+    after.at_end().then_some((shown, is_default_class))
+}
+
+fn after_table(mut form: Cursor<'_>) -> Cursor<'_> {
+    form.name();
+    form
+}
+
+fn validated_later(form: &Cursor<'_>) -> Result<(), String> {
+    match form.clone().eat_all(&["not", "valid"]) {
+        true => Err(
+            "leave out `NOT VALID`: the first migration has it, and the second one validates"
+                .to_owned(),
+        ),
+        false => end(form),
+    }
+}
+
+/// The first word of a condition that looks like a column, for the constraint's name.
+fn first_column(mut condition: Cursor<'_>) -> Option<String> {
+    while !condition.at_end() {
+        let keyword = condition.word().is_some_and(|word| is_reserved(&word));
+        match condition.identifier() {
+            Some(name) if !keyword && !condition.clone().eat_kind(TokenKind::OpenParen) => {
+                return Some(name);
+            }
+            Some(_) => {}
+            None => {
+                condition.skip();
+            }
+        }
+    }
+    None
 }

@@ -89,27 +89,41 @@ pub(super) fn table(form: &mut Cursor<'_>) -> Result<ObjectName, String> {
         .ok_or_else(|| "it does not begin with a table".to_owned())
 }
 
+/// `users.email`, `public.users.email`.
+pub(super) fn column_of_table(form: &mut Cursor<'_>) -> Result<(ObjectName, String), String> {
+    let mut names = Vec::new();
+    loop {
+        names.extend(form.identifier());
+        if !form.eat_kind(TokenKind::Dot) {
+            break;
+        }
+    }
+    let (schema, name, column) = match <[String; 3]>::try_from(names) {
+        Ok([schema, name, column]) => (Some(schema), name, column),
+        Err(names) => match <[String; 2]>::try_from(names) {
+            Ok([name, column]) => (None, name, column),
+            Err(_) => {
+                return Err("it does not begin with TABLE.COLUMN or SCHEMA.TABLE.COLUMN".to_owned());
+            }
+        },
+    };
+    Ok((ObjectName { schema, name }, column))
+}
+
 /// What stands between the parentheses that come next, one cursor for each item.
-pub(super) fn list<'a>(form: &mut Cursor<'a>, of: &str) -> Result<Vec<Cursor<'a>>, String> {
-    let rest = form.rest();
-    let mut inside = form.take_parenthesized().ok_or_else(|| match rest {
-        "" => format!("{of} in parentheses are missing"),
-        rest => format!("expected {of} in parentheses, found `{rest}`"),
-    })?;
+pub(super) fn list<'a>(form: &mut Cursor<'a>) -> Result<Vec<Cursor<'a>>, String> {
+    let inside = form.take_parenthesized().filter(|inside| !inside.at_end());
+    let mut inside = inside.ok_or("expected columns in parentheses after the table")?;
     let mut items = Vec::new();
     while !inside.at_end() {
         items.push(inside.take_list_item());
     }
-    match items.is_empty() {
-        true => Err(format!("there are no {of} in the parentheses")),
-        false => Ok(items),
-    }
+    Ok(items)
 }
 
 /// `(a, "B")`.
 pub(super) fn columns(form: &mut Cursor<'_>) -> Result<Vec<String>, String> {
-    let items = list(form, "columns")?;
-    let names = items.into_iter().map(|mut item| {
+    let names = list(form)?.into_iter().map(|mut item| {
         let written = item.rest();
         let name = item.identifier().filter(|_| item.at_end());
         name.ok_or_else(|| format!("`{written}` is not the name of a column"))

@@ -4,9 +4,10 @@ use super::input;
 use crate::error::{Failure, Result};
 use crate::hex;
 use crate::hint::Hint;
+use crate::migration::effects::ObjectName;
 use crate::migration::history::checksum;
 
-/// Leaves room for the version, `_check` and `.down.sql` in the 255 bytes of a file name.
+/// Leaves room for the version, `_validate` and `.down.sql` in the 255 bytes of a file name.
 const LONGEST: usize = 150;
 /// What the server keeps of a name (NAMEDATALEN - 1).
 pub(super) const LONGEST_IN_DATABASE: usize = 63;
@@ -21,14 +22,9 @@ pub(crate) fn migration_name(given: &str) -> Result<String> {
         .chars()
         .find(|c| !c.is_ascii_alphanumeric() && *c != '_');
     let why = match other {
-        _ if name.trim_matches('_').is_empty() => "it holds no letter and no digit".to_owned(),
-        Some(other) => format!("`{}` cannot stand in it", other.escape_debug()),
-        None if name.len() > LONGEST => {
-            format!(
-                "it has {} characters, and {LONGEST} are the most",
-                name.len()
-            )
-        }
+        _ if name.trim_matches('_').is_empty() => "it has no letter and no digit".to_owned(),
+        Some(other) => format!("it contains `{}`", other.escape_debug()),
+        None if name.len() > LONGEST => format!("it is longer than {LONGEST} characters"),
         None => return Ok(name),
     };
     Err(Failure::usage(format!(
@@ -38,7 +34,7 @@ pub(crate) fn migration_name(given: &str) -> Result<String> {
     .cause(why)
     .state("no file was written")
     .hint(Hint::to(
-        "take ASCII letters, digits and underscores, for example",
+        "use ASCII letters, digits and underscores, for example",
         "db-new add_users_last_login_at",
     ))
     .into())
@@ -50,17 +46,24 @@ pub(crate) fn migration_name(given: &str) -> Result<String> {
 /// If it is not one name.
 pub(crate) fn own_name(given: &str) -> Result<String> {
     input::read("--as", "users_email_idx", given, |name| {
-        let own = name.identifier().ok_or("it is not a name")?;
-        name.at_end()
-            .then_some(own)
-            .ok_or_else(|| "it is more than one name without a schema".to_owned())
+        let own = name.identifier().filter(|_| name.at_end());
+        own.ok_or_else(|| "it is not one name without a schema".to_owned())
     })
 }
 
-/// `idx_users_email`; one that the server would cut off ends with digits of its own, so that two long names
-/// do not become the same.
-pub(super) fn joined(parts: &[&str]) -> String {
-    let name = parts.join("_");
+/// `users_email_key`, as PostgreSQL names constraints.
+pub(super) fn joined(table: &ObjectName, columns: &[String], kind: &str) -> String {
+    let columns = columns.iter().map(String::as_str);
+    let parts: Vec<&str> = [&*table.name]
+        .into_iter()
+        .chain(columns)
+        .chain([kind])
+        .collect();
+    within_limit(parts.join("_"))
+}
+
+/// A name that the server would cut off ends with digits of its own, so that two long names stay different.
+pub(super) fn within_limit(name: String) -> String {
     if name.len() <= LONGEST_IN_DATABASE {
         return name;
     }

@@ -2,9 +2,7 @@
 //! PostgreSQL's manual says so.
 
 use super::Draft;
-use super::constraint::Constraint;
-use super::form::{Column, Form, Index, is_plain};
-use super::input::quoted;
+use super::form::{Column, Constraint, Form, Index};
 use super::names::joined;
 use crate::migration::effects::ObjectName;
 use crate::migration::quote::{quote_if_needed, quote_literal};
@@ -59,15 +57,11 @@ const UNWRITTEN_VERIFY: &str = "\
 pub(super) fn of(name: &str, form: &Form) -> Vec<Draft> {
     match form {
         Form::Unwritten => vec![unwritten(name)],
-        Form::Columns { table, columns } => vec![add_columns(name, table, columns)],
+        Form::Columns(columns) => vec![add_columns(name, columns)],
         Form::Index(index) => vec![create_index(name, index)],
-        Form::NotNull { table, column } => not_null(name, table, column),
-        Form::Constraint(Constraint::Unique {
-            table,
-            name: key,
-            columns,
-        }) => unique(name, table, key, columns),
+        Form::Unique(index) => unique(name, index),
         Form::Constraint(constraint) => not_valid_then_validate(name, constraint),
+        Form::NotNull { table, column } => not_null(name, table, column),
     }
 }
 
@@ -89,353 +83,266 @@ fn unwritten(name: &str) -> Draft {
     }
 }
 
-fn add_columns(name: &str, table: &ObjectName, columns: &[Column]) -> Draft {
-    let comment = match columns.iter().any(|column| column.default.is_some()) {
-        true => CONSTANT_DEFAULT,
-        false => NULLABLE,
-    };
-    let add = columns.iter().map(|column| {
-        let default = column
-            .default
-            .as_ref()
-            .map(|value| format!(" DEFAULT {value}"));
-        let (name, kind) = (quote_if_needed(&column.name), &column.kind);
-        format!(
-            "ADD COLUMN IF NOT EXISTS {name} {kind}{}",
-            default.unwrap_or_default()
-        )
-    });
-    let drop = columns.iter().rev();
-    let drop =
-        drop.map(|column| format!("DROP COLUMN IF EXISTS {}", quote_if_needed(&column.name)));
-    let checks: Vec<String> = columns.iter().flat_map(column_checks).collect();
+fn add_columns(name: &str, columns: &[Column]) -> Draft {
+    let (mut add, mut drop, mut checks) = (Vec::new(), Vec::new(), Vec::new());
+    let mut comment = NULLABLE;
+    for Column {
+        table,
+        name,
+        kind,
+        default,
+    } in columns
+    {
+        let column = quote_if_needed(name);
+        let (with, has, set) = match default {
+            Some(value) => (
+                ", with a default",
+                " AND atthasdef",
+                format!(" DEFAULT {value}"),
+            ),
+            None => ("", "", String::new()),
+        };
+        if default.is_some() {
+            comment = CONSTANT_DEFAULT;
+        }
+        add.push(format!("ADD COLUMN IF NOT EXISTS {column} {kind}{set}"));
+        drop.push(format!("DROP COLUMN IF EXISTS {column}"));
+        let row = column_row(table, name);
+        checks.push(check(
+            &format!("column {table}.{column} exists"),
+            "pg_catalog.count(*) = 1",
+            &row,
+        ));
+        let type_oid = format!("pg_catalog.to_regtype({})::oid", quote_literal(kind));
+        let of_any_size = if kind.contains('(') {
+            ", size not compared"
+        } else {
+            ""
+        };
+        let same = every(&[format!("atttypid = {type_oid}{has}")]);
+        checks.push(check(
+            &format!("{table}.{column} is {kind}{of_any_size}{with}"),
+            &same,
+            &row,
+        ));
+    }
     Draft {
         name: name.to_owned(),
-        up: with_backup(table, comment, &[alter(table, add)]),
-        down: with_backup(table, "", &[alter(table, drop)]),
+        up: alter(&columns[0].table, comment, &add),
+        down: alter(&columns[0].table, "", &drop),
         verify: checks.join("\n"),
     }
 }
 
-fn column_checks(column: &Column) -> Vec<String> {
-    let Column { table, name, .. } = column;
-    let shown = format!("{table}.{}", quote_if_needed(name));
-    let kind = column.bare_kind();
-    let default = if column.default.is_some() {
-        " AND atthasdef"
-    } else {
-        ""
-    };
-    let with_default = if column.default.is_some() {
-        ", with a default"
-    } else {
-        ""
-    };
-    let from = format!(
-        "FROM pg_catalog.pg_attribute\n\
-         WHERE attrelid = {} AND attname = {} AND NOT attisdropped",
-        oid(table),
-        quote_literal(name)
-    );
-    vec![
-        check(
-            &format!("column {shown} exists"),
-            "pg_catalog.count(*) = 1",
-            &from,
-        ),
-        check(
-            &format!("{shown} is {kind}{with_default}"),
-            &every(&[&format!(
-                "atttypid = pg_catalog.to_regtype({})::oid{default}",
-                quote_literal(&kind)
-            )]),
-            &from,
-        ),
-    ]
-}
-
 fn create_index(name: &str, index: &Index) -> Draft {
-    let full_name = ObjectName {
-        schema: index.table.schema.clone(),
-        name: index.name.clone(),
-    };
-    let unique = if index.unique { "UNIQUE " } else { "" };
-    let using = match index.method.as_str() {
-        "btree" => String::new(),
-        method => format!("USING {} ", quote_if_needed(method)),
-    };
-    let keys: Vec<&str> = index.keys.iter().map(|key| key.text.as_str()).collect();
-    let on = format!(
-        "ON {} {using}({}) {}",
-        index.table,
-        keys.join(", "),
-        index.rest
-    );
-    let create = format!(
-        "CREATE {unique}INDEX CONCURRENTLY IF NOT EXISTS {}\n    {};\n",
-        quote_if_needed(&index.name),
-        on.trim_end()
-    );
-    Draft {
-        name: name.to_owned(),
-        up: format!("{NO_TRANSACTION}\n\n{CONCURRENTLY}{create}"),
-        down: format!("{NO_TRANSACTION}\n\nDROP INDEX CONCURRENTLY IF EXISTS {full_name};\n"),
-        verify: index_checks(index, &full_name),
-    }
-}
-
-fn index_checks(index: &Index, name: &ObjectName) -> String {
     let Index {
         table,
         method,
         keys,
+        rest,
         ..
     } = index;
-    let from = format!("FROM pg_catalog.pg_index\nWHERE indexrelid = {}", oid(name));
-    let (is_unique, unique) = match index.unique {
-        true => ("unique, ", "indisunique"),
-        false => ("", "NOT indisunique"),
+    let its_name = ObjectName {
+        schema: table.schema.clone(),
+        name: index.name.clone(),
     };
-    let shown: Option<Vec<&str>> = keys.iter().map(|key| key.shown.as_deref()).collect();
-    let (what, condition) = match shown.filter(|_| index.rest.is_empty() && method == "btree") {
-        Some(shown) => {
-            let what = format!("btree ({})", shown.join(", "));
-            let is = without_quotes_like("indexdef(indexrelid)", &format!("%USING {what}"));
-            (what, is)
-        }
-        // An expression can be written in many ways: it is not compared.
-        None => {
-            let (is_partial, not) = match index.partial {
-                true => ("partial, ", "NOT "),
-                false => ("", ""),
-            };
-            let number = keys.len();
-            let using = quote_literal(&format!("% USING {method} (%"));
-            let what = format!("{is_partial}{method}, with {number} keys");
-            let is = format!(
-                "pg_catalog.pg_get_indexdef(indexrelid) LIKE {using}\n           \
-                 AND indnkeyatts = {number} AND {not}indpred IS NULL"
-            );
-            (what, is)
-        }
+    let (create, is_unique, unique) = match index.unique {
+        true => ("CREATE UNIQUE INDEX", "unique, ", "indisunique"),
+        false => ("CREATE INDEX", "", "NOT indisunique"),
     };
-    [
+    let using = match method.as_str() {
+        "btree" => String::new(),
+        method => format!("USING {} ", quote_if_needed(method)),
+    };
+    let texts: Vec<&str> = keys.iter().map(|key| key.text.as_str()).collect();
+    let on = format!("ON {table} {using}({}) {rest}", texts.join(", "));
+    let (what, same) = index_shape(index);
+    let row = format!(
+        "FROM pg_catalog.pg_index\nWHERE indexrelid = {}",
+        oid(&its_name)
+    );
+    let on_table = format!("{row} AND indrelid = {}", oid(table));
+    let conditions: Vec<String> = same.into_iter().chain([unique.to_owned()]).collect();
+    let checks = [
         check(
-            &format!("index {name} exists on {table}"),
+            &format!("index {its_name} exists on {table}"),
             "pg_catalog.count(*) = 1",
-            &format!("{from} AND indrelid = {}", oid(table)),
+            &on_table,
         ),
         check(
-            &format!("{name} is valid and ready"),
-            &every(&["indisvalid AND indisready"]),
-            &from,
+            &format!("{its_name} is valid and ready"),
+            &every(&["indisvalid AND indisready".to_owned()]),
+            &row,
         ),
         check(
-            &format!("{name} is {is_unique}{what}"),
-            &every(&[&condition, unique]),
-            &from,
+            &format!("{its_name} is {is_unique}{what}"),
+            &every(&conditions),
+            &row,
         ),
-    ]
-    .join("\n")
+    ];
+    Draft {
+        name: name.to_owned(),
+        up: format!(
+            "{NO_TRANSACTION}\n\n{CONCURRENTLY}{create} CONCURRENTLY IF NOT EXISTS {}\n    {};\n",
+            quote_if_needed(&index.name),
+            on.trim_end()
+        ),
+        down: format!("{NO_TRANSACTION}\n\nDROP INDEX CONCURRENTLY IF EXISTS {its_name};\n"),
+        verify: checks.join("\n"),
+    }
 }
 
-/// A condition on what the server says of an object. Which words it quotes depends on its version.
-fn without_quotes_like(object: &str, pattern: &str) -> String {
-    format!(
-        "pg_catalog.replace(pg_catalog.pg_get_{object}, '\"', '') LIKE {}",
-        quote_literal(pattern)
+/// What an index is, in words and as conditions on its row.
+fn index_shape(index: &Index) -> (String, Vec<String>) {
+    let Index { method, keys, .. } = index;
+    let shown: Option<Vec<&str>> = keys.iter().map(|key| key.shown.as_deref()).collect();
+    if let Some(shown) = shown.filter(|_| index.rest.is_empty() && method == "btree") {
+        let what = format!("btree ({})", shown.join(", "));
+        let same = definition_like("indexdef(indexrelid)", &format!("%USING {what}"));
+        return (what, vec![same]);
+    }
+    // An expression can be written in many ways: it is not compared.
+    let (is_partial, not) = if index.partial {
+        ("partial, ", "NOT ")
+    } else {
+        ("", "")
+    };
+    let number = keys.len();
+    let conditions = vec![
+        definition_like("indexdef(indexrelid)", &format!("%USING {method} (%")),
+        format!("indnkeyatts = {number} AND {not}indpred IS NULL"),
+    ];
+    (
+        format!("{is_partial}{method}, with {number} keys"),
+        conditions,
     )
+}
+
+fn unique(name: &str, index: &Index) -> Vec<Draft> {
+    let table = &index.table;
+    let its_name = quote_if_needed(&index.name);
+    let shown: Vec<&str> = index
+        .keys
+        .iter()
+        .filter_map(|key| key.shown.as_deref())
+        .collect();
+    let what = format!("UNIQUE ({})", shown.join(", "));
+    let same = every(&[
+        "contype = 'u'".to_owned(),
+        definition_like("constraintdef(oid)", &what),
+    ]);
+    let add = format!("ADD CONSTRAINT {its_name} UNIQUE USING INDEX {its_name}");
+    let drop = format!("DROP CONSTRAINT IF EXISTS {its_name}");
+    vec![
+        create_index(&format!("{name}_index"), index),
+        Draft {
+            name: name.to_owned(),
+            up: alter(table, USING_INDEX, &[add]),
+            down: alter(table, DROPS_ITS_INDEX, &[drop]),
+            verify: check(
+                &format!("constraint {its_name} of {table} is {what}"),
+                &same,
+                &constraint_row(table, &index.name),
+            ),
+        },
+    ]
 }
 
 /// Adds a constraint in two migrations, so that the rows are read without a lock that keeps writers waiting.
 fn not_valid_then_validate(name: &str, constraint: &Constraint) -> Vec<Draft> {
-    let table = constraint.table();
-    let its_name = quote_if_needed(constraint.name());
-    let add = format!(
-        "ADD CONSTRAINT {its_name} {} NOT VALID",
-        constraint.definition()
-    );
+    let Constraint {
+        table,
+        name: own_name,
+        kind,
+        definition,
+        conditions,
+    } = constraint;
+    let its_name = quote_if_needed(own_name);
+    let add = format!("ADD CONSTRAINT {its_name} {definition} NOT VALID");
     let drop = format!("DROP CONSTRAINT IF EXISTS {its_name}");
-    let from = constraint_row(table, constraint.name());
-    let shown = format!("{}.{its_name}", table);
-    let (kind, same) = same_constraint(constraint);
+    let validate = format!("VALIDATE CONSTRAINT {its_name}");
+    let row = constraint_row(table, own_name);
+    let validated = every(&["convalidated".to_owned()]);
     vec![
         Draft {
             name: name.to_owned(),
-            up: with_backup(table, NOT_VALID, &[alter(table, [add.clone()])]),
-            down: with_backup(table, "", &[alter(table, [drop.clone()])]),
-            verify: check(&format!("{kind} {shown} exists"), &all(&same), &from),
+            up: alter(table, NOT_VALID, std::slice::from_ref(&add)),
+            down: alter(table, "", std::slice::from_ref(&drop)),
+            verify: check(
+                &format!("{kind} {its_name} of {table} exists"),
+                &every(conditions),
+                &row,
+            ),
         },
         Draft {
             name: format!("{name}_validate"),
-            up: with_backup(
-                table,
-                VALIDATE,
-                &[alter(table, [format!("VALIDATE CONSTRAINT {its_name}")])],
-            ),
-            down: with_backup(table, NOT_VALID_AGAIN, &[alter(table, [drop, add])]),
+            up: alter(table, VALIDATE, &[validate]),
+            down: alter(table, NOT_VALID_AGAIN, &[drop, add]),
             verify: check(
-                &format!("{kind} {shown} is validated"),
-                &every(&["convalidated"]),
-                &from,
+                &format!("{kind} {its_name} of {table} is validated"),
+                &validated,
+                &row,
             ),
         },
     ]
-}
-
-/// What kind of constraint it is, and the conditions by which a row of `pg_constraint` is it.
-fn same_constraint(constraint: &Constraint) -> (&'static str, Vec<String>) {
-    let shown = |columns: &[String]| {
-        let plain = columns.iter().all(|column| is_plain(column));
-        plain.then(|| columns.join(", "))
-    };
-    let definition = |pattern: String| without_quotes_like("constraintdef(oid)", &pattern);
-    match constraint {
-        // A condition can be written in many ways: it is not compared.
-        Constraint::Check { .. } => ("check", vec!["contype = 'c'".to_owned()]),
-        Constraint::Unique { columns, .. } => {
-            let columns = shown(columns).map(|columns| definition(format!("UNIQUE ({columns})")));
-            let kind = ["contype = 'u'".to_owned()];
-            (
-                "unique constraint",
-                kind.into_iter().chain(columns).collect(),
-            )
-        }
-        Constraint::ForeignKey {
-            columns,
-            referenced,
-            referenced_columns,
-            ..
-        } => {
-            let to = match &referenced_columns[..] {
-                [] => Some("%".to_owned()),
-                columns => shown(columns).map(|columns| format!("%({columns})%")),
-            };
-            let keys = shown(columns).zip(to);
-            let keys =
-                keys.map(|(of, to)| definition(format!("FOREIGN KEY ({of}) REFERENCES {to}")));
-            let kind = [format!("contype = 'f' AND confrelid = {}", oid(referenced))];
-            ("foreign key", kind.into_iter().chain(keys).collect())
-        }
-    }
 }
 
 fn not_null(name: &str, table: &ObjectName, column: &str) -> Vec<Draft> {
-    let check_name = joined(&[&table.name, column, "not_null_check"]);
-    let (its_name, quoted_column) = (quote_if_needed(&check_name), quote_if_needed(column));
-    let add = format!("ADD CONSTRAINT {its_name} CHECK ({quoted_column} IS NOT NULL) NOT VALID");
-    let shown = format!("{table}.{quoted_column}");
-    let from = format!(
-        "FROM pg_catalog.pg_attribute\n\
-         WHERE attrelid = {} AND attname = {} AND NOT attisdropped",
-        oid(table),
-        quote_literal(column)
-    );
-    let has_check = format!(
-        "attnotnull\n           OR EXISTS (SELECT {} AND contype = 'c')",
-        constraint_row(table, &check_name).replace('\n', "\n                      ")
-    );
+    let check_name = joined(table, &[column.to_owned()], "not_null_check");
+    let (its_name, quoted) = (quote_if_needed(&check_name), quote_if_needed(column));
+    let add = format!("ADD CONSTRAINT {its_name} CHECK ({quoted} IS NOT NULL) NOT VALID");
+    let row = column_row(table, column);
+    let check_row = constraint_row(table, &check_name).replace('\n', "\n                      ");
+    // The CHECK is replaced by the second migration.
+    let either = every(&[format!(
+        "attnotnull\n           OR EXISTS (SELECT {check_row} AND contype = 'c')"
+    )]);
+    let always = every(&["attnotnull".to_owned()]);
     vec![
         Draft {
             name: format!("{name}_check"),
-            up: with_backup(table, NOT_VALID, &[alter(table, [add.clone()])]),
-            down: with_backup(
+            up: alter(table, NOT_VALID, std::slice::from_ref(&add)),
+            down: alter(
                 table,
                 "",
-                &[alter(
-                    table,
-                    [format!("DROP CONSTRAINT IF EXISTS {its_name}")],
-                )],
+                &[format!("DROP CONSTRAINT IF EXISTS {its_name}")],
             ),
-            // Also once the CHECK has been replaced.
             verify: check(
-                &format!("{shown} takes no NULL, by a CHECK or by NOT NULL"),
-                &every(&[&has_check]),
-                &from,
+                &format!("{table}.{quoted} takes no NULL, by a CHECK or by NOT NULL"),
+                &either,
+                &row,
             ),
         },
         Draft {
             name: name.to_owned(),
-            up: with_backup(
+            up: alter(
                 table,
                 SET_NOT_NULL,
                 &[
-                    alter(table, [format!("VALIDATE CONSTRAINT {its_name}")]),
-                    alter(
-                        table,
-                        [format!("ALTER COLUMN {quoted_column} SET NOT NULL")],
-                    ),
-                    alter(table, [format!("DROP CONSTRAINT {its_name}")]),
+                    format!("VALIDATE CONSTRAINT {its_name}"),
+                    format!("ALTER COLUMN {quoted} SET NOT NULL"),
+                    format!("DROP CONSTRAINT {its_name}"),
                 ],
             ),
-            down: with_backup(
+            down: alter(
                 table,
                 NOT_VALID_AGAIN,
-                &[alter(
-                    table,
-                    [add, format!("ALTER COLUMN {quoted_column} DROP NOT NULL")],
-                )],
+                &[add, format!("ALTER COLUMN {quoted} DROP NOT NULL")],
             ),
-            verify: check(
-                &format!("{shown} is NOT NULL"),
-                &every(&["attnotnull"]),
-                &from,
-            ),
-        },
-    ]
-}
-
-fn unique(name: &str, table: &ObjectName, key: &str, columns: &[String]) -> Vec<Draft> {
-    let index = Index::unique_columns(table, key, columns);
-    let its_name = quote_if_needed(key);
-    let constraint = Constraint::Unique {
-        table: table.clone(),
-        name: key.to_owned(),
-        columns: columns.to_vec(),
-    };
-    let (kind, same) = same_constraint(&constraint);
-    vec![
-        create_index(&format!("{name}_index"), &index),
-        Draft {
-            name: name.to_owned(),
-            up: with_backup(
-                table,
-                USING_INDEX,
-                &[alter(
-                    table,
-                    [format!(
-                        "ADD CONSTRAINT {its_name} UNIQUE USING INDEX {its_name}"
-                    )],
-                )],
-            ),
-            down: with_backup(
-                table,
-                DROPS_ITS_INDEX,
-                &[alter(
-                    table,
-                    [format!("DROP CONSTRAINT IF EXISTS {its_name}")],
-                )],
-            ),
-            verify: check(
-                &format!("{kind} {table}.{its_name} is on ({})", quoted(columns)),
-                &all(&same),
-                &constraint_row(table, key),
-            ),
+            verify: check(&format!("{table}.{quoted} is NOT NULL"), &always, &row),
         },
     ]
 }
 
 /// A file that alters a table, which is backed up first.
-fn with_backup(table: &ObjectName, comment: &str, statements: &[String]) -> String {
+fn alter(table: &ObjectName, comment: &str, actions: &[String]) -> String {
+    let statements = actions
+        .iter()
+        .map(|action| format!("ALTER TABLE {table}\n    {action};\n"));
     format!(
         "-- xtask: backup {table}\n\n{comment}{}",
-        statements.concat()
+        statements.collect::<String>()
     )
-}
-
-fn alter(table: &ObjectName, actions: impl IntoIterator<Item = String>) -> String {
-    let actions: Vec<String> = actions.into_iter().collect();
-    format!("ALTER TABLE {table}\n    {};\n", actions.join(",\n    "))
 }
 
 /// One check of a verify file.
@@ -446,13 +353,8 @@ fn check(what: &str, ok: &str, from: &str) -> String {
     )
 }
 
-fn all(conditions: &[String]) -> String {
-    let conditions: Vec<&str> = conditions.iter().map(String::as_str).collect();
-    every(&conditions)
-}
-
 /// These conditions hold for the row, and there is one.
-fn every(conditions: &[&str]) -> String {
+fn every(conditions: &[String]) -> String {
     match conditions {
         [condition] => format!("coalesce(pg_catalog.bool_and({condition}), false)"),
         conditions => format!(
@@ -460,6 +362,14 @@ fn every(conditions: &[&str]) -> String {
             conditions.join("\n           AND ")
         ),
     }
+}
+
+fn column_row(table: &ObjectName, column: &str) -> String {
+    format!(
+        "FROM pg_catalog.pg_attribute\nWHERE attrelid = {} AND attname = {} AND NOT attisdropped",
+        oid(table),
+        quote_literal(column)
+    )
 }
 
 fn constraint_row(table: &ObjectName, name: &str) -> String {
@@ -471,9 +381,19 @@ fn constraint_row(table: &ObjectName, name: &str) -> String {
 }
 
 /// As in the search path of whoever asks; NULL if it is not there.
-fn oid(name: &ObjectName) -> String {
+pub(super) fn oid(name: &ObjectName) -> String {
     format!(
         "pg_catalog.to_regclass({})::oid",
         quote_literal(&name.to_string())
+    )
+}
+
+/// A condition on how the server shows an object, without quotes: which words it quotes depends on its version.
+pub(super) fn definition_like(object: &str, pattern: &str) -> String {
+    // A `_` in a pattern stands for itself too; these two need an escape, and are in few names.
+    let pattern = pattern.replace('\\', "_").replace('"', "");
+    format!(
+        "pg_catalog.replace(pg_catalog.pg_get_{object}, '\"', '') LIKE {}",
+        quote_literal(&pattern)
     )
 }
