@@ -1,6 +1,6 @@
 //! The migrations on disk, what the history says about them, and what a run or a rollback has to do.
 //! Only `source` uses the disk; nothing here connects to a database, prints, or uses a module above
-//! this one (only `error` and `hex`).
+//! this one (only `error`, `hint`, `shell` and `hex`).
 
 pub(crate) mod affected_tables;
 pub(crate) mod effects;

@@ -368,7 +368,7 @@ fn no_login_waits_for_a_form() {
          SELECT 'many' || n || '@example.org', repeat('x', 200), 'Many', 'm' || n, '12:00'
          FROM generate_series(1, 400000) AS n;
          CREATE FUNCTION slow(text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS
-         $$ BEGIN FOR i IN 1..40 LOOP END LOOP; RETURN true; END $$",
+         $$ BEGIN FOR i IN 1..100 LOOP END LOOP; RETURN true; END $$",
     );
     for arguments in [
         &["--column", "users.plan:text", "--default", "'free'"][..],
@@ -546,7 +546,7 @@ fn an_unwritten_migration_is_never_applied_by_mistake() {
 fn a_version_is_greater_than_every_other_and_no_file_is_written_over() {
     let project = Project::new();
     let first = versions(&project, &["a", "--unique", "users(email)"]);
-    assert_eq!(first[1] - first[0], 1, "or the next minute");
+    assert!(first[1] > first[0]);
     // In the same second, and of the same name.
     let before = files(&project);
     let run = new(&project, &["a", "--not-null", "users.role"]).succeeds();
@@ -717,6 +717,13 @@ fn bad_input_is_refused_with_an_example_that_works() {
                 "orders(user_id) REFERENCES users(id), DROP x",
             ],
             "is not understood",
+        ),
+        (
+            &[
+                "--foreign-key",
+                "orders(user_id) REFERENCES users ON DELETE",
+            ],
+            "`ON DELETE` is not understood",
         ),
         (&["--not-null", "users"], "TABLE.COLUMN"),
         (

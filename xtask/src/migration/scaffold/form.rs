@@ -167,26 +167,6 @@ impl Form {
 
     /// `orders(user_id) REFERENCES users(id)`, with its actions.
     pub(crate) fn foreign_key(given: &str, own_name: Option<String>) -> Result<Form> {
-        const ACTIONS: [&str; 18] = [
-            "on",
-            "delete",
-            "update",
-            "cascade",
-            "set",
-            "null",
-            "default",
-            "restrict",
-            "no",
-            "action",
-            "match",
-            "full",
-            "partial",
-            "simple",
-            "deferrable",
-            "initially",
-            "deferred",
-            "immediate",
-        ];
         input::read(
             "--foreign-key",
             "orders(user_id) REFERENCES users(id)",
@@ -212,7 +192,7 @@ impl Form {
                     false => (String::new(), String::new()),
                 };
                 let actions = form.rest().to_owned();
-                while form.eat_any(&ACTIONS) || form.take_parenthesized().is_some() {}
+                while key_action(form)? {}
                 validated_later(form)?;
                 let key = format!("FOREIGN KEY ({}) REFERENCES", columns.join(", "));
                 let written = format!(
@@ -437,6 +417,29 @@ fn order(mut after: Cursor<'_>) -> Option<(&'static str, bool)> {
 fn after_table(mut form: Cursor<'_>) -> Cursor<'_> {
     form.name();
     form
+}
+
+/// Reads one thing that can follow a foreign key; whether there is one.
+fn key_action(form: &mut Cursor<'_>) -> Result<bool, String> {
+    let rest = form.rest();
+    let complete = if form.eat("on") {
+        form.eat_any(&["delete", "update"])
+            && (form.eat_any(&["cascade", "restrict"])
+                || form.eat_all(&["no", "action"])
+                || form.eat("set") && form.eat_any(&["null", "default"]))
+    } else if form.eat("match") {
+        form.eat_any(&["full", "partial", "simple"])
+    } else if form.eat("initially") {
+        form.eat_any(&["deferred", "immediate"])
+    } else {
+        return Ok(form.eat("deferrable") || form.eat_all(&["not", "deferrable"]));
+    };
+    // SET NULL can name columns.
+    form.take_parenthesized();
+    match complete {
+        true => Ok(true),
+        false => Err(format!("`{rest}` is not understood")),
+    }
 }
 
 fn validated_later(form: &Cursor<'_>) -> Result<(), String> {
