@@ -132,11 +132,8 @@ fn no_migrations(shown_as: &Path, ignored: &[Problem]) -> Failure {
         failure = failure.cause(problem.to_string());
     }
     failure
-        .hint(Hint::to("write the first one", "db-new NAME"))
-        .hint(Hint::again_with(
-            "or name another folder",
-            "--migrations DIR",
-        ))
+        .hint(Hint::again_with("name another folder", "--migrations DIR"))
+        .hint(Hint::to("or write the first one", "db-new NAME"))
 }
 
 /// The failure that these problems are in the way, each with its hint.
