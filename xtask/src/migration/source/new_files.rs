@@ -53,7 +53,7 @@ pub(crate) fn version_after(version: i64) -> Option<i64> {
 pub(crate) struct NewFiles {
     dir: PathBuf,
     /// Held so that two commands do not choose the same version.
-    _lock: File,
+    _lock: Option<File>,
     folders: Vec<PathBuf>,
     files: Vec<PathBuf>,
 }
@@ -62,7 +62,7 @@ impl NewFiles {
     /// Makes the folder and its `verify/` if they are missing, and waits for another command that adds files.
     ///
     /// # Errors
-    /// With the path that could not be made or opened.
+    /// With the path that could not be made.
     pub(crate) fn begin(dir: &Path) -> Result<NewFiles, (PathBuf, io::Error)> {
         let verify = dir.join("verify");
         let missing = verify.ancestors().take_while(|folder| !folder.exists());
@@ -71,19 +71,15 @@ impl NewFiles {
             remove(&[], &folders);
             return Err((verify, error));
         }
-        let locked = File::open(dir).and_then(|folder| folder.lock().map(|()| folder));
-        match locked {
-            Ok(lock) => Ok(NewFiles {
-                dir: dir.to_owned(),
-                _lock: lock,
-                folders,
-                files: Vec::new(),
-            }),
-            Err(error) => {
-                remove(&[], &folders);
-                Err((dir.to_owned(), error))
-            }
-        }
+        // Where a folder cannot be locked (Windows, some network file systems), two commands in one second may choose
+        // the same version, which `db-migrate` refuses.
+        let lock = File::open(dir).ok().filter(|folder| folder.lock().is_ok());
+        Ok(NewFiles {
+            dir: dir.to_owned(),
+            _lock: lock,
+            folders,
+            files: Vec::new(),
+        })
     }
 
     /// Writes a file, which must not exist.
