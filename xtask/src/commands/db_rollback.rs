@@ -31,7 +31,7 @@ pub struct Rollback {
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Rollback) -> Result {
-    let folder = ctx.folder()?;
+    let folder = flags.run.history.folder(ctx)?;
     let selection = match (flags.steps, flags.to, flags.all, &flags.only[..]) {
         (Some(steps), ..) => RollbackScope::Steps(steps),
         (_, Some(version), ..) => RollbackScope::To(version),

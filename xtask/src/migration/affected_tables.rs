@@ -24,8 +24,7 @@ pub(crate) struct AffectedTables {
 impl AffectedTables {
     /// Reads the scripts in the order in which they will run. A table that an earlier one creates need
     /// not exist yet, one that it drops may exist, and one that it renames still has its old name. After a
-    /// statement that may do anything (`DO`, `CALL`), of later statements only what they create and back
-    /// up is known. `schema` is the one in which names without a schema are looked up.
+    /// statement that may do anything (`DO`, `CALL`), of later statements only what they back up is known. `schema` is the one in which names without a schema are looked up.
     pub(crate) fn from_scripts<'a>(
         scripts: impl IntoIterator<Item = &'a Script>,
         schema: Option<&str>,
@@ -35,16 +34,12 @@ impl AffectedTables {
         for script in scripts {
             affected.add_backups(script, &names);
             for (statement, effects) in script.effects() {
-                // A materialized view can have an index, and is not tracked.
-                if statement.has_word(&script.text, "materialized") {
-                    names.lose_track();
-                }
-                for effect in effects {
-                    match &effect {
+                for effect in &effects {
+                    match effect {
                         Effect::CreateTable {
                             table,
                             if_not_exists: false,
-                        } if !names.is_dropped_or_renamed(table) => {
+                        } if !names.is_dropped_or_renamed(table) && !names.is_unknown(table) => {
                             affected.created.insert(table.clone());
                         }
                         Effect::AlterTable {
@@ -64,8 +59,9 @@ impl AffectedTables {
                         }
                         _ => {}
                     }
-                    names.apply(&effect);
+                    names.apply(effect);
                 }
+                names.note(script, statement, &effects);
             }
         }
         affected
@@ -140,6 +136,40 @@ mod tests {
             (&["-- xtask: backup t\nDROP TABLE t"], "backup t"),
             (&["DROP TABLE t; CREATE TABLE t ()"], ""),
             (&["ALTER TABLE IF EXISTS t ADD a int"], ""),
+            // What an earlier statement may have made, moved or found elsewhere, the server knows.
+            (
+                &["CREATE VIEW v AS SELECT 1", "ALTER TABLE v OWNER TO me"],
+                "",
+            ),
+            (&["CREATE SEQUENCE s; ALTER TABLE s OWNER TO me"], ""),
+            (
+                &["CREATE TABLE t (id serial); ALTER TABLE t_id_seq OWNER TO me"],
+                "created t",
+            ),
+            (
+                &["ALTER TABLE u ADD id serial; ALTER TABLE u_id_seq OWNER TO me"],
+                "altered u",
+            ),
+            (
+                &["ALTER TABLE old.t SET SCHEMA new; ALTER TABLE new.t ADD a int"],
+                "altered old.t",
+            ),
+            (
+                &["ALTER SCHEMA old RENAME TO new; CREATE INDEX ON new.t (a)"],
+                "",
+            ),
+            (
+                &["SET search_path = new; ALTER TABLE t ADD a int; ALTER TABLE new.u ADD a int"],
+                "altered new.u",
+            ),
+            (
+                &[
+                    "SELECT pg_catalog.set_config('search_path', '', false); CREATE TABLE t (); CREATE TABLE public.u ()",
+                ],
+                "created public.u",
+            ),
+            (&["SET ROLE owner; ALTER TABLE t ADD a int"], ""),
+            (&["DO $$ $$; CREATE TABLE t ()"], ""),
         ];
         for (texts, expected) in table {
             let scripts: Vec<Script> = texts

@@ -69,14 +69,15 @@ fn losses<'a>(
     let mut losses = Vec::new();
     for script in scripts {
         for (statement, effects) in script.effects() {
-            for effect in effects {
-                let lost = lost(&names, script, statement, &effect, direction);
+            for effect in &effects {
+                let lost = lost(&names, script, statement, effect, direction);
                 losses.extend(lost.map(|what| Loss {
                     what,
                     outside_transaction: !script.transactional,
                 }));
-                names.apply(&effect);
+                names.apply(effect);
             }
+            names.note(script, statement, &effects);
         }
     }
     losses
@@ -91,6 +92,12 @@ fn lost(
 ) -> Option<Lost> {
     Some(match effect {
         Effect::DropTable { table, .. } => Lost::Table(names.before(table)?),
+        // It was brought back by an earlier statement, and holds nothing of what is there now.
+        Effect::DropColumn { table, column, .. } | Effect::AlterColumnType { table, column }
+            if names.adds_column(table, column) =>
+        {
+            return None;
+        }
         Effect::DropColumn { table, column, .. } => {
             Lost::Column(names.before(table)?, column.clone())
         }

@@ -34,6 +34,11 @@ impl IndexShape {
             true => rest.identifier()?,
             false => "btree".to_owned(),
         };
+        // The server takes this name for that of the method that has replaced it (`indexcmds.c`).
+        let method = match method.as_str() {
+            "rtree" => "gist".to_owned(),
+            _ => method,
+        };
         let keys = keys(rest.take_parenthesized()?);
         let included = match rest.eat("include") {
             true => self::keys(rest.take_parenthesized()?),
@@ -108,6 +113,7 @@ mod tests {
             ("(a text_pattern_ops)", "USING btree (a)"),
             ("(a) WHERE b IS NULL", "USING btree (a) WHERE (b IS NULL)"),
             ("USING GIN (a)", "USING gin (a)"),
+            ("USING rtree (a)", "USING gist (a)"),
             ("(a) INCLUDE (b)", "USING btree (a) INCLUDE (b)"),
             (
                 "(a) WITH (fillfactor = 70)",

@@ -31,17 +31,23 @@ impl Obstacles {
                     ),
                 ),
             ),
-            (State::Missing, _) => self.note(
-                format!(
-                    "`{version}` ({}) was applied on {} and its file is gone",
-                    row.description, row.installed_on
-                ),
-                format!(
-                    "merge the branch that applied `{version}`, or find its file with `git log \
+            (State::Missing, _) => {
+                self.note(
+                    format!(
+                        "`{version}` ({}) was applied on {} and its file is gone",
+                        row.description, row.installed_on
+                    ),
+                    format!(
+                        "merge the branch that applied `{version}`, or find its file with `git log \
                      --all --stat -- '{}'`",
-                    folder.shown_as.join(format!("{version}_*")).display()
-                ),
-            ),
+                        folder.shown_as.join(format!("{version}_*")).display()
+                    ),
+                );
+                self.hint(Hint::again_with(
+                    "or, if another folder with the same history has it",
+                    "--ignore-missing",
+                ));
+            }
             (State::Divergent, Some(migration)) => self.note(
                 format!(
                     "`{}` was edited after it was applied (SHA-384 {} in the history, {} now)",
@@ -94,8 +100,12 @@ impl Obstacles {
     }
 
     fn note(&mut self, cause: String, hint: impl Into<Hint>) {
-        let hint = hint.into();
         self.causes.push(cause);
+        self.hint(hint);
+    }
+
+    fn hint(&mut self, hint: impl Into<Hint>) {
+        let hint = hint.into();
         if !self.hints.contains(&hint) {
             self.hints.push(hint);
         }

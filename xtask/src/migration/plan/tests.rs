@@ -11,6 +11,7 @@ fn folder(words: &str) -> Folder {
     Folder {
         shown_as: "m".into(),
         ignored: Vec::new(),
+        shares_history: false,
         migrations: words.split_whitespace().map(migration).collect(),
     }
 }

@@ -176,12 +176,12 @@ impl<'a> Files<'a> {
             match by_stem.get_mut(stem) {
                 Some(migration) => migration.verify = Some(self.file(&file, Role::Verify)),
                 None => {
-                    let problem = self.problem(
+                    let ignored = self.problem(
                         &file,
-                        "belongs to no migration",
+                        "is ignored: it belongs to no migration",
                         format!("give it the name of the migration that it checks, or write that migration: `{stem}.up.sql`"),
                     );
-                    self.problems.push(problem);
+                    self.ignored.push(ignored);
                 }
             }
         }

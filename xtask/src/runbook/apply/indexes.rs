@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use crate::database::catalog::{self, IndexState};
+use crate::database::catalog::{self, IndexState, InvalidIndex};
 use crate::database::{Database, activity};
 use crate::error::{Failure, Result};
 use crate::failures;
 use crate::hint::Hint;
 use crate::interrupt;
-use crate::migration::effects::Effect;
+use crate::migration::effects::{Effect, ObjectName};
 use crate::migration::history::lock_id;
 use crate::migration::script::Script;
 use crate::runbook::build_watch::BuildWatch;
@@ -45,6 +45,9 @@ pub(super) fn accepts_any(script: &Script) -> bool {
 /// If a leftover cannot be dropped, or the definitions differ.
 pub(super) fn before(psql: &mut WatchedPsql<'_>, script: &Script) -> Result {
     for wanted in indexes_of(script) {
+        if wanted.is_elsewhere {
+            continue;
+        }
         let Some(state) = state(psql.db, &wanted)? else {
             continue;
         };
@@ -72,6 +75,10 @@ pub(super) fn before(psql: &mut WatchedPsql<'_>, script: &Script) -> Result {
 /// If one is not.
 pub(super) fn after(psql: &mut WatchedPsql<'_>, script: &Script) -> Result {
     for wanted in indexes_of(script) {
+        if wanted.is_elsewhere {
+            not_invalid_anywhere(psql.db, &wanted)?;
+            continue;
+        }
         let failure = match state(psql.db, &wanted)? {
             // The script may have looked elsewhere, or taken it away again with its table.
             None if wanted.changed_before || wanted.changed_after => continue,
@@ -83,6 +90,8 @@ pub(super) fn after(psql: &mut WatchedPsql<'_>, script: &Script) -> Result {
                 Failure::failed(format!("index `{}` is INVALID", state.name))
                     .cause("its build failed; the next run drops it and builds it again")
             }
+            // What came after it is not known.
+            Some(_) if wanted.changed_after => continue,
             Some(state) => match differs(psql.db, &wanted, &state)? {
                 None => {
                     if state.is_incomplete() {
@@ -101,14 +110,38 @@ pub(super) fn after(psql: &mut WatchedPsql<'_>, script: &Script) -> Result {
     Ok(())
 }
 
+/// Only the script's own session knows which table it has found.
+///
+/// # Errors
+/// If an index of this name is INVALID, in whatever schema.
+fn not_invalid_anywhere(db: &mut Database, wanted: &ExpectedIndex) -> Result {
+    let is_wanted = |index: &InvalidIndex| {
+        ObjectName::parse(&index.name).is_some_and(|found| found.name == wanted.name.name)
+    };
+    match catalog::invalid_indexes(db)?.into_iter().find(is_wanted) {
+        Some(index) => Err(Failure::failed(format!("index `{}` is INVALID", index.name))
+            .cause("the script sets its own search path: whether this is the index that it makes is not known")
+            .hint(Hint::psql(
+                "if an interrupted build has left it, drop it",
+                &format!("DROP INDEX CONCURRENTLY {}", index.name),
+            ))
+            .hint(Hint::again("then"))
+            .into()),
+        None => Ok(()),
+    }
+}
+
 /// After an interrupt: drops what the cancelled build has left.
 ///
 /// # Errors
 /// If it cannot be dropped.
 pub(super) fn clean_up(psql: &mut WatchedPsql<'_>, script: &Script) -> Result {
     psql.begin_cleaning();
-    for wanted in indexes_of(script) {
-        drop_if_invalid(psql, &wanted, "unfinished: dropping it")?;
+    for wanted in indexes_of(script)
+        .iter()
+        .filter(|wanted| !wanted.is_elsewhere)
+    {
+        drop_if_invalid(psql, wanted, "unfinished: dropping it")?;
     }
     Ok(())
 }
