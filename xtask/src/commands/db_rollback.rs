@@ -21,7 +21,7 @@ pub struct Rollback {
     #[arg(long, conflicts_with = "only")]
     all: bool,
     /// Undo only this migration, even if it was recorded without being run; may be repeated
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", allow_negative_numbers = true)]
     only: Vec<i64>,
     /// Print the plan and what would be lost; write nothing
     #[arg(long)]

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::database::Database;
-use crate::database::catalog::{self, IndexState};
+use crate::database::catalog::{self, IndexState, Relation};
 use crate::error::{Failure, Result};
 use crate::failures;
 use crate::hint::Hint;
-use crate::migration::effects::{self, Effect, IndexShape, ObjectName};
+use crate::migration::effects::{self, Effect, IndexShape, ObjectName, SearchPath};
 use crate::migration::script::Script;
 use crate::migration::sql::Statement;
 
@@ -23,13 +23,13 @@ pub(super) struct ExpectedIndex {
     pub(super) changed_before: bool,
     /// Whether a later one may.
     pub(super) changed_after: bool,
-    /// Whether its script looks for the table where only the script's own session would find it.
-    pub(super) is_elsewhere: bool,
+    /// Where the script looks for the table, if it says so itself.
+    path: Option<SearchPath>,
 }
 
 impl ExpectedIndex {
     /// What a statement's effect makes, if it makes an index and names it.
-    fn of(script: &Script, statement: &Statement, effect: Effect) -> Option<ExpectedIndex> {
+    fn of(script: &Script, statement: &Statement, effect: &Effect) -> Option<ExpectedIndex> {
         let Effect::CreateIndex {
             name: Some(name),
             table,
@@ -43,15 +43,45 @@ impl ExpectedIndex {
         Some(ExpectedIndex {
             name: ObjectName {
                 schema: table.schema.clone(),
-                name,
+                name: name.clone(),
             },
-            table,
-            unique,
+            table: table.clone(),
+            unique: *unique,
             definition,
             changed_before: false,
             changed_after: false,
-            is_elsewhere: false,
+            path: None,
         })
+    }
+
+    /// Its table, where the script finds it.
+    ///
+    /// # Errors
+    /// If the catalog cannot be asked.
+    pub(super) fn find_table(&self, db: &mut Database) -> Result<Option<Relation>> {
+        let (None, Some(SearchPath::Schemas(schemas))) = (&self.table.schema, &self.path) else {
+            return catalog::find(db, &self.table);
+        };
+        for schema in schemas {
+            let schema = match schema.as_str() {
+                "$user" => db.server.user.clone(),
+                _ => schema.clone(),
+            };
+            let table = ObjectName {
+                schema: Some(schema),
+                name: self.table.name.clone(),
+            };
+            if let Some(found) = catalog::find(db, &table)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether its name means now what it will mean when its script runs, or has meant since it ran.
+    fn is_found_by_name(&self) -> bool {
+        let by_session = matches!(self.path, None | Some(SearchPath::Default));
+        self.table.schema.is_some() || by_session
     }
 
     /// Whether an index with the definition that is `there` is certainly another one.
@@ -89,16 +119,19 @@ fn final_indexes<'a>(scripts: impl IntoIterator<Item = Option<&'a Script>>) -> V
             changes.anything();
             continue;
         };
-        let mut path_was_set = false;
+        let mut path = None;
         for (statement, effects) in script.effects() {
+            path = SearchPath::set_by(script, statement).or(path);
+            let index = effects
+                .iter()
+                .find_map(|effect| ExpectedIndex::of(script, statement, effect));
+            let changed_before = index
+                .as_ref()
+                .is_some_and(|index| changes.may_concern(index, 0));
             changes.add(script, statement, &effects);
-            path_was_set |= sets_search_path(script, statement, &effects);
-            for effect in effects {
-                let Some(mut index) = ExpectedIndex::of(script, statement, effect) else {
-                    continue;
-                };
-                index.changed_before = changes.may_concern(&index, 0);
-                index.is_elsewhere = path_was_set && index.table.schema.is_none();
+            if let Some(mut index) = index {
+                index.changed_before = changed_before;
+                index.path.clone_from(&path);
                 made.insert(index.name.clone(), (changes.statements, index));
             }
         }
@@ -118,9 +151,11 @@ fn final_indexes<'a>(scripts: impl IntoIterator<Item = Option<&'a Script>>) -> V
 struct Changes {
     /// How many statements there were.
     statements: usize,
-    /// Each name in such a statement, and in which one it was last.
-    names: HashMap<String, usize>,
-    /// The same, of those that rename a column: the indexes of a table's partitions have it too.
+    /// Each name in a statement, and in which one it was last.
+    mentioned: HashMap<String, usize>,
+    /// The same, of statements after which a table may be another one.
+    tables: HashMap<String, usize>,
+    /// The same, of those that rename or drop a column: the indexes of partitions have it too.
     columns: HashMap<String, usize>,
     /// The last one that may have changed any.
     anything: usize,
@@ -136,67 +171,50 @@ impl Changes {
         self.statements += 1;
         let words = statement.words(&script.text);
         let has_any = |wanted: &[&str]| words.iter().any(|word| wanted.contains(&word.as_str()));
-        let second = words.get(1).map(String::as_str);
+        let word = |at: usize| words.get(at).map_or("", String::as_str);
         let may_be_any = |effect| matches!(effect, &Effect::Opaque | &Effect::DropSchema { .. });
-        match words.first().map(String::as_str) {
-            _ if effects.iter().any(may_be_any) => self.anything = self.statements,
-            Some("alter") if second == Some("schema") => self.anything = self.statements,
-            Some("alter") if second == Some("table") && !has_any(&TABLE_ACTIONS) => {}
-            Some("alter" | "drop") => {
-                for name in effects::identifiers(statement.text(&script.text)) {
-                    if has_any(&["rename"]) {
-                        self.columns.insert(name.clone(), self.statements);
-                    }
-                    self.names.insert(name, self.statements);
-                }
-            }
-            _ => {}
+        if effects.iter().any(may_be_any) || word(0) == "alter" && word(1) == "schema" {
+            self.anything = self.statements;
         }
+        let another_table = match word(0) {
+            "drop" => true,
+            "alter" => word(1) != "table" || has_any(&TABLE_ACTIONS),
+            "create" => word(1) == "table",
+            _ => false,
+        };
+        for name in effects::identifiers(statement.text(&script.text)) {
+            if another_table {
+                self.tables.insert(name.clone(), self.statements);
+            }
+            if another_table && has_any(&["drop", "rename"]) {
+                self.columns.insert(name.clone(), self.statements);
+            }
+            self.mentioned.insert(name, self.statements);
+        }
+    }
+
+    /// Whether they may have changed what is under an index's name now, whatever that is: on a partition, too.
+    fn concern_what_is_there(&self, index: &ExpectedIndex) -> bool {
+        !self.columns.is_empty() || self.may_concern(index, 0)
     }
 
     /// Whether a statement after this one may have changed what is under an index's name.
     fn may_concern(&self, index: &ExpectedIndex, after: usize) -> bool {
         let later = |last: Option<&usize>| last.is_some_and(|&last| last > after);
-        let names = [&index.name.name, &index.table.name];
         self.anything > after
-            || names.into_iter().any(|name| later(self.names.get(name)))
-            || !self.columns.is_empty()
-                && effects::identifiers(&index.definition)
-                    .any(|name| later(self.columns.get(&name)))
+            || later(self.mentioned.get(&index.name.name))
+            || later(self.tables.get(&index.table.name))
+            || effects::identifiers(&index.definition).any(|name| later(self.columns.get(&name)))
     }
 }
 
-/// The words of an `ALTER TABLE` that changes more than its columns' types and what is new: `INDEX` is that of
+/// The words of an `ALTER TABLE` that does more than add, or change a type: `INDEX` is that of
 /// `ADD CONSTRAINT … USING INDEX`, which renames it.
 const TABLE_ACTIONS: [&str; 6] = ["attach", "detach", "drop", "index", "rename", "schema"];
-
-fn sets_search_path(script: &Script, statement: &Statement, effects: &[Effect]) -> bool {
-    let first = statement.tokens[0].word(&script.text);
-    match first.as_deref() {
-        Some("set" | "reset") => ["search_path", "all", "schema"]
-            .iter()
-            .any(|word| statement.has_word(&script.text, word)),
-        _ => {
-            let text = statement.text(&script.text).to_ascii_lowercase();
-            effects.contains(&Effect::Opaque) && text.contains("search_path")
-        }
-    }
-}
 
 /// The indexes that this script makes.
 pub(super) fn indexes_of(script: &Script) -> Vec<ExpectedIndex> {
     final_indexes([Some(script)])
-}
-
-/// The failure that a valid index of this name has another definition, if it has.
-///
-/// # Errors
-/// If the catalog cannot be asked.
-pub(super) fn mismatch(db: &mut Database, wanted: &ExpectedIndex) -> Result<Option<Failure>> {
-    match state(db, wanted)? {
-        Some(state) => differs(db, wanted, &state),
-        None => Ok(None),
-    }
 }
 
 /// The failure that this is another index than is wanted, where the server is asked if need be: it makes
@@ -217,7 +235,9 @@ pub(super) fn differs(
     if let Some(failure) = certainly_differs(db, wanted, state)? {
         return Ok(Some(failure));
     }
-    let Some(table) = catalog::find(db, &wanted.table)?.filter(|table| table.oid == state.table)
+    let Some(table) = wanted
+        .find_table(db)?
+        .filter(|table| table.oid == state.table)
     else {
         return Ok(None);
     };
@@ -243,7 +263,7 @@ fn certainly_differs(
     if !state.usable() || !another_shape && state.table_name == wanted.table.name {
         return Ok(None);
     }
-    let Some(table) = catalog::find(db, &wanted.table)? else {
+    let Some(table) = wanted.find_table(db)? else {
         return Ok(None);
     };
     if state.name.schema.as_deref() != Some(table.schema.as_str()) {
@@ -289,28 +309,33 @@ pub(super) fn foresee<'a>(
     if wanted.is_empty() {
         return Ok(());
     }
-    let names: Vec<&ObjectName> = wanted.iter().map(|wanted| &wanted.name).collect();
-    let states = catalog::index_states(db, &names)?;
-    for (wanted, state) in wanted.iter().zip(&states) {
-        let Some(state) = state else { continue };
-        match differs(db, wanted, state) {
-            Ok(None) => {}
-            Ok(Some(failure)) => {
-                let failure = failure.state("no migration has run; nothing was changed");
-                return Err(failure.into());
+    let found = db.without_waiting(|db| {
+        let names: Vec<&ObjectName> = wanted.iter().map(|wanted| &wanted.name).collect();
+        let states = catalog::index_states(db, &names)?;
+        for (wanted, state) in wanted.iter().zip(&states) {
+            if let Some(state) = state
+                && let Some(failure) = differs(db, wanted, state)?
+            {
+                return Ok(Some(failure));
             }
-            // What cannot be asked now is asked again at its moment.
-            Err(error) if failures::sqlstate(&error).is_some() => {}
-            Err(error) => return Err(error),
         }
+        Ok(None)
+    });
+    match found {
+        Ok(None) => Ok(()),
+        Ok(Some(failure)) => Err(failure
+            .state("no migration has run; nothing was changed")
+            .into()),
+        // What cannot be asked now is asked again at its moment.
+        Err(error) if failures::sqlstate(&error).is_some() => Ok(()),
+        Err(error) => Err(error),
     }
-    Ok(())
 }
 
 /// The indexes that scripts make, whose names mean now what they will mean then.
 fn foreseeable<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<ExpectedIndex> {
     let mut wanted = final_indexes(scripts.into_iter().map(Some));
-    wanted.retain(|wanted| !wanted.changed_before && !wanted.is_elsewhere);
+    wanted.retain(|wanted| !wanted.changed_before && wanted.is_found_by_name());
     wanted
 }
 
@@ -326,26 +351,28 @@ pub(crate) fn differing<'a>(
     pending: impl IntoIterator<Item = &'a Script>,
 ) -> Result<Vec<Failure>> {
     let mut current = final_indexes(applied);
-    current.retain(|made| !made.changed_after && !made.is_elsewhere);
+    current.retain(|made| !made.changed_after && made.is_found_by_name());
     for wanted in foreseeable(pending) {
         current.retain(|earlier| earlier.name != wanted.name);
         current.push(wanted);
     }
-    let names: Vec<&ObjectName> = current.iter().map(|wanted| &wanted.name).collect();
-    let states = catalog::index_states(db, &names)?;
-    let mut differing = Vec::new();
-    for (wanted, state) in current.iter().zip(&states) {
-        if let Some(state) = state {
-            differing.extend(certainly_differs(db, wanted, state)?);
+    db.without_waiting(|db| {
+        let names: Vec<&ObjectName> = current.iter().map(|wanted| &wanted.name).collect();
+        let states = catalog::index_states(db, &names)?;
+        let mut differing = Vec::new();
+        for (wanted, state) in current.iter().zip(&states) {
+            if let Some(state) = state {
+                differing.extend(certainly_differs(db, wanted, state)?);
+            }
         }
-    }
-    Ok(differing)
+        Ok(differing)
+    })
 }
 
 /// What is there under the name of an index that a migration makes: an index is made in the schema of
 /// its table, wherever else the search path leads.
 pub(super) fn state(db: &mut Database, wanted: &ExpectedIndex) -> Result<Option<IndexState>> {
-    let Some(table) = catalog::find(db, &wanted.table)? else {
+    let Some(table) = wanted.find_table(db)? else {
         return Ok(None);
     };
     let name = ObjectName {

@@ -273,3 +273,55 @@ fn a_verify_file_without_its_migration_is_named_and_not_in_the_way() {
         .succeeds()
         .says("warning: migrations/verify/7_gone.sql: is ignored: it belongs to no migration");
 }
+
+#[test]
+fn a_misnamed_verify_file_does_not_let_its_migration_run_unchecked() {
+    let project = team();
+    project.write(
+        "migrations/7_add_it.up.sql",
+        "CREATE TABLE seven (a int);\n",
+    );
+    project.write(
+        "migrations/verify/7_addit.sql",
+        "SELECT 'it is there' AS check, false AS ok;\n",
+    );
+    project
+        .xtask(&["db-migrate"])
+        .exits(2)
+        .says("migrations/verify/7_addit.sql: has the version 7, as has `7_add_it`")
+        .says("rename it to `verify/7_add_it.sql`");
+    assert_eq!(project.value("SELECT to_regclass('seven')"), "");
+}
+
+#[test]
+fn what_has_the_version_zero_can_be_undone() {
+    let project = team();
+    project.sql("CREATE TABLE first (a int)");
+    project.write("migrations/0_first.up.sql", OLD[0].1);
+    std::fs::remove_file(project.path("migrations/0_first.sql")).expect("removes");
+    project.write("migrations/0_first.down.sql", "DROP TABLE first;\n");
+    project
+        .xtask(&["db-rollback", "--yes", "--only", "0"])
+        .succeeds();
+    assert_eq!(project.value("SELECT to_regclass('first')"), "");
+    // And is not applied again.
+    project
+        .xtask(&["db-migrate", "--allow-out-of-order"])
+        .exits(2)
+        .says("0_first.up.sql: the version `0` is not greater than zero");
+}
+
+#[test]
+fn what_is_ignored_is_named_once() {
+    let project = team();
+    project.write("migrations/7.sql", "SELECT 1;\n");
+    for command in ["db-status", "db-doctor"] {
+        let run = project.xtask(&[command]).succeeds();
+        assert_eq!(
+            run.stderr.matches("7.sql: is ignored").count(),
+            1,
+            "{}",
+            run.stderr
+        );
+    }
+}

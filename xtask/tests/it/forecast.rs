@@ -66,6 +66,41 @@ fn what_earlier_statements_make_move_or_find_elsewhere_is_for_the_server_to_judg
             "CREATE TABLE t (a int, b int) PARTITION BY RANGE (a); CREATE TABLE t1 PARTITION OF t DEFAULT; CREATE INDEX i ON t1 (b)",
             "ALTER TABLE t RENAME COLUMN b TO c; CREATE INDEX IF NOT EXISTS i ON t1 (c)",
         ),
+        (
+            "an index of a partition, after a column was dropped",
+            "CREATE TABLE t (k int, a int, b int) PARTITION BY RANGE (k); CREATE TABLE t1 PARTITION OF t DEFAULT; CREATE INDEX i ON t1 (a)",
+            "ALTER TABLE t DROP COLUMN a; CREATE INDEX IF NOT EXISTS i ON t1 (b)",
+        ),
+        (
+            "with its schema",
+            "CREATE TABLE t (a int)",
+            "CREATE SCHEMA s CREATE TABLE t (a int); ALTER TABLE s.t ADD b int",
+        ),
+        (
+            "a condition that is always true",
+            "CREATE TABLE t (a int)",
+            "CREATE INDEX IF NOT EXISTS i ON t (a) WHERE true",
+        ),
+        (
+            "partitions in place of those that go with their parent",
+            "CREATE TABLE ev (a int) PARTITION BY RANGE (a); CREATE TABLE ev1 PARTITION OF ev DEFAULT",
+            "DROP TABLE ev; CREATE TABLE ev (a int, b int) PARTITION BY RANGE (a); CREATE TABLE ev1 PARTITION OF ev DEFAULT",
+        ),
+        (
+            "a schema made again",
+            "CREATE SCHEMA s; CREATE TABLE s.t (a int)",
+            "DROP SCHEMA s CASCADE; CREATE SCHEMA s; CREATE TABLE s.t (b int)",
+        ),
+        (
+            "a table in place of a view",
+            "CREATE VIEW v AS SELECT 1 AS a",
+            "DROP VIEW v; CREATE TABLE v (b int)",
+        ),
+        (
+            "an index and a constraint renamed as tables are",
+            "CREATE TABLE t (a int)",
+            "CREATE INDEX idx_a ON t (a); ALTER TABLE idx_a RENAME TO idx_b; ALTER TABLE t ADD CONSTRAINT u2 UNIQUE (a); ALTER TABLE u2 RENAME TO u3",
+        ),
     ] {
         let project = Project::empty();
         project.sql(made);
@@ -115,24 +150,145 @@ fn what_no_statement_could_have_made_true_is_refused_before_anything_runs() {
 }
 
 #[test]
-fn an_invalid_index_is_found_wherever_a_script_looks_for_its_table() {
-    let project = Project::empty();
-    project.sql(
-        "CREATE SCHEMA other; CREATE TABLE other.t (a int); INSERT INTO other.t VALUES (1), (1)",
-    );
-    project
-        .client()
-        .batch_execute("CREATE UNIQUE INDEX CONCURRENTLY i ON other.t (a)")
-        .expect_err("there are duplicates");
-    project.write(
-        UP,
-        "-- no-transaction\nSET search_path = other;\nCREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (a);\n",
-    );
-    project
-        .xtask(&["db-migrate"])
-        .exits(1)
-        .says("index `other.i` is INVALID");
-    assert_eq!(project.value("SELECT count(*) FROM _sqlx_migrations"), "0");
+fn an_index_is_looked_for_where_the_script_itself_looks() {
+    let file = |path: &str| {
+        format!(
+            "-- no-transaction\nSET search_path = {path};\nCREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (a);\n"
+        )
+    };
+    for (path, schema) in [("other", "other"), ("\"$user\", nowhere, public", "public")] {
+        let project = Project::empty();
+        // Of the same name in both, and INVALID in both.
+        for schema in ["other", "public"] {
+            project.sql(&format!(
+                "CREATE SCHEMA IF NOT EXISTS other; CREATE TABLE {schema}.t (a int);
+                 INSERT INTO {schema}.t VALUES (1), (1)"
+            ));
+            let build = format!("CREATE UNIQUE INDEX CONCURRENTLY i ON {schema}.t (a)");
+            project
+                .client()
+                .batch_execute(&build)
+                .expect_err("duplicates");
+        }
+        project.write(UP, file(path));
+        project.xtask(&["db-migrate"]).succeeds().says(&format!(
+            "index `{schema}.i` is INVALID, left by an interrupted build"
+        ));
+        let valid = "SELECT string_agg(indexrelid::regclass::text, ',') FROM pg_index
+                     JOIN pg_class c ON c.oid = indexrelid WHERE c.relname = 'i' AND indisvalid";
+        let name = if schema == "public" { "i" } else { "other.i" };
+        assert_eq!(project.value(valid), name);
+        // Another one there is as wrong as anywhere.
+        project.sql(&format!(
+            "DROP INDEX {schema}.i; CREATE INDEX i ON {schema}.t ((a + 1)); DELETE FROM _sqlx_migrations"
+        ));
+        project
+            .xtask(&["db-migrate"])
+            .exits(3)
+            .says("exists with a different definition");
+    }
+}
+
+/// Another index under the name, whatever stands around the statement that would make the right one.
+#[test]
+fn a_wrong_index_is_never_accepted_for_what_stands_around_it() {
+    let index = "CREATE INDEX IF NOT EXISTS i ON t (b);";
+    for text in [
+        format!("SET CONSTRAINTS ALL IMMEDIATE;\n{index}\n"),
+        format!("SET search_path = public;\n{index}\n"),
+        format!("ALTER TABLE t DROP COLUMN z;\n{index}\nALTER TABLE t DROP COLUMN y;\n"),
+        format!("DO $$ BEGIN END $$;\n{index}\nDO $$ BEGIN END $$;\n"),
+        format!("{index}\nCOMMENT ON INDEX i IS 'x';\n"),
+    ] {
+        for head in ["", "-- no-transaction\n-- xtask: lossless\n"] {
+            let project = Project::empty();
+            project.sql("CREATE TABLE t (a int, b int, y int, z int); CREATE INDEX i ON t (a)");
+            project.write(UP, format!("{head}{text}"));
+            project
+                .xtask(&["db-migrate", "--no-backup", "--yes"])
+                .exits(3)
+                .says("exists with a different definition");
+        }
+    }
+}
+
+/// Outside a transaction the forecast is the only guard: what it finds is backed up, whatever was said before.
+#[test]
+fn outside_a_transaction_no_earlier_statement_hides_a_loss() {
+    for (made, file, saved) in [
+        (
+            "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE v (id int PRIMARY KEY, x text); INSERT INTO v VALUES (1, 'precious')",
+            "ALTER TABLE t ADD COLUMN x text; ALTER TABLE t RENAME TO t_old; ALTER TABLE v RENAME TO t; ALTER TABLE t DROP COLUMN x",
+            "v",
+        ),
+        (
+            "CREATE SCHEMA s; CREATE TABLE s.t (id int); CREATE TABLE t (id int, x text); INSERT INTO t VALUES (1, 'precious')",
+            "SET search_path = s; ALTER TABLE t ADD COLUMN x text; SET search_path = public; ALTER TABLE t DROP COLUMN x",
+            "t",
+        ),
+    ] {
+        let project = Project::empty();
+        project.sql(made);
+        project.write(
+            UP,
+            format!(
+                "-- no-transaction\n-- xtask: lossless\n{};\n",
+                file.replace("; ", ";\n")
+            ),
+        );
+        project
+            .xtask(&["db-migrate", "--yes"])
+            .succeeds()
+            .says(&format!("Backed up public.{saved}"));
+    }
+}
+
+#[test]
+fn what_inherits_is_asked_for_whatever_was_granted_before() {
+    for (first, head) in [
+        ("GRANT SELECT ON t TO PUBLIC", "-- no-transaction\n"),
+        ("CREATE VIEW w AS SELECT 1", ""),
+        ("DO $$ BEGIN END $$", "-- no-transaction\n"),
+        ("UPDATE t SET a = a", ""),
+    ] {
+        let project = Project::empty();
+        project.sql(
+            "CREATE TABLE t (id int PRIMARY KEY, a text); CREATE TABLE c () INHERITS (t);
+             INSERT INTO t VALUES (1, 'precious'); INSERT INTO c VALUES (2, 'gold')",
+        );
+        project.write(UP, format!("{first};\n"));
+        project.write(
+            "migrations/2_c.up.sql",
+            format!("{head}-- xtask: backup t\nUPDATE t SET a = 'x';\n"),
+        );
+        project
+            .xtask(&["db-migrate", "--yes"])
+            .exits(1)
+            .says("tables inherit from `public.t` and are not backed up with it");
+        assert_eq!(project.value("SELECT a FROM c"), "gold");
+    }
+}
+
+#[test]
+fn a_grant_or_a_view_makes_no_table_and_hides_no_missing_one() {
+    for first in [
+        "GRANT SELECT ON users TO PUBLIC",
+        "CREATE VIEW w AS SELECT 1",
+    ] {
+        for second in [
+            "-- xtask: backup usres\nALTER TABLE users ADD a int;\n",
+            "ALTER TABLE nowhere ADD a int;\n",
+        ] {
+            let project = Project::empty();
+            project.sql("CREATE TABLE users (id int)");
+            project.write(UP, format!("{first};\n"));
+            project.write("migrations/2_c.up.sql", second);
+            for arguments in [&["db-migrate", "--dry-run"][..], &["db-migrate"]] {
+                project.xtask(arguments).exits(1).says("there is no table");
+            }
+            assert_eq!(project.value("SELECT to_regclass('w')"), "");
+        }
+    }
 }
 
 #[test]
@@ -228,7 +384,7 @@ fn an_index_is_judged_unless_a_later_migration_touched_it() {
 #[test]
 fn what_only_looks_writes_nothing_and_waits_for_nobody() {
     let project = Project::empty();
-    project.sql("CREATE TABLE t (a text)");
+    project.sql("CREATE TABLE t (a text); CREATE INDEX i2 ON t (upper(a))");
     project.write(
         UP,
         "CREATE INDEX i ON t (lower( a )) WHERE a IS NOT NULL;\n",
@@ -240,12 +396,22 @@ fn what_only_looks_writes_nothing_and_waits_for_nobody() {
                    WHERE relname IN ('pg_type', 'pg_depend')";
     let before = project.value(written);
     let (mut holder, _) = crate::common::blocker(&project, "BEGIN; LOCK TABLE t");
+    project.write(
+        "migrations/2_y.up.sql",
+        "CREATE INDEX IF NOT EXISTS i2 ON t (upper(a));\n",
+    );
     let started = std::time::Instant::now();
     project
         .xtask(&["db-status"])
         .succeeds()
         .says("index `public.i` on `public.t` is INVALID");
-    assert!(started.elapsed() < std::time::Duration::from_secs(5));
+    project
+        .xtask(&["db-verify"])
+        .exits(3)
+        .says("indexes were not compared");
+    project.xtask(&["db-doctor"]).exits(3);
+    project.xtask(&["db-migrate", "--dry-run"]).succeeds();
+    assert!(started.elapsed() < std::time::Duration::from_secs(10));
     holder.batch_execute("ROLLBACK").expect("lets go");
     for command in ["db-status", "db-verify", "db-doctor"] {
         project.xtask(&[command]);
@@ -275,4 +441,49 @@ fn a_role_that_may_make_no_temporary_table_can_look_and_migrate() {
             .xtask(&[command, &["--database-url", &url]].concat())
             .succeeds();
     }
+}
+
+/// What the definition that is there says for certain.
+#[test]
+fn another_definition_is_seen_without_asking_the_server_where_the_text_says_so() {
+    for (written, there) in [
+        ("(a)", "(a COLLATE \"C\")"),
+        ("(a)", "(a text_pattern_ops)"),
+        ("((a))", "(b)"),
+        ("(a)", "(a) WHERE b IS NOT NULL"),
+        ("(a)", "(lower(a))"),
+    ] {
+        let project = Project::empty();
+        project.sql("CREATE TABLE t (a text, b text)");
+        project.write(UP, format!("CREATE INDEX i ON t {written};\n"));
+        project.xtask(&["db-migrate"]).succeeds();
+        project.xtask(&["db-verify"]).succeeds();
+        project.sql(&format!("DROP INDEX i; CREATE INDEX i ON t {there}"));
+        project
+            .xtask(&["db-verify"])
+            .exits(3)
+            .says("exists with a different definition");
+    }
+}
+
+#[test]
+fn a_table_that_went_with_another_and_came_back_is_judged_no_more() {
+    let project = Project::empty();
+    for (file, text) in [
+        (
+            UP,
+            "CREATE TABLE p (k int, a int, b int) PARTITION BY RANGE (k);
+             CREATE TABLE p1 PARTITION OF p DEFAULT; CREATE INDEX i ON p1 (a);",
+        ),
+        ("migrations/2_y.up.sql", "DROP TABLE p;"),
+        (
+            "migrations/3_z.up.sql",
+            "CREATE TABLE p1 (k int, b int, CONSTRAINT i UNIQUE (b));",
+        ),
+    ] {
+        project.write(file, text);
+        project.xtask(&["db-migrate", "--yes"]).succeeds();
+    }
+    project.xtask(&["db-verify"]).succeeds();
+    project.xtask(&["db-doctor"]).succeeds();
 }

@@ -112,3 +112,28 @@ fn a_backup_is_taken_also_where_the_files_and_the_history_disagree() {
         .succeeds()
         .shows("one_backup_");
 }
+
+#[test]
+fn what_another_folder_has_is_told_as_that() {
+    let project = two_folders();
+    project
+        .xtask(&["db-migrate", "--migrations", "deferred"])
+        .succeeds();
+    for command in [
+        &["db-rollback", "--only", "2"][..],
+        &["db-rollback", "--to", "2"],
+        &["db-migrate", "--to", "2"],
+    ] {
+        project
+            .xtask(&[command, &["--ignore-missing"]].concat())
+            .exits(2)
+            .says("there is no migration `2`, neither in `migrations` nor, with a file there, in the history");
+    }
+    project.sql("CREATE TABLE one (b int)");
+    let run = project.xtask(&["db-migrate", "--ignore-missing"]).exits(1);
+    assert!(
+        !run.stderr.contains("no migration history"),
+        "{}",
+        run.stderr
+    );
+}

@@ -47,6 +47,7 @@ pub(crate) fn invalid_indexes(db: &mut Database) -> Result<Vec<InvalidIndex>> {
 /// What is there under an index's name.
 #[derive(Clone, Debug)]
 pub(crate) struct IndexState {
+    pub(crate) oid: u32,
     pub(crate) name: ObjectName,
     /// Its table's oid and name; an index is in the schema of its table.
     pub(crate) table: u32,
@@ -102,7 +103,7 @@ pub(crate) fn index_states(
                               ORDER BY position))
              SELECT array_positions(oids, i.indexrelid), {index}, i.indrelid, {table},
                     i.indisvalid, i.indisready, c.relkind = 'I',
-                    pg_catalog.pg_get_indexdef(i.indexrelid)
+                    pg_catalog.pg_get_indexdef(i.indexrelid), i.indexrelid
              FROM wanted CROSS JOIN pg_catalog.pg_index AS i
              JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
              WHERE i.indexrelid = ANY (oids)",
@@ -118,6 +119,7 @@ pub(crate) fn index_states(
             continue;
         };
         let state = IndexState {
+            oid: row.get(8),
             name: ObjectName {
                 schema: Some(schema),
                 name,

@@ -1,6 +1,6 @@
 //! A cursor over tokens: reads keywords and names one after the other.
 
-use squawk_lexer::TokenKind;
+use squawk_lexer::{LiteralKind, TokenKind};
 
 use super::name::ObjectName;
 use crate::migration::quote::is_reserved;
@@ -113,7 +113,7 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn eat_kind(&mut self, kind: TokenKind) -> bool {
-        let matches = self.tokens.first().is_some_and(|token| token.kind == kind);
+        let matches = self.at_kind(kind);
         if matches {
             self.skip();
         }
@@ -166,8 +166,8 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    pub(super) fn contains_kind(&self, kind: TokenKind) -> bool {
-        self.tokens.iter().any(|token| token.kind == kind)
+    pub(super) fn at_kind(&self, kind: TokenKind) -> bool {
+        self.tokens.first().is_some_and(|token| token.kind == kind)
     }
 
     /// Takes what is in the parentheses that come next, and skips these.
@@ -210,6 +210,21 @@ impl<'a> Cursor<'a> {
         let name = identifier(self.text, self.tokens.first()?)?;
         self.skip();
         Some(name)
+    }
+
+    /// A plain string's content.
+    pub(super) fn string(&mut self) -> Option<String> {
+        let token = self.tokens.first()?;
+        let TokenKind::Literal {
+            kind: LiteralKind::Str { terminated: true },
+        } = token.kind
+        else {
+            return None;
+        };
+        let written = token.text(self.text);
+        let content = written[1..written.len() - 1].replace("''", "'");
+        self.skip();
+        Some(content)
     }
 
     /// A column, which `ALTER INDEX` and similar statements may give by its number.

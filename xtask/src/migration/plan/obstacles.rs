@@ -127,8 +127,12 @@ impl Obstacles {
 /// Checks that this version is on disk or in the history.
 pub(super) fn check_known(version: i64, folder: &Folder, applied: &BTreeSet<i64>) -> Result {
     if folder.get(version).is_none() && !applied.contains(&version) {
+        let nor = match folder.shares_history {
+            true => "nor, with a file there, in the history",
+            false => "nor in the history",
+        };
         return Err(Failure::usage(format!(
-            "there is no migration `{version}`, neither in `{}` nor in the history",
+            "there is no migration `{version}`, neither in `{}` {nor}",
             folder.shown_as.display()
         ))
         .hint(Hint::to("see the versions", "db-status"))

@@ -36,7 +36,8 @@ fn migration(word: &str) -> Migration {
         verify: None,
         checksum: [version as u8; 48],
         is_baseline_by_settings: false,
-        misnamed: Vec::new(),
+        misnamed_down: Vec::new(),
+        misnamed_up: Vec::new(),
     }
 }
 

@@ -23,8 +23,10 @@ pub(crate) struct Migration {
     pub(crate) checksum: Checksum,
     /// Whether the settings call it the baseline; its file may too.
     pub(crate) is_baseline_by_settings: bool,
-    /// What is wrong with the names of its files.
-    pub(crate) misnamed: Vec<Problem>,
+    /// What is wrong with the names of its up and its verify file: it is not applied.
+    pub(crate) misnamed_up: Vec<Problem>,
+    /// What is wrong with the name of its down file: it is not undone.
+    pub(crate) misnamed_down: Vec<Problem>,
 }
 
 /// Which way a migration runs.
@@ -82,12 +84,12 @@ impl Migration {
 
     /// Everything that keeps it from running in this direction.
     pub(super) fn problems(&self, direction: Direction) -> Vec<&Problem> {
-        let files = match direction {
-            Direction::Up => [Some(&self.up), self.verify.as_ref()],
-            Direction::Down => [self.down.as_ref(), None],
+        let (files, names) = match direction {
+            Direction::Up => ([Some(&self.up), self.verify.as_ref()], &self.misnamed_up),
+            Direction::Down => ([self.down.as_ref(), None], &self.misnamed_down),
         };
         let inside = files.into_iter().flatten().flat_map(File::problems);
-        self.misnamed.iter().chain(inside).collect()
+        names.iter().chain(inside).collect()
     }
 
     fn up_bytes(&self) -> &[u8] {

@@ -5,17 +5,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use crate::database::catalog::{self, IndexState, InvalidIndex};
+use crate::database::catalog::{self, IndexState};
 use crate::database::{Database, activity};
 use crate::error::{Failure, Result};
 use crate::failures;
 use crate::hint::Hint;
 use crate::interrupt;
-use crate::migration::effects::{Effect, ObjectName};
+use crate::migration::effects::Effect;
 use crate::migration::history::lock_id;
 use crate::migration::script::Script;
 use crate::runbook::build_watch::BuildWatch;
-use crate::runbook::indexes::{ExpectedIndex, differs, indexes_of, mismatch, state};
+use crate::runbook::indexes::{ExpectedIndex, differs, indexes_of, state};
 use crate::runbook::lock_wait::LOOK_EVERY;
 use crate::runbook::watched_psql::WatchedPsql;
 use crate::tools::psql::Chunk;
@@ -39,31 +39,33 @@ pub(super) fn accepts_any(script: &Script) -> bool {
 
 /// Before a script runs: waits for whoever builds one of its indexes now, drops what an interrupted
 /// build has left, and refuses a valid index of the same name that is another one, unless the script
-/// itself may see to it: see [`after`].
+/// itself may see to it: then [`after`] looks whether it has.
 ///
 /// # Errors
 /// If a leftover cannot be dropped, or the definitions differ.
 pub(super) fn before(psql: &mut WatchedPsql<'_>, script: &Script) -> Result {
+    psql.other_indexes.clear();
     for wanted in indexes_of(script) {
-        if wanted.is_elsewhere {
-            continue;
-        }
-        let Some(state) = state(psql.db, &wanted)? else {
+        let Some(mut found) = state(psql.db, &wanted)? else {
             continue;
         };
-        if !state.usable() {
-            wait_for_builder(psql, &wanted, &state)?;
+        if !found.usable() {
+            wait_for_builder(psql, &wanted, &found)?;
             drop_if_invalid(
                 psql,
                 &wanted,
                 "left by an interrupted build: dropping it to build it again",
             )?;
+            // Whoever built it may have ended well.
+            let Some(built) = state(psql.db, &wanted)? else {
+                continue;
+            };
+            found = built;
         }
-        if wanted.changed_before {
-            continue;
-        }
-        if let Some(failure) = mismatch(psql.db, &wanted)? {
-            return Err(failure.into());
+        match differs(psql.db, &wanted, &found)? {
+            Some(_) if wanted.changed_before => psql.other_indexes.push(found.oid),
+            Some(failure) => return Err(failure.into()),
+            None => {}
         }
     }
     Ok(())
@@ -75,23 +77,21 @@ pub(super) fn before(psql: &mut WatchedPsql<'_>, script: &Script) -> Result {
 /// If one is not.
 pub(super) fn after(psql: &mut WatchedPsql<'_>, script: &Script) -> Result {
     for wanted in indexes_of(script) {
-        if wanted.is_elsewhere {
-            not_invalid_anywhere(psql.db, &wanted)?;
-            continue;
-        }
         let failure = match state(psql.db, &wanted)? {
             // The script may have looked elsewhere, or taken it away again with its table.
             None if wanted.changed_before || wanted.changed_after => continue,
             // A temporary table is not ours to see.
-            None if catalog::find(psql.db, &wanted.table)?.is_none() => continue,
+            None if wanted.find_table(psql.db)?.is_none() => continue,
             None => Failure::failed(format!("index `{}` does not exist", wanted.name))
                 .cause("another object has its name, or somebody has just dropped it"),
             Some(state) if !state.usable() => {
                 Failure::failed(format!("index `{}` is INVALID", state.name))
                     .cause("its build failed; the next run drops it and builds it again")
             }
-            // What came after it is not known.
-            Some(_) if wanted.changed_after => continue,
+            // What came after it may have made it another one; but not one that was there before.
+            Some(state) if wanted.changed_after && !psql.other_indexes.contains(&state.oid) => {
+                continue;
+            }
             Some(state) => match differs(psql.db, &wanted, &state)? {
                 None => {
                     if state.is_incomplete() {
@@ -110,38 +110,14 @@ pub(super) fn after(psql: &mut WatchedPsql<'_>, script: &Script) -> Result {
     Ok(())
 }
 
-/// Only the script's own session knows which table it has found.
-///
-/// # Errors
-/// If an index of this name is INVALID, in whatever schema.
-fn not_invalid_anywhere(db: &mut Database, wanted: &ExpectedIndex) -> Result {
-    let is_wanted = |index: &InvalidIndex| {
-        ObjectName::parse(&index.name).is_some_and(|found| found.name == wanted.name.name)
-    };
-    match catalog::invalid_indexes(db)?.into_iter().find(is_wanted) {
-        Some(index) => Err(Failure::failed(format!("index `{}` is INVALID", index.name))
-            .cause("the script sets its own search path: whether this is the index that it makes is not known")
-            .hint(Hint::psql(
-                "if an interrupted build has left it, drop it",
-                &format!("DROP INDEX CONCURRENTLY {}", index.name),
-            ))
-            .hint(Hint::again("then"))
-            .into()),
-        None => Ok(()),
-    }
-}
-
 /// After an interrupt: drops what the cancelled build has left.
 ///
 /// # Errors
 /// If it cannot be dropped.
 pub(super) fn clean_up(psql: &mut WatchedPsql<'_>, script: &Script) -> Result {
     psql.begin_cleaning();
-    for wanted in indexes_of(script)
-        .iter()
-        .filter(|wanted| !wanted.is_elsewhere)
-    {
-        drop_if_invalid(psql, wanted, "unfinished: dropping it")?;
+    for wanted in indexes_of(script) {
+        drop_if_invalid(psql, &wanted, "unfinished: dropping it")?;
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ pub(super) const DEFINITIONS: Check = Check {
     }),
 };
 
-const AS_BUILT: &str = "every index is the one that its migration builds";
+const AS_BUILT: &str = "no index is certainly another one than its migration builds";
 
 pub(super) const VALID: Check = Check {
     name: "indexes",

@@ -46,7 +46,8 @@ fn look(db: &mut Database, affected: &AffectedTables) -> Result {
                 .into());
         }
     }
-    let mut backed_up = Vec::new();
+    let if_there = catalog::existing(db, &affected.backup_if_exists)?;
+    let mut backed_up: Vec<u32> = if_there.iter().map(|table| table.oid).collect();
     for name in &affected.backup {
         match catalog::find(db, name)? {
             Some(relation) => {
@@ -123,6 +124,7 @@ fn alterable(db: &mut Database, name: &ObjectName) -> Result<Relation> {
 pub(super) fn summary(affected: &AffectedTables) -> String {
     let tables: BTreeSet<&ObjectName> = affected.tables().collect();
     match tables.len() {
+        0 if affected.is_partial => "which tables it touches is seen at its moment".to_owned(),
         0 => "no existing table is touched".to_owned(),
         _ => {
             let names: Vec<String> = tables.iter().map(|name| format!("`{name}`")).collect();

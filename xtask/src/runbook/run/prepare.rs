@@ -33,7 +33,7 @@ pub(super) fn make_plan<'f>(
         Direction::Down => checkable(ctx, remaining(folder, selection)),
     };
     let scripts: Vec<&Script> = changes.iter().map(|change| change.script).collect();
-    let mut planned = planned(&db.server, scripts, selection, options);
+    let mut planned = planned(&db.server, scripts, folder, selection, options);
     let (when, what) = match direction {
         Direction::Up => (When::Up, "pending"),
         Direction::Down => (When::Down, "to undo"),
@@ -52,11 +52,12 @@ pub(super) fn make_plan<'f>(
 fn planned<'f>(
     server: &Server,
     scripts: Vec<&'f Script>,
+    folder: &Folder,
     selection: &Selection<'_>,
     options: &RunOptions,
 ) -> Planned<'f> {
     let mut planned = Planned::of(server, scripts);
-    planned.has_history = !selection.history.applied.is_empty();
+    planned.has_history = folder.shares_history || !selection.history.applied.is_empty();
     planned.no_backup = options.backup.no_backup;
     planned.show_queries = options.locks.show_queries;
     if planned.no_backup {
