@@ -127,7 +127,7 @@ fn final_indexes<'a>(scripts: impl IntoIterator<Item = Option<&'a Script>>) -> V
                 .find_map(|effect| ExpectedIndex::of(script, statement, effect));
             let changed_before = index
                 .as_ref()
-                .is_some_and(|index| changes.may_concern(index, 0));
+                .is_some_and(|index| changes.concern_what_is_there(index));
             changes.add(script, statement, &effects);
             if let Some(mut index) = index {
                 index.changed_before = changed_before;
