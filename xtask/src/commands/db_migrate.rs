@@ -24,7 +24,7 @@ pub struct Migrate {
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Migrate) -> Result {
-    let folder = ctx.folder()?;
+    let folder = flags.run.history.folder(ctx)?;
     let options = flags.run.options(flags.dry_run);
     let db = ctx.connect_with(options.locks.lock_deadline)?;
     let outcome = runbook::migrate(

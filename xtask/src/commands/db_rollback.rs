@@ -21,7 +21,7 @@ pub struct Rollback {
     #[arg(long, conflicts_with = "only")]
     all: bool,
     /// Undo only this migration, even if it was recorded without being run; may be repeated
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", allow_negative_numbers = true)]
     only: Vec<i64>,
     /// Print the plan and what would be lost; write nothing
     #[arg(long)]
@@ -31,7 +31,7 @@ pub struct Rollback {
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Rollback) -> Result {
-    let folder = ctx.folder()?;
+    let folder = flags.run.history.folder(ctx)?;
     let selection = match (flags.steps, flags.to, flags.all, &flags.only[..]) {
         (Some(steps), ..) => RollbackScope::Steps(steps),
         (_, Some(version), ..) => RollbackScope::To(version),

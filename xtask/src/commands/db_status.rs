@@ -3,15 +3,14 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::args::Output;
+use super::args::{HistoryArgs, Output};
 use crate::Context;
-use crate::database::catalog::InvalidIndex;
+use crate::database::catalog::{self, InvalidIndex};
 use crate::database::{Server, history};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::migration::plan::{self, Entry, State};
-use crate::migration::source::Migration;
-use crate::runbook::indexes;
+use crate::runbook::shared_history;
 use crate::ui;
 
 #[derive(Serialize)]
@@ -24,8 +23,6 @@ struct Report<'a> {
     divergent: usize,
     failed: usize,
     invalid_indexes: Vec<InvalidIndex>,
-    /// Valid indexes whose definition is not the one in their migration.
-    wrong_indexes: Vec<String>,
 }
 
 /// Arguments of `db-status`.
@@ -35,13 +32,16 @@ pub struct Status {
     #[arg(long)]
     check: bool,
     #[command(flatten)]
+    history: HistoryArgs,
+    #[command(flatten)]
     pub(super) output: Output,
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Status) -> Result {
-    let folder = ctx.folder()?;
+    let folder = flags.history.folder(ctx)?;
     let mut db = ctx.connect()?;
-    let applied = history::read_known(&mut db)?.applied;
+    let mut applied = history::read_known(&mut db)?.applied;
+    shared_history::leave_out_others(ctx, &folder, &mut applied);
     let migrations = plan::states(&folder, &applied);
     let count = |state| {
         migrations
@@ -49,12 +49,7 @@ pub(crate) fn run(ctx: &Context, flags: &Status) -> Result {
             .filter(|entry| entry.state == state)
             .count()
     };
-    let is_applied = |migration: &Migration| {
-        let version = migration.version;
-        applied.iter().any(|row| row.version == version)
-    };
-    let found = indexes::findings(&mut db, &folder.migrations, is_applied)?;
-    let wrong_indexes = found.differing.iter().map(Failure::one_line).collect();
+    let invalid_indexes = catalog::invalid_indexes(&mut db)?;
     let report = Report {
         database: &db.server,
         applied: count(State::Applied),
@@ -62,15 +57,12 @@ pub(crate) fn run(ctx: &Context, flags: &Status) -> Result {
         missing: count(State::Missing),
         divergent: count(State::Divergent),
         failed: count(State::Failed),
-        invalid_indexes: found.invalid,
-        wrong_indexes,
+        invalid_indexes,
         migrations,
     };
     print(ctx, &report);
     ctx.ui.json(&report)?;
-    let clean = report.applied == report.migrations.len()
-        && report.invalid_indexes.is_empty()
-        && report.wrong_indexes.is_empty();
+    let clean = report.applied == report.migrations.len() && report.invalid_indexes.is_empty();
     if flags.check && !clean {
         return Err(finding(&report).into());
     }
@@ -107,9 +99,6 @@ fn print(ctx: &Context, report: &Report<'_>) {
             "index `{}` on `{}` is INVALID, left by an interrupted build",
             index.name, index.table
         ));
-    }
-    for wrong in &report.wrong_indexes {
-        ctx.ui.warn(wrong);
     }
 }
 
@@ -149,9 +138,6 @@ fn finding(report: &Report<'_>) -> Failure {
     }
     for index in &report.invalid_indexes {
         failure = failure.cause(format!("index `{}` is INVALID", index.name));
-    }
-    for wrong in &report.wrong_indexes {
-        failure = failure.cause(wrong);
     }
     failure.hint(next(report).unwrap_or(Hint::run("db-migrate")))
 }

@@ -1,13 +1,15 @@
 //! An index is judged by its definition and its state, not by its name: a valid index that is another one is
 //! an error. Nothing here writes; what a migration does about its indexes is in `apply::indexes`.
 
+use std::collections::{BTreeMap, HashMap};
+
 use crate::database::Database;
-use crate::database::catalog::{self, IndexState, InvalidIndex};
+use crate::database::catalog::{self, IndexState, Relation};
 use crate::error::{Failure, Result};
+use crate::failures;
 use crate::hint::Hint;
-use crate::migration::effects::{self, Effect, IndexShape, ObjectName};
+use crate::migration::effects::{self, Effect, IndexShape, ObjectName, SearchPath};
 use crate::migration::script::Script;
-use crate::migration::source::Migration;
 use crate::migration::sql::Statement;
 
 /// An index that a script makes by name.
@@ -21,11 +23,13 @@ pub(super) struct ExpectedIndex {
     pub(super) changed_before: bool,
     /// Whether a later one may.
     pub(super) changed_after: bool,
+    /// Where the script looks for the table, if it says so itself.
+    path: Option<SearchPath>,
 }
 
 impl ExpectedIndex {
     /// What a statement's effect makes, if it makes an index and names it.
-    fn of(script: &Script, statement: &Statement, effect: Effect) -> Option<ExpectedIndex> {
+    fn of(script: &Script, statement: &Statement, effect: &Effect) -> Option<ExpectedIndex> {
         let Effect::CreateIndex {
             name: Some(name),
             table,
@@ -39,14 +43,45 @@ impl ExpectedIndex {
         Some(ExpectedIndex {
             name: ObjectName {
                 schema: table.schema.clone(),
-                name,
+                name: name.clone(),
             },
-            table,
-            unique,
+            table: table.clone(),
+            unique: *unique,
             definition,
             changed_before: false,
             changed_after: false,
+            path: None,
         })
+    }
+
+    /// Its table, where the script finds it.
+    ///
+    /// # Errors
+    /// If the catalog cannot be asked.
+    pub(super) fn find_table(&self, db: &mut Database) -> Result<Option<Relation>> {
+        let (None, Some(SearchPath::Schemas(schemas))) = (&self.table.schema, &self.path) else {
+            return catalog::find(db, &self.table);
+        };
+        for schema in schemas {
+            let schema = match schema.as_str() {
+                "$user" => db.server.user.clone(),
+                _ => schema.clone(),
+            };
+            let table = ObjectName {
+                schema: Some(schema),
+                name: self.table.name.clone(),
+            };
+            if let Some(found) = catalog::find(db, &table)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether its name means now what it will mean when its script runs, or has meant since it ran.
+    fn is_found_by_name(&self) -> bool {
+        let by_session = matches!(self.path, None | Some(SearchPath::Default));
+        self.table.schema.is_some() || by_session
     }
 
     /// Whether an index with the definition that is `there` is certainly another one.
@@ -75,82 +110,111 @@ impl ExpectedIndex {
     }
 }
 
-/// The indexes that are to be there when these scripts have run: what a later one drops is not.
-fn final_indexes<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<ExpectedIndex> {
-    let mut indexes: Vec<ExpectedIndex> = Vec::new();
-    let mut changes: Vec<Change<'a>> = Vec::new();
+/// The indexes that these scripts make, of each name the last. Of `None` nobody knows what it did.
+fn final_indexes<'a>(scripts: impl IntoIterator<Item = Option<&'a Script>>) -> Vec<ExpectedIndex> {
+    let mut changes = Changes::default();
+    let mut made: BTreeMap<ObjectName, (usize, ExpectedIndex)> = BTreeMap::new();
     for script in scripts {
+        let Some(script) = script else {
+            changes.anything();
+            continue;
+        };
+        let mut path = None;
         for (statement, effects) in script.effects() {
-            if let Some(change) = Change::of(script, statement, &effects) {
-                for wanted in &mut indexes {
-                    wanted.changed_after |= change.may_concern(wanted);
-                }
-                changes.push(change);
-            }
-            for effect in effects {
-                if let Effect::DropIndex { name, .. } = &effect {
-                    indexes.retain(|wanted| wanted.name != *name);
-                }
-                if let Some(mut made) = ExpectedIndex::of(script, statement, effect) {
-                    made.changed_before = changes.iter().any(|change| change.may_concern(&made));
-                    indexes.retain(|earlier| earlier.name != made.name);
-                    indexes.push(made);
-                }
+            path = SearchPath::set_by(script, statement).or(path);
+            let index = effects
+                .iter()
+                .find_map(|effect| ExpectedIndex::of(script, statement, effect));
+            let changed_before = index
+                .as_ref()
+                .is_some_and(|index| changes.concern_what_is_there(index));
+            changes.add(script, statement, &effects);
+            if let Some(mut index) = index {
+                index.changed_before = changed_before;
+                index.path.clone_from(&path);
+                made.insert(index.name.clone(), (changes.statements, index));
             }
         }
     }
-    indexes
+    let mut made: Vec<(usize, ExpectedIndex)> = made.into_values().collect();
+    made.sort_by_key(|&(at, _)| at);
+    let indexes = made.into_iter().map(|(at, mut index)| {
+        index.changed_after = changes.may_concern(&index, at);
+        index
+    });
+    indexes.collect()
 }
 
-/// A statement that may change what is under an index's name: drop it, alone or with its table, its
-/// column or its constraint; rename, move or alter it. Where it may, only its own moment tells.
-struct Change<'s> {
-    script: &'s Script,
-    statement: &'s Statement,
-    /// Whether it changes the tables and indexes that it names, and no others.
-    names_all: bool,
+/// Which statements may have changed what is under an index's name: dropped it, alone or with its table, its
+/// column or its constraint; renamed, moved or altered it. Where one may, only its own moment tells.
+#[derive(Default)]
+struct Changes {
+    /// How many statements there were.
+    statements: usize,
+    /// Each name in a statement, and in which one it was last.
+    mentioned: HashMap<String, usize>,
+    /// The same, of statements after which a table may be another one.
+    tables: HashMap<String, usize>,
+    /// The same, of those that rename or drop a column: the indexes of partitions have it too.
+    columns: HashMap<String, usize>,
+    /// The last one that may have changed any.
+    anything: usize,
 }
 
-impl<'s> Change<'s> {
-    fn of(script: &'s Script, statement: &'s Statement, effects: &[Effect]) -> Option<Change<'s>> {
-        let words = ["drop", "rename", "type", "set", "reset", "attach", "detach"];
-        let has_word = |word: &&str| statement.has_word(&script.text, word);
-        let is_opaque = effects.contains(&Effect::Opaque);
-        (is_opaque || words.iter().any(has_word)).then(|| Change {
-            script,
-            statement,
-            names_all: !is_opaque
-                && effects.iter().any(|effect| {
-                    matches!(
-                        effect,
-                        Effect::AlterTable { .. }
-                            | Effect::DropTable { .. }
-                            | Effect::DropIndex { .. }
-                    )
-                }),
-        })
+impl Changes {
+    fn anything(&mut self) {
+        self.statements += 1;
+        self.anything = self.statements;
     }
 
-    fn may_concern(&self, index: &ExpectedIndex) -> bool {
-        let names = |name: &ObjectName| self.statement.names(&self.script.text, &name.name);
-        !self.names_all || names(&index.name) || names(&index.table)
+    fn add(&mut self, script: &Script, statement: &Statement, effects: &[Effect]) {
+        self.statements += 1;
+        let words = statement.words(&script.text);
+        let has_any = |wanted: &[&str]| words.iter().any(|word| wanted.contains(&word.as_str()));
+        let word = |at: usize| words.get(at).map_or("", String::as_str);
+        let may_be_any = |effect| matches!(effect, &Effect::Opaque | &Effect::DropSchema { .. });
+        if effects.iter().any(may_be_any) || word(0) == "alter" && word(1) == "schema" {
+            self.anything = self.statements;
+        }
+        let another_table = match word(0) {
+            "drop" => true,
+            "alter" => word(1) != "table" || has_any(&TABLE_ACTIONS),
+            "create" => word(1) == "table",
+            _ => false,
+        };
+        for name in effects::identifiers(statement.text(&script.text)) {
+            if another_table {
+                self.tables.insert(name.clone(), self.statements);
+            }
+            if another_table && has_any(&["drop", "rename"]) {
+                self.columns.insert(name.clone(), self.statements);
+            }
+            self.mentioned.insert(name, self.statements);
+        }
+    }
+
+    /// Whether they may have changed what is under an index's name now, whatever that is: on a partition, too.
+    fn concern_what_is_there(&self, index: &ExpectedIndex) -> bool {
+        !self.columns.is_empty() || self.may_concern(index, 0)
+    }
+
+    /// Whether a statement after this one may have changed what is under an index's name.
+    fn may_concern(&self, index: &ExpectedIndex, after: usize) -> bool {
+        let later = |last: Option<&usize>| last.is_some_and(|&last| last > after);
+        self.anything > after
+            || later(self.mentioned.get(&index.name.name))
+            || later(self.tables.get(&index.table.name))
+            || effects::identifiers(&index.definition).any(|name| later(self.columns.get(&name)))
     }
 }
 
-/// The indexes that are to be there when this script has run.
+/// The words of an `ALTER TABLE` that does more than add, or change a type: `INDEX` is that of
+/// `ADD CONSTRAINT … USING INDEX`, which renames it.
+const TABLE_ACTIONS: [&str; 6] = ["attach", "detach", "drop", "index", "rename", "schema"];
+
+/// The indexes that this script makes.
 pub(super) fn indexes_of(script: &Script) -> Vec<ExpectedIndex> {
-    final_indexes([script])
-}
-
-/// The failure that a valid index of this name has another definition, if it has.
-///
-/// # Errors
-/// If the catalog cannot be asked.
-pub(super) fn mismatch(db: &mut Database, wanted: &ExpectedIndex) -> Result<Option<Failure>> {
-    match state(db, wanted)? {
-        Some(state) => differs(db, wanted, &state),
-        None => Ok(None),
-    }
+    final_indexes([Some(script)])
 }
 
 /// The failure that this is another index than is wanted, where the server is asked if need be: it makes
@@ -171,7 +235,9 @@ pub(super) fn differs(
     if let Some(failure) = certainly_differs(db, wanted, state)? {
         return Ok(Some(failure));
     }
-    let Some(table) = catalog::find(db, &wanted.table)?.filter(|table| table.oid == state.table)
+    let Some(table) = wanted
+        .find_table(db)?
+        .filter(|table| table.oid == state.table)
     else {
         return Ok(None);
     };
@@ -197,7 +263,7 @@ fn certainly_differs(
     if !state.usable() || !another_shape && state.table_name == wanted.table.name {
         return Ok(None);
     }
-    let Some(table) = catalog::find(db, &wanted.table)? else {
+    let Some(table) = wanted.find_table(db)? else {
         return Ok(None);
     };
     if state.name.schema.as_deref() != Some(table.schema.as_str()) {
@@ -227,9 +293,8 @@ fn different(state: &IndexState, there: &str, asked: &str) -> Failure {
 
 /// 42703 undefined_column, 42704 undefined_object, 42883 undefined_function.
 fn is_undefined(error: &anyhow::Error) -> bool {
-    let server = error.downcast_ref::<postgres::Error>();
-    let code = server.and_then(|error| error.code());
-    code.is_some_and(|code| ["42703", "42704", "42883"].contains(&code.code()))
+    let code = failures::sqlstate(error);
+    code.is_some_and(|code| ["42703", "42704", "42883"].contains(&code.as_str()))
 }
 
 /// Refuses, before anything runs, what would be refused in the midst of it.
@@ -240,73 +305,74 @@ pub(super) fn foresee<'a>(
     db: &mut Database,
     scripts: impl IntoIterator<Item = &'a Script>,
 ) -> Result {
-    let wanted = unchanged(scripts);
+    let wanted = foreseeable(scripts);
     if wanted.is_empty() {
         return Ok(());
     }
-    match look(db, wanted)?.differing.into_iter().next() {
-        Some(failure) => Err(failure
+    let found = db.without_waiting(|db| {
+        let names: Vec<&ObjectName> = wanted.iter().map(|wanted| &wanted.name).collect();
+        let states = catalog::index_states(db, &names)?;
+        for (wanted, state) in wanted.iter().zip(&states) {
+            if let Some(state) = state
+                && let Some(failure) = differs(db, wanted, state)?
+            {
+                return Ok(Some(failure));
+            }
+        }
+        Ok(None)
+    });
+    match found {
+        Ok(None) => Ok(()),
+        Ok(Some(failure)) => Err(failure
             .state("no migration has run; nothing was changed")
             .into()),
-        None => Ok(()),
+        // What cannot be asked now is asked again at its moment.
+        Err(error) if failures::sqlstate(&error).is_some() => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
 /// The indexes that scripts make, whose names mean now what they will mean then.
-fn unchanged<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<ExpectedIndex> {
-    let mut wanted = final_indexes(scripts);
-    wanted.retain(|wanted| !wanted.changed_before);
+fn foreseeable<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<ExpectedIndex> {
+    let mut wanted = final_indexes(scripts.into_iter().map(Some));
+    wanted.retain(|wanted| !wanted.changed_before && wanted.is_found_by_name());
     wanted
 }
 
-/// What is wrong with a database's indexes.
-pub(crate) struct Findings {
-    /// Those that migrations make, and that are there under that name with another definition.
-    pub(crate) differing: Vec<Failure>,
-    /// Those of any name that an interrupted build has left.
-    pub(crate) invalid: Vec<InvalidIndex>,
-}
-
-/// Looks at all indexes: against the definitions of applied migrations, if no later statement may have
-/// changed what they made, and of pending ones, if no earlier one may. Makes nothing: an index is another one
-/// if the two definitions are certainly not the same.
+/// Which indexes are certainly not what migrations make: those of applied ones, in the order in which they
+/// ran, where no later statement may have changed them; and those of pending ones, where no earlier one may.
+/// Makes nothing: an index is another one if the two definitions are certainly not the same.
 ///
 /// # Errors
 /// If the catalog cannot be asked.
-pub(crate) fn findings<'a>(
+pub(crate) fn differing<'a>(
     db: &mut Database,
-    migrations: impl IntoIterator<Item = &'a Migration>,
-    is_applied: impl Fn(&Migration) -> bool,
-) -> Result<Findings> {
-    let (applied, pending): (Vec<_>, Vec<_>) = migrations
-        .into_iter()
-        .partition(|migration| is_applied(migration));
-    let mut current = final_indexes(applied.iter().filter_map(|one| one.up.script().ok()));
-    current.retain(|made| !made.changed_before && !made.changed_after);
-    for wanted in unchanged(pending.iter().filter_map(|one| one.up.script().ok())) {
+    applied: impl IntoIterator<Item = Option<&'a Script>>,
+    pending: impl IntoIterator<Item = &'a Script>,
+) -> Result<Vec<Failure>> {
+    let mut current = final_indexes(applied);
+    current.retain(|made| !made.changed_after && made.is_found_by_name());
+    for wanted in foreseeable(pending) {
         current.retain(|earlier| earlier.name != wanted.name);
         current.push(wanted);
     }
-    look(db, current)
-}
-
-/// Looks at all indexes, and of which of these another one is there.
-fn look(db: &mut Database, current: Vec<ExpectedIndex>) -> Result<Findings> {
-    let names: Vec<&ObjectName> = current.iter().map(|wanted| &wanted.name).collect();
-    let (states, invalid) = catalog::look_at_indexes(db, &names)?;
-    let mut differing = Vec::new();
-    for (wanted, state) in current.iter().zip(&states) {
-        if let Some(state) = state {
-            differing.extend(certainly_differs(db, wanted, state)?);
+    db.without_waiting(|db| {
+        let names: Vec<&ObjectName> = current.iter().map(|wanted| &wanted.name).collect();
+        let states = catalog::index_states(db, &names)?;
+        let mut differing = Vec::new();
+        for (wanted, state) in current.iter().zip(&states) {
+            if let Some(state) = state {
+                differing.extend(certainly_differs(db, wanted, state)?);
+            }
         }
-    }
-    Ok(Findings { differing, invalid })
+        Ok(differing)
+    })
 }
 
 /// What is there under the name of an index that a migration makes: an index is made in the schema of
 /// its table, wherever else the search path leads.
 pub(super) fn state(db: &mut Database, wanted: &ExpectedIndex) -> Result<Option<IndexState>> {
-    let Some(table) = catalog::find(db, &wanted.table)? else {
+    let Some(table) = wanted.find_table(db)? else {
         return Ok(None);
     };
     let name = ObjectName {

@@ -40,6 +40,8 @@ pub(crate) struct WatchedPsql<'a> {
     state: State,
     /// What the session remembers of what it has run.
     pub(super) memory: Memory,
+    /// Valid indexes that were there before the script under the names of those that it makes, and are others.
+    pub(super) other_indexes: Vec<u32>,
     /// Whether a proxy keeps startup options to itself, so that only statements set them.
     options_lost: bool,
     /// Who waited too long for the last statement, which was cancelled for it.
@@ -93,6 +95,7 @@ impl<'a> WatchedPsql<'a> {
             locks,
             state: State::Ended,
             memory: Memory::default(),
+            other_indexes: Vec::new(),
             options_lost: false,
             stalled: None,
             cleaning: false,

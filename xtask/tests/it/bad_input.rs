@@ -502,6 +502,7 @@ fn an_applied_file_that_is_gone_is_told() {
         caused by: `20251231143100` (index users last login at) was applied on [INSTANT] and its file is gone
 
         hint: merge the branch that applied `20251231143100`, or find its file with `git log --all --stat -- 'migrations/20251231143100_*'`
+        hint: or, if another folder with the same history has it: cargo xtask db-migrate --ignore-missing
     "#]]);
     project.fails(&["db-rollback", "--yes"], 3);
     let status = project.xtask(&["db-status", "--check"]).exits(3);

@@ -15,8 +15,9 @@ pub(crate) struct InvalidIndex {
     pub(crate) name: String,
     /// Qualified name of its table.
     pub(crate) table: String,
-    /// What `pg_get_indexdef` says.
-    pub(crate) definition: String,
+    /// What `pg_get_indexdef` says, unless it would have to open the table for that: it would wait for
+    /// whoever has it locked (`set_relation_column_names` in `ruleutils.c`).
+    pub(crate) definition: Option<String>,
 }
 
 /// Indexes of this database that are not valid or not ready, as an interrupted
@@ -25,12 +26,28 @@ pub(crate) struct InvalidIndex {
 /// # Errors
 /// If the query fails.
 pub(crate) fn invalid_indexes(db: &mut Database) -> Result<Vec<InvalidIndex>> {
-    Ok(look_at_indexes(db, &[])?.1)
+    let rows = db.client.query_typed(
+        "SELECT i.indexrelid::pg_catalog.regclass::text, i.indrelid::pg_catalog.regclass::text,
+                CASE WHEN i.indexprs IS NULL AND i.indpred IS NULL
+                     THEN pg_catalog.pg_get_indexdef(i.indexrelid) END
+         FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
+         WHERE NOT (i.indisvalid AND i.indisready)
+           AND c.relkind = 'i' AND c.relnamespace <> 'pg_toast'::pg_catalog.regnamespace
+         ORDER BY 1",
+        &[],
+    )?;
+    let invalid = rows.iter().map(|row| InvalidIndex {
+        name: row.get(0),
+        table: row.get(1),
+        definition: row.get(2),
+    });
+    Ok(invalid.collect())
 }
 
 /// What is there under an index's name.
 #[derive(Clone, Debug)]
 pub(crate) struct IndexState {
+    pub(crate) oid: u32,
     pub(crate) name: ObjectName,
     /// Its table's oid and name; an index is in the schema of its table.
     pub(crate) table: u32,
@@ -61,19 +78,22 @@ impl IndexState {
 /// # Errors
 /// If the query fails.
 pub(crate) fn index_state(db: &mut Database, name: &ObjectName) -> Result<Option<IndexState>> {
-    Ok(look_at_indexes(db, &[name])?.0.pop().flatten())
+    Ok(index_states(db, &[name])?.pop().flatten())
 }
 
-/// What is there under each of these names; and which indexes are INVALID, whatever their names: in one
-/// round trip however many they are, and of the catalogs only two are joined, since a session that has
-/// just begun must first learn what each looks like.
+/// What is there under each of these names, in one round trip however many they are. Of the catalogs only
+/// two are joined, since a session that has just begun must first learn what each looks like.
 ///
 /// # Errors
 /// If the query fails.
-pub(crate) fn look_at_indexes(
+pub(crate) fn index_states(
     db: &mut Database,
     names: &[&ObjectName],
-) -> Result<(Vec<Option<IndexState>>, Vec<InvalidIndex>)> {
+) -> Result<Vec<Option<IndexState>>> {
+    let mut states = vec![None; names.len()];
+    if names.is_empty() {
+        return Ok(states);
+    }
     let written: Vec<String> = names.iter().map(ToString::to_string).collect();
     let rows = db.client.query_typed(
         &format!(
@@ -83,27 +103,23 @@ pub(crate) fn look_at_indexes(
                               ORDER BY position))
              SELECT array_positions(oids, i.indexrelid), {index}, i.indrelid, {table},
                     i.indisvalid, i.indisready, c.relkind = 'I',
-                    c.relkind = 'i' AND c.relnamespace <> 'pg_toast'::pg_catalog.regnamespace,
-                    i.indexrelid::pg_catalog.regclass::text, i.indrelid::pg_catalog.regclass::text,
-                    pg_catalog.pg_get_indexdef(i.indexrelid)
+                    pg_catalog.pg_get_indexdef(i.indexrelid), i.indexrelid
              FROM wanted CROSS JOIN pg_catalog.pg_index AS i
              JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
-             WHERE i.indexrelid = ANY (oids) OR NOT (i.indisvalid AND i.indisready)
-             ORDER BY 9",
+             WHERE i.indexrelid = ANY (oids)",
             index = names_of("i.indexrelid"),
             table = names_of("i.indrelid"),
         ),
         &[(&db.server.search_path, Type::TEXT), (&written, Type::TEXT_ARRAY)],
     )?;
-    let mut states = vec![None; names.len()];
-    let mut invalid = Vec::new();
     for row in rows {
         // Both are asked for by what is there now, not when the query began: somebody may have dropped it.
-        let (Some([schema, name]), Some(definition)) = (schema_and_name(&row, 1), row.get(10))
+        let (Some([schema, name]), Some(definition)) = (schema_and_name(&row, 1), row.get(7))
         else {
             continue;
         };
         let state = IndexState {
+            oid: row.get(8),
             name: ObjectName {
                 schema: Some(schema),
                 name,
@@ -115,19 +131,11 @@ pub(crate) fn look_at_indexes(
             partitioned: row.get(6),
             definition,
         };
-        let is_leftover: bool = row.get(7);
-        if is_leftover && !(state.valid && state.ready) {
-            invalid.push(InvalidIndex {
-                name: row.get(8),
-                table: row.get(9),
-                definition: state.definition.clone(),
-            });
-        }
         for position in row.get::<_, Vec<i32>>(0) {
             states[position as usize - 1] = Some(state.clone());
         }
     }
-    Ok((states, invalid))
+    Ok(states)
 }
 
 /// An expression for the schema and the name of the relation with this id.

@@ -11,7 +11,7 @@ pub(crate) use columns::{
 };
 pub(crate) use identity::{Identity, WalPosition, identity, wal_position};
 pub(crate) use indexes::{
-    IndexState, InvalidIndex, index_definition, index_state, invalid_indexes, look_at_indexes,
+    IndexState, InvalidIndex, index_definition, index_state, index_states, invalid_indexes,
     nameless,
 };
 pub(crate) use restore::{

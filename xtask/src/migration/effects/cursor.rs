@@ -1,6 +1,6 @@
 //! A cursor over tokens: reads keywords and names one after the other.
 
-use squawk_lexer::TokenKind;
+use squawk_lexer::{LiteralKind, TokenKind};
 
 use super::name::ObjectName;
 use crate::migration::quote::is_reserved;
@@ -32,6 +32,26 @@ pub(crate) fn split_names(list: &str) -> Option<Vec<String>> {
         }
     }
     Some(names)
+}
+
+/// Every name and keyword in a text, as the server would read it.
+pub(crate) fn identifiers(text: &str) -> impl Iterator<Item = String> {
+    sql::lex(text).filter_map(|token| identifier(text, &token))
+}
+
+fn identifier(text: &str, token: &Token) -> Option<String> {
+    let written = token.text(text);
+    let name = match token.kind {
+        TokenKind::Ident => written.to_ascii_lowercase(),
+        TokenKind::QuotedIdent {
+            terminated: true,
+            uescape: false,
+        } => written[1..written.len() - 1].replace("\"\"", "\""),
+        // U&"…" writes characters as numbers: too rare to support.
+        _ => return None,
+    };
+    // The server truncates names to 63 bytes (NAMEDATALEN - 1).
+    Some(name[..name.floor_char_boundary(63)].to_owned())
 }
 
 pub(crate) fn significant(text: &str) -> Vec<Token> {
@@ -101,7 +121,7 @@ impl<'a> Cursor<'a> {
     }
 
     pub(crate) fn eat_kind(&mut self, kind: TokenKind) -> bool {
-        let matches = self.tokens.first().is_some_and(|token| token.kind == kind);
+        let matches = self.at_kind(kind);
         if matches {
             self.skip();
         }
@@ -154,8 +174,8 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    pub(crate) fn contains_kind(&self, kind: TokenKind) -> bool {
-        self.tokens.iter().any(|token| token.kind == kind)
+    pub(crate) fn at_kind(&self, kind: TokenKind) -> bool {
+        self.tokens.first().is_some_and(|token| token.kind == kind)
     }
 
     /// Takes what is in the parentheses that come next, and skips these.
@@ -195,20 +215,24 @@ impl<'a> Cursor<'a> {
 
     /// A name without a schema.
     pub(crate) fn identifier(&mut self) -> Option<String> {
-        let token = self.tokens.first()?;
-        let written = token.text(self.text);
-        let name = match token.kind {
-            TokenKind::Ident => written.to_ascii_lowercase(),
-            TokenKind::QuotedIdent {
-                terminated: true,
-                uescape: false,
-            } => written[1..written.len() - 1].replace("\"\"", "\""),
-            // U&"…" writes characters as numbers: too rare to support.
-            _ => return None,
-        };
+        let name = identifier(self.text, self.tokens.first()?)?;
         self.skip();
-        // The server truncates names to 63 bytes (NAMEDATALEN - 1).
-        Some(name[..name.floor_char_boundary(63)].to_owned())
+        Some(name)
+    }
+
+    /// A plain string's content.
+    pub(super) fn string(&mut self) -> Option<String> {
+        let token = self.tokens.first()?;
+        let TokenKind::Literal {
+            kind: LiteralKind::Str { terminated: true },
+        } = token.kind
+        else {
+            return None;
+        };
+        let written = token.text(self.text);
+        let content = written[1..written.len() - 1].replace("''", "'");
+        self.skip();
+        Some(content)
     }
 
     /// A column, which `ALTER INDEX` and similar statements may give by its number.

@@ -8,13 +8,15 @@ mod effect;
 mod index_shape;
 mod name;
 mod read;
+mod search_path;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use cursor::{Cursor, significant, split_names};
+pub(crate) use cursor::{Cursor, identifiers, significant, split_names};
 pub(crate) use destructive::{destroys_nothing, shows_what_it_destroys};
 pub(crate) use effect::Effect;
 pub(crate) use index_shape::IndexShape;
 pub(crate) use name::ObjectName;
 pub(crate) use read::{index_definition, of};
+pub(crate) use search_path::SearchPath;

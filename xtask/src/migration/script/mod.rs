@@ -64,6 +64,24 @@ impl Script {
         }
     }
 
+    /// The directives at the head of a file, whatever else is in it: an applied file need not be one that
+    /// could be run.
+    pub(crate) fn directives_of(path: &Path, bytes: &[u8], role: Role) -> Directives {
+        // A file without the word need not be taken apart to know.
+        if memchr::memmem::find(bytes, b"xtask:").is_none() {
+            return Directives::default();
+        }
+        let text = String::from_utf8_lossy(bytes);
+        let mut check = Check {
+            path,
+            text: text.strip_prefix('\u{feff}').unwrap_or(&text),
+            role,
+            problems: Vec::new(),
+        };
+        let transactional = check.first_line();
+        check.comments(transactional)
+    }
+
     /// See [`sql::for_psql`].
     pub(crate) fn for_psql(&self) -> Cow<'_, str> {
         sql::for_psql(&self.text, &self.statements)

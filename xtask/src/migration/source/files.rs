@@ -110,7 +110,8 @@ impl<'a> Files<'a> {
                 down: downs.first().map(|down| self.file(&down.full, Role::Down)),
                 verify: None,
                 is_baseline_by_settings: false,
-                misnamed: self.misnamed(version, named, &downs),
+                misnamed_up: self.misnamed_up(version, named),
+                misnamed_down: self.misnamed_down(version, named, &downs),
             });
         }
         migrations
@@ -124,37 +125,34 @@ impl<'a> Files<'a> {
         )
     }
 
-    /// What is wrong with the names of a migration's files before it is applied, or undone: sqlx pairs
-    /// them by version alone, and so might run the down file of another migration.
-    fn misnamed(&self, version: i64, up: &FileName, downs: &[FileName]) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        if version <= 0 {
-            let what = format!("the version `{version}` is not greater than zero");
-            problems.push(self.problem(&up.full, what, NAMING_HINT));
-        }
-        if let [first, .., last] = downs {
-            problems.push(self.same_version(last, first));
-        }
-        let Some(down) = downs.first() else {
-            return problems;
-        };
-        if up.stem != down.stem {
-            problems.push(self.problem(
+    /// `0` is where `--to` goes back to.
+    fn misnamed_up(&self, version: i64, up: &FileName) -> Vec<Problem> {
+        let what = || format!("the version `{version}` is not greater than zero");
+        let problem = (version <= 0).then(|| self.problem(&up.full, what(), NAMING_HINT));
+        problem.into_iter().collect()
+    }
+
+    /// sqlx pairs up and down by version alone, and so might run the down file of another migration.
+    fn misnamed_down(&self, version: i64, up: &FileName, downs: &[FileName]) -> Vec<Problem> {
+        let problem = match downs {
+            [] => None,
+            [first, .., last] => Some(self.same_version(last, first)),
+            [down] if up.stem != down.stem => Some(self.problem(
                 &down.full,
                 format!("has the version {version}, as has `{}`", up.full),
                 "give both files the same name, or each migration a version of its own",
-            ));
-        } else if up.kind == FileKind::Simple {
-            problems.push(self.problem(
+            )),
+            [down] if up.kind == FileKind::Simple => Some(self.problem(
                 &up.full,
                 format!("is irreversible by its name, but `{}` exists", down.full),
                 format!(
                     "rename it to `{}.up.sql`; its checksum stays the same",
                     up.stem
                 ),
-            ));
-        }
-        problems
+            )),
+            [_] => None,
+        };
+        problem.into_iter().collect()
     }
 
     pub(super) fn attach_verify(&mut self, migrations: &mut [Migration]) {
@@ -166,22 +164,38 @@ impl<'a> Files<'a> {
                 return self.problems.push(problem);
             }
         };
-        let mut by_stem: BTreeMap<String, &mut Migration> = migrations
-            .iter_mut()
-            .map(|migration| (migration.stem.clone(), migration))
-            .collect();
         for name in names.into_iter().filter(|name| is_sql(name)) {
             let file = format!("verify/{name}");
             let stem = name.strip_suffix(".sql").unwrap_or(&name);
-            match by_stem.get_mut(stem) {
-                Some(migration) => migration.verify = Some(self.file(&file, Role::Verify)),
+            let version = stem
+                .split_once('_')
+                .and_then(|(number, _)| number.parse::<i64>().ok());
+            let place = version.and_then(|version| {
+                migrations
+                    .binary_search_by_key(&version, |migration| migration.version)
+                    .ok()
+            });
+            match place.map(|at| &mut migrations[at]) {
+                Some(migration) if migration.stem == stem => {
+                    migration.verify = Some(self.file(&file, Role::Verify));
+                }
+                // It would be passed over, and the migration applied unchecked.
+                Some(migration) => {
+                    let what = format!(
+                        "has the version {}, as has `{}`",
+                        migration.version, migration.stem
+                    );
+                    let hint = format!("rename it to `verify/{}.sql`", migration.stem);
+                    let problem = self.problem(&file, what, hint);
+                    migration.misnamed_up.push(problem);
+                }
                 None => {
-                    let problem = self.problem(
+                    let ignored = self.problem(
                         &file,
-                        "belongs to no migration",
+                        "is ignored: it belongs to no migration",
                         format!("give it the name of the migration that it checks, or write that migration: `{stem}.up.sql`"),
                     );
-                    self.problems.push(problem);
+                    self.ignored.push(ignored);
                 }
             }
         }

@@ -15,7 +15,7 @@ use crate::migration::effects::Effect;
 use crate::migration::history::lock_id;
 use crate::migration::script::Script;
 use crate::runbook::build_watch::BuildWatch;
-use crate::runbook::indexes::{ExpectedIndex, differs, indexes_of, mismatch, state};
+use crate::runbook::indexes::{ExpectedIndex, differs, indexes_of, state};
 use crate::runbook::lock_wait::LOOK_EVERY;
 use crate::runbook::watched_psql::WatchedPsql;
 use crate::tools::psql::Chunk;
@@ -39,28 +39,33 @@ pub(super) fn accepts_any(script: &Script) -> bool {
 
 /// Before a script runs: waits for whoever builds one of its indexes now, drops what an interrupted
 /// build has left, and refuses a valid index of the same name that is another one, unless the script
-/// itself may see to it: see [`after`].
+/// itself may see to it: then [`after`] looks whether it has.
 ///
 /// # Errors
 /// If a leftover cannot be dropped, or the definitions differ.
 pub(super) fn before(psql: &mut WatchedPsql<'_>, script: &Script) -> Result {
+    psql.other_indexes.clear();
     for wanted in indexes_of(script) {
-        let Some(state) = state(psql.db, &wanted)? else {
+        let Some(mut found) = state(psql.db, &wanted)? else {
             continue;
         };
-        if !state.usable() {
-            wait_for_builder(psql, &wanted, &state)?;
+        if !found.usable() {
+            wait_for_builder(psql, &wanted, &found)?;
             drop_if_invalid(
                 psql,
                 &wanted,
                 "left by an interrupted build: dropping it to build it again",
             )?;
+            // Whoever built it may have ended well.
+            let Some(built) = state(psql.db, &wanted)? else {
+                continue;
+            };
+            found = built;
         }
-        if wanted.changed_before {
-            continue;
-        }
-        if let Some(failure) = mismatch(psql.db, &wanted)? {
-            return Err(failure.into());
+        match differs(psql.db, &wanted, &found)? {
+            Some(_) if wanted.changed_before => psql.other_indexes.push(found.oid),
+            Some(failure) => return Err(failure.into()),
+            None => {}
         }
     }
     Ok(())
@@ -76,12 +81,16 @@ pub(super) fn after(psql: &mut WatchedPsql<'_>, script: &Script) -> Result {
             // The script may have looked elsewhere, or taken it away again with its table.
             None if wanted.changed_before || wanted.changed_after => continue,
             // A temporary table is not ours to see.
-            None if catalog::find(psql.db, &wanted.table)?.is_none() => continue,
+            None if wanted.find_table(psql.db)?.is_none() => continue,
             None => Failure::failed(format!("index `{}` does not exist", wanted.name))
                 .cause("another object has its name, or somebody has just dropped it"),
             Some(state) if !state.usable() => {
                 Failure::failed(format!("index `{}` is INVALID", state.name))
                     .cause("its build failed; the next run drops it and builds it again")
+            }
+            // What came after it may have made it another one; but not one that was there before.
+            Some(state) if wanted.changed_after && !psql.other_indexes.contains(&state.oid) => {
+                continue;
             }
             Some(state) => match differs(psql.db, &wanted, &state)? {
                 None => {

@@ -13,7 +13,7 @@ pub(super) const MIGRATIONS: Check = Check {
     // Every command has loaded the folder before it connects.
     before: &[],
     look: Look::Machine(|ctx| {
-        let folder = ctx.folder()?;
+        let folder = ctx.load_folder()?;
         let migrations = ui::plural(folder.migrations.len() as u64, "migration");
         let place = folder.shown_as.display();
         Ok(Found::ok(format!("{migrations} in {place}")))
