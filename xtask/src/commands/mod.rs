@@ -236,8 +236,8 @@ only move forward.")]
   cargo xtask db-new unique_orders --unique 'orders(user_id, number)'
   cargo xtask db-new check_numbers --constraint 'orders CHECK (number > 0)'
   cargo xtask db-new reference_users --foreign-key 'orders(user_id) REFERENCES users(id)'
-  cargo xtask db-new add_locale --column users.locale:text --default \"'en'\"
-  cargo xtask db-new require_locale --not-null users.locale
+  cargo xtask db-new add_locale --column users.locale:text
+  cargo xtask db-new require_number --not-null orders.number
   cargo xtask db-new add_phone --column users.phone:text --against origin/main
   cargo xtask db-new move_totals          files to be written by hand; they do not run as they are
 

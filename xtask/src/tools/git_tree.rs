@@ -1,7 +1,7 @@
 //! What git holds at a commit.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use crate::error::{Failure, Result};
 
@@ -10,74 +10,34 @@ use crate::error::{Failure, Result};
 /// # Errors
 /// If there is no git, no repository, or no such commit.
 pub(crate) fn names_in(dir: &Path, reference: &str) -> Result<Vec<String>> {
-    let place = dir
-        .ancestors()
-        .find(|folder| folder.is_dir())
-        .unwrap_or(dir);
-    let below = dir.strip_prefix(place).unwrap_or(dir);
-    let at = format!("`{reference}`");
-    git(place, &["rev-parse", "--git-dir"])?.ok_or_else(|| {
-        refused(&at)
-            .cause(format!("`{}` is in no git repository", place.display()))
-            .hint("leave out `--against`, or name a folder of a repository with `--migrations DIR`")
-    })?;
-    let commit = format!("{reference}^{{commit}}");
-    let found = git(
-        place,
-        &[
-            "rev-parse",
-            "--verify",
-            "--quiet",
-            "--end-of-options",
-            &commit,
-        ],
-    )?;
-    let commit = found.ok_or_else(|| {
-        refused(&at)
-            .cause(format!("{at} names no commit here"))
-            .hint("fetch it: git fetch --all")
-            .hint("or see which branches there are: git branch --all")
-    })?;
-    let commit = String::from_utf8_lossy(&commit).trim().to_owned();
-    let folder = below.to_string_lossy();
-    let mut arguments = vec!["ls-tree", "-z", "--name-only", commit.as_str()];
-    let folder = format!("{folder}/");
-    if !below.as_os_str().is_empty() {
-        arguments.push(&folder);
+    // A branch may have the folder where it is still to be made here.
+    let mut places = dir.ancestors();
+    let place = places.find(|folder| folder.is_dir()).unwrap_or(dir);
+    let mut git = Command::new("git");
+    git.arg("-C").arg(place);
+    git.args(["ls-tree", "-z", "--name-only", "--end-of-options"]);
+    git.arg(format!("{reference}^{{commit}}"));
+    if let Ok(below) = dir.strip_prefix(place)
+        && below != ""
+    {
+        git.arg(below.join(""));
     }
-    let names = git(place, &arguments)?.ok_or_else(|| {
-        refused(&at)
-            .cause("git cannot list its files")
-            .hint("look yourself: git ls-tree HEAD")
-    })?;
-    let names = names.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-    let names = names.filter_map(|path| {
-        Some(
-            Path::new(&*path)
-                .file_name()?
-                .to_string_lossy()
-                .into_owned(),
-        )
-    });
-    Ok(names.collect())
-}
-
-/// What git prints; `None` if it says no.
-fn git(place: &Path, arguments: &[&str]) -> Result<Option<Vec<u8>>> {
-    let output = Command::new("git")
-        .arg("-C")
-        .arg(place)
-        .args(arguments)
-        .output();
-    let Output { status, stdout, .. } = output.map_err(|error| {
-        Failure::failed("cannot start `git`")
-            .cause(error.to_string())
-            .state("no file was written")
-            .hint("install git, or leave out `--against`")
-    })?;
-    Ok(status.success().then_some(stdout))
-}
-
-fn refused(at: &str) -> Failure {
-    Failure::usage(format!("cannot look at the migrations on {at}")).state("no file was written")
+    let cause = match git.output() {
+        Ok(output) if output.status.success() => {
+            let names = String::from_utf8_lossy(&output.stdout);
+            let names = names.split_terminator('\0');
+            // git writes them with the folder.
+            let names = names.map(|path| path.rsplit('/').next().unwrap_or(path).to_owned());
+            return Ok(names.collect());
+        }
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Err(error) => format!("cannot start `git`: {error}"),
+    };
+    let what = format!("cannot look at the migrations on `{reference}`");
+    Err(Failure::usage(what)
+        .cause(cause)
+        .state("no file was written")
+        .hint("fetch it: git fetch --all")
+        .hint("or leave out `--against`")
+        .into())
 }

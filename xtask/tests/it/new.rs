@@ -31,23 +31,16 @@ const CASES: &[Case] = &[
         ],
     },
     Case {
-        arguments: &[
-            "--column",
-            "\"Weird\".\"Ta.ble\".\"Co l'umn\":numeric(10, 2)",
-            "--column",
-            "\"Weird\".\"Ta.ble\".order:timestamp(3) with time zone",
-            "--column",
-            "\"Weird\".\"Ta.ble\".tags:text[]",
-        ],
-        made: "SELECT string_agg(format_type(atttypid, atttypmod), ',' ORDER BY attnum)
-                      = 'numeric(10,2),timestamp(3) with time zone,text[]'
+        arguments: &["--column", "\"Weird\".\"Ta.ble\".\"Co l'u\"\"mn\":numeric(10, 2)"],
+        made: "SELECT format_type(atttypid, atttypmod) = 'numeric(10,2)'
                FROM pg_attribute WHERE attrelid = '\"Weird\".\"Ta.ble\"'::regclass AND attnum > 3",
-        undone: &[("ALTER TABLE \"Weird\".\"Ta.ble\" DROP \"order\"", &[0])],
+        undone: &[("ALTER TABLE \"Weird\".\"Ta.ble\" DROP \"Co l'u\"\"mn\"", &[0])],
     },
     Case {
-        arguments: &["--column", "users.plan:varchar(20)", "--default", "'free'::text"],
-        made: "SELECT count(*) FILTER (WHERE plan = 'free') = 1200 FROM users",
-        undone: &[("ALTER TABLE users ALTER plan DROP DEFAULT", &[0])],
+        arguments: &["--column", "\"Weird\".\"Ta.ble\".order:timestamp(3) with time zone[]"],
+        made: "SELECT format_type(atttypid, atttypmod) = 'timestamp(3) with time zone[]'
+               FROM pg_attribute WHERE attrelid = '\"Weird\".\"Ta.ble\"'::regclass AND attnum > 3",
+        undone: &[("ALTER TABLE \"Weird\".\"Ta.ble\" DROP \"order\"", &[0])],
     },
     Case {
         arguments: &["--index", "users(created_at DESC NULLS LAST, time, \"Big\" NULLS FIRST)"],
@@ -56,6 +49,12 @@ const CASES: &[Case] = &[
             (
                 "DROP INDEX \"idx_users_created_at_time_Big\";
                  CREATE INDEX \"idx_users_created_at_time_Big\" ON users (created_at DESC, time, \"Big\" NULLS FIRST)",
+                &[0],
+            ),
+            (
+                "DROP INDEX \"idx_users_created_at_time_Big\";
+                 CREATE INDEX \"idx_users_created_at_time_Big\"
+                 ON users (created_at DESC NULLS LAST, time, \"Big\" NULLS FIRST) WHERE id > 0",
                 &[0],
             ),
             (
@@ -68,8 +67,8 @@ const CASES: &[Case] = &[
     },
     Case {
         arguments: &[
-            "--unique-index",
-            "users (lower(email) text_pattern_ops, (id + 1) DESC) INCLUDE (role) WHERE role = 'member'",
+            "--index",
+            "UNIQUE users (lower(email) text_pattern_ops, (id + 1) DESC) INCLUDE (role) WHERE role = 'member'",
             "--as",
             "\"Quoted\"",
         ],
@@ -90,7 +89,7 @@ const CASES: &[Case] = &[
         )],
     },
     Case {
-        arguments: &["--index", "user(order, group)"],
+        arguments: &["--index", "\"user\"(\"order\", \"group\")"],
         made: "SELECT indisvalid FROM pg_index WHERE indexrelid = 'idx_user_order_group'::regclass",
         undone: &[("DROP INDEX idx_user_order_group", &[0])],
     },
@@ -107,7 +106,7 @@ const CASES: &[Case] = &[
         ],
     },
     Case {
-        arguments: &["--constraint", "\"Weird\".\"Ta.ble\" CONSTRAINT \"Its Own\" CHECK (id > 0) NO INHERIT"],
+        arguments: &["--constraint", "\"Weird\".\"Ta.ble\" CHECK (id > 0) NO INHERIT", "--as", "\"Its Own\""],
         made: "SELECT convalidated AND connoinherit FROM pg_constraint WHERE conname = 'Its Own'",
         undone: &[("ALTER TABLE \"Weird\".\"Ta.ble\" DROP CONSTRAINT \"Its Own\"", &[0, 1])],
     },
@@ -329,10 +328,10 @@ fn the_server_runs_every_file_as_sqlx_sends_it() {
 fn later_forms_leave_the_checks_of_earlier_ones_true() {
     let project = project();
     for arguments in [
-        &["a", "--column", "orders.note:text", "--default", "''"][..],
-        &["b", "--not-null", "orders.note"],
+        &["a", "--column", "orders.note:text"][..],
+        &["b", "--not-null", "orders.user_id"],
         &["c", "--unique", "orders(id, note)"],
-        &["d", "--constraint", "orders CHECK (note IS NOT NULL)"],
+        &["d", "--constraint", "orders CHECK (user_id IS NOT NULL)"],
         &["e", "--index", "orders(note)"],
     ] {
         new(&project, arguments).succeeds();
@@ -371,7 +370,7 @@ fn no_login_waits_for_a_form() {
          $$ BEGIN FOR i IN 1..100 LOOP END LOOP; RETURN true; END $$",
     );
     for arguments in [
-        &["--column", "users.plan:text", "--default", "'free'"][..],
+        &["--column", "users.plan:text"][..],
         &["--index", "users(nickname)"],
         &["--constraint", "users CHECK (public.slow(email))"],
         &["--not-null", "users.nickname"],
@@ -416,12 +415,12 @@ fn set_not_null_reads_no_row() {
     );
 }
 
-/// SQL without its comments, and its directives.
+/// SQL without its comments, and the directives that change how it runs.
 fn sql_and_directives(text: &str) -> String {
     let lines = text.lines().filter(|line| {
         !line.is_empty()
             && (!line.starts_with("--")
-                || line.starts_with("-- xtask:")
+                || line.starts_with("-- xtask: backup")
                 || *line == "-- no-transaction")
     });
     lines.collect::<Vec<_>>().join("\n")
@@ -440,10 +439,6 @@ fn the_guides_own_case_needs_no_edit() {
             "add_users_last_login_at",
             "--column",
             "users.last_login_at:timestamptz",
-            "--next",
-            "tell the backend team that users.last_login_at is there",
-            "--next",
-            "deploy the application, whose login fills it: cargo run -p app",
         ],
     )
     .succeeds()
@@ -455,8 +450,6 @@ fn the_guides_own_case_needs_no_edit() {
             "index_users_last_login_at",
             "--index",
             "users(last_login_at DESC NULLS LAST)",
-            "--next",
-            "deploy the active-users dashboard, which reads this index",
         ],
     )
     .succeeds();
@@ -526,7 +519,7 @@ fn an_unwritten_migration_is_never_applied_by_mistake() {
     project
         .xtask(&["db-migrate"])
         .exits(1)
-        .says("the up file of the migration later is not written yet");
+        .says("the up file is not written yet");
     assert_eq!(before, project.state());
 
     project.write(
@@ -538,7 +531,7 @@ fn an_unwritten_migration_is_never_applied_by_mistake() {
     project
         .xtask(&["db-rollback", "--yes"])
         .exits(1)
-        .says("the down file of the migration later is not written yet");
+        .says("the down file is not written yet");
     assert_eq!(before, project.state());
 }
 
@@ -549,8 +542,7 @@ fn a_version_is_greater_than_every_other_and_no_file_is_written_over() {
     assert!(first[1] > first[0]);
     // In the same second, and of the same name.
     let before = files(&project);
-    let run = new(&project, &["a", "--not-null", "users.role"]).succeeds();
-    run.says("has a migration of this name already");
+    new(&project, &["a", "--not-null", "users.role"]).succeeds();
     let after = files(&project);
     assert_eq!(after.len(), before.len() + 6);
     assert!(
@@ -562,8 +554,7 @@ fn a_version_is_greater_than_every_other_and_no_file_is_written_over() {
     // By another computer's clock.
     project.write("migrations/29991231235959_future.sql", "SELECT 1;\n");
     let run = new(&project, &["b", "--index", "users(role)"]).succeeds();
-    run.says("in the future by this computer's clock")
-        .shows("30000101000000_b.up.sql");
+    run.shows("30000101000000_b.up.sql");
 
     // Where the name is taken by what is no file.
     fs::create_dir(project.path("migrations/30000101000001_c.down.sql")).expect("makes a folder");
@@ -630,40 +621,23 @@ fn what_cannot_be_written_leaves_nothing_behind() {
 #[test]
 fn bad_input_is_refused_with_an_example_that_works() {
     let project = Project::empty();
-    let long = "a".repeat(64);
-    let long_column = format!("users({long})");
     let long_name = "a".repeat(200);
     for (arguments, why) in [
         (&["--index", "users"][..], "expected columns in parentheses"),
         (&["--index", "users()"], "expected columns in parentheses"),
         (&["--index", "(a)"], "does not begin with a table"),
-        (
-            &["--index", "users(a + b)"],
-            "an expression in parentheses of its own",
-        ),
-        (
-            &["--index", "users(case when a then b end)"],
-            "an expression in parentheses of its own",
-        ),
-        (
-            &["--index", "users(a) ORDER BY b"],
-            "`ORDER BY b` is not understood",
-        ),
-        (
-            &["--index", "users(a); DROP TABLE users"],
-            "would end the statement",
-        ),
-        (&["--index", "users(a) -- why"], "a comment"),
+        (&["--index", "users(a); DROP TABLE users"], "`;`"),
+        (&["--index", "users(a);"], "`;`"),
+        (&["--index", "users(a) -- why"], "comments"),
+        (&["--index", "users(a, -- why\nb)"], "never closed"),
+        (&["--index", "users(a), b"], "`b` is not understood"),
         (&["--index", "users(a) WHERE b = 'x"], "never closed"),
         (&["--index", "users(a"], "never closed"),
-        (&["--index", "users(a))"], "closes nothing"),
-        (&["--index", "users(\"a\u{7}\")"], "a control character"),
-        (&["--index", &long_column], "63 bytes"),
+        (&["--index", "users(\"a\u{7}\")"], "control characters"),
         (
-            &["--unique-index", "users"],
-            "expected columns in parentheses",
+            &["--unique", "users(lower(email))"],
+            "--index 'UNIQUE TABLE",
         ),
-        (&["--unique", "users(lower(email))"], "--unique-index"),
         (
             &["--unique", "users(a) WHERE b"],
             "`WHERE b` is not understood",
@@ -673,26 +647,17 @@ fn bad_input_is_refused_with_an_example_that_works() {
         (&["--column", "users.a:"], "the type is missing"),
         (&["--column", "users.a:text NOT NULL"], "--not-null"),
         (&["--column", "users.a:bigserial"], "rewrite every row"),
-        (&["--column", "users.a:int DEFAULT random()"], "--default"),
+        (
+            &["--column", "users.a:int DEFAULT random()"],
+            "rewrite every row",
+        ),
         (
             &["--column", "users.a:int GENERATED ALWAYS AS (1) STORED"],
             "rewrite every row",
         ),
         (
             &["--column", "users.a:text, DROP COLUMN email"],
-            "a --column of its own",
-        ),
-        (
-            &["--column", "users.a:text", "--column", "orders.a:text"],
-            "alters one table",
-        ),
-        (
-            &["--column", "users.a:text", "--default", "now()"],
-            "is not a constant",
-        ),
-        (
-            &["--column", "users.a:text", "--default", "'a' || 'b'"],
-            "is not a constant",
+            "`DROP COLUMN email` is not understood",
         ),
         (&["--constraint", "users age > 0"], "expected `CHECK`"),
         (
@@ -701,7 +666,7 @@ fn bad_input_is_refused_with_an_example_that_works() {
         ),
         (
             &["--constraint", "users CHECK (age > 0) NOT VALID"],
-            "leave out `NOT VALID`",
+            "`NOT VALID` is not understood",
         ),
         (
             &["--constraint", "users CHECK (age > 0), DROP COLUMN email"],
@@ -717,13 +682,6 @@ fn bad_input_is_refused_with_an_example_that_works() {
                 "orders(user_id) REFERENCES users(id), DROP x",
             ],
             "is not understood",
-        ),
-        (
-            &[
-                "--foreign-key",
-                "orders(user_id) REFERENCES users ON DELETE",
-            ],
-            "`ON DELETE` is not understood",
         ),
         (&["--not-null", "users"], "TABLE.COLUMN"),
         (
@@ -754,11 +712,10 @@ fn bad_input_is_refused_with_an_example_that_works() {
             .says("no file was written");
     }
     for arguments in [
-        &["a", "--default", "1"][..],
-        &["a", "--as", "b"],
+        &["a", "--as", "b"][..],
         &["a", "--index", "users(a)", "--unique", "users(a)"],
         &["a", "--column", "users.a:int", "--as", "b"],
-        &["a", "--next", "two\nlines"],
+        &["a", "--column", "users.a:int", "--column", "users.b:int"],
     ] {
         new(&project, arguments).exits(2);
     }
@@ -771,34 +728,20 @@ fn a_dry_run_prints_what_would_be_written() {
     let before = files(&project);
     let arguments = ["a", "--not-null", "users.role"];
     let shown = new(&project, &[&arguments[..], &["--dry-run"]].concat()).succeeds();
-    shown.says("no file was written").shows("SET NOT NULL");
-    let json = [&arguments[..], &["--dry-run", "--format", "json"]].concat();
-    let planned = new(&project, &json).succeeds().json();
+    let shown = shown.says("no file was written").shows("SET NOT NULL");
     assert_eq!(before, files(&project));
-    let document = new(&project, &[&arguments[..], &["--format", "json"]].concat())
-        .succeeds()
-        .json();
+    let document = new(&project, &[&arguments[..], &["--format", "json"]].concat());
+    let document = document.succeeds().json();
     let after = files(&project);
-    let sql = |document: &Value| -> Vec<String> {
-        let migrations = document["migrations"].as_array().expect("a list").clone();
-        let files = migrations
-            .iter()
-            .flat_map(|migration| migration["files"].as_array().expect("a list").clone());
-        files
-            .map(|file| file["sql"].as_str().expect("text").to_owned())
-            .collect()
-    };
-    assert_eq!(sql(&planned), sql(&document));
-    for file in document["migrations"]
-        .as_array()
-        .expect("a list")
+    let migrations = document["migrations"].as_array().expect("a list");
+    let written = migrations
         .iter()
-        .flat_map(|m| m["files"].as_array().expect("a list"))
-    {
-        assert_eq!(
-            after[file["file"].as_str().expect("text")],
-            file["sql"].as_str().expect("text")
-        );
+        .flat_map(|migration| migration["files"].as_array().expect("a list"));
+    let written: Vec<&Value> = written.collect();
+    assert_eq!(written.len(), 6);
+    for file in written {
+        let text = &after[file.as_str().expect("text")];
+        assert!(shown.stdout.contains(text), "{file}: {}", shown.stdout);
     }
 }
 
@@ -841,16 +784,6 @@ fn long_names_stay_different_and_fit() {
     .map(index);
     assert_ne!(names[0], names[1]);
     assert!(names.iter().all(|name| name.len() <= 63), "{names:?}");
-}
-
-#[test]
-fn an_index_name_that_another_migration_uses_is_named() {
-    let project = Project::new();
-    let arguments = ["again", "--index", "users(last_login_at)"];
-    let run = new(&project, &arguments).succeeds();
-    run.says("20251231143100_index_users_last_login_at.up.sql` makes an index `idx_users_last_login_at` too");
-    let run = new(&project, &[&arguments[..], &["--as", "other"]].concat()).succeeds();
-    assert!(!run.stderr.contains("makes an index"), "{}", run.stderr);
 }
 
 #[test]
@@ -908,21 +841,20 @@ fn migrations_of_another_branch_are_seen() {
     };
     let run = against("add_phone", "theirs", &[]).succeeds();
     let run = run.shows("migrations/29990101000001_add_phone.up.sql");
-    let run = run.says("`theirs` has a migration of this name already: 29990101000000_add_phone");
-    let run = run.says("version 20260101000000 is `ours` here and `theirs` on `theirs`");
-    run.says("29990101000000_add_phone, which `theirs` has");
+    run.says("version 20260101000000 is `ours` here and `theirs` on `theirs`");
     // The same from a folder below, and a folder that is not there on either side.
     let mut below =
         project.unconfigured(&["db-new", "b", "--against", "theirs", "--migrations", "."]);
     let run = Run::of(below.current_dir(project.path("migrations"))).succeeds();
-    run.says("29990101000000_add_phone");
+    run.says("version 20260101000000 is")
+        .shows("29990101000002_b");
     let run = against("c", "main", &["--migrations", "elsewhere/migrations"]).succeeds();
     run.says("`main` has no migrations in this folder");
 
     let before = files(&project);
     for reference in ["origin/main", "-", "theirs:migrations", "no such"] {
         let run = against("d", reference, &[]).exits(2);
-        run.says("names no commit here")
+        run.says("fatal: ")
             .says("git fetch --all")
             .says("no file was written");
     }
@@ -934,11 +866,11 @@ fn migrations_of_another_branch_are_seen() {
     // Not in the repository that the temporary folder may be in.
     let ceiling = alone.path("..").canonicalize().expect("a path");
     let run = Run::of(command.env("GIT_CEILING_DIRECTORIES", &ceiling)).exits(2);
-    run.says("is in no git repository")
+    run.says("not a git repository")
         .says("leave out `--against`");
     let mut command = alone.unconfigured(&["db-new", "a", "--against", "main"]);
     Run::of(command.env("PATH", ""))
-        .exits(1)
+        .exits(2)
         .says("cannot start `git`");
     assert_eq!(before, files(&alone));
 }

@@ -5,9 +5,9 @@ use crate::migration::effects::Effect;
 use crate::migration::script::{Role, Script};
 use crate::migration::sql;
 
-/// The SQL of the up files, without comments, on one line each.
-fn ups(form: &Form) -> Vec<String> {
-    let drafts = drafts("n", form, &[]);
+/// The statements of the up files, on one line each.
+fn ups(form: &Form, given: &str, own_name: Option<&str>) -> Vec<String> {
+    let drafts = drafts("n", form, given, own_name).expect(given);
     let statements = drafts.iter().flat_map(|draft| {
         let statements = sql::split(&draft.up).expect("splits");
         statements
@@ -20,109 +20,98 @@ fn ups(form: &Form) -> Vec<String> {
 
 #[test]
 fn a_form_is_read_as_sql_reads_it() {
-    let index = |given: &str| Form::index(given, false, None).expect(given);
-    let column = |given: &str| Form::columns(&[given.to_owned()], None).expect(given);
     let create = "CREATE INDEX CONCURRENTLY IF NOT EXISTS";
-    for (form, up) in [
+    for (form, given, up) in [
         (
-            index("users(last_login_at DESC NULLS LAST)"),
+            &INDEX,
+            "users(last_login_at DESC NULLS LAST)",
             format!("{create} idx_users_last_login_at ON users (last_login_at DESC NULLS LAST)"),
         ),
         (
-            index("  Public.USERS ( Email,\n\"Email\" collate \"C\" text_pattern_ops asc )"),
+            &INDEX,
+            "  Public.USERS ( Email,\n\"Email\" collate \"C\" text_pattern_ops asc )",
             format!(
                 "{create} \"idx_users_email_Email\" ON public.users \
-                 (email, \"Email\" collate \"C\" text_pattern_ops asc)"
+                 ( Email, \"Email\" collate \"C\" text_pattern_ops asc )"
             ),
         ),
         (
-            index("t USING gin((a ->> 'b c'), lower(d), s.f(e)) WHERE g > 0"),
-            format!(
-                "{create} idx_t_a_lower_f ON t USING gin ((a ->> 'b c'), lower(d), s.f(e)) WHERE g > 0"
-            ),
+            &INDEX,
+            "t USING gin((a ->> 'b c'), lower(d)) WHERE g > 0",
+            format!("{create} idx_t_a_lower ON t USING gin((a ->> 'b c'), lower(d)) WHERE g > 0"),
         ),
         (
-            index("t(('x') desc) include (b) with (fillfactor = 70)"),
-            format!("{create} idx_t_expr ON t (('x') desc) include (b) with (fillfactor = 70)"),
+            &INDEX,
+            "unique t((a || 'x') desc) include (b) with (fillfactor = 70)",
+            "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS idx_t_a ON t ((a || 'x') desc) include (b) \
+             with (fillfactor = 70)"
+                .to_owned(),
         ),
         (
-            index("\"select\".\"a\"\"b\"(\"from\" opclass(p = 1))"),
+            &INDEX,
+            "\"select\".\"a\"\"b\"(\"from\" opclass(p = 1))",
             format!(
                 "{create} \"idx_a\"\"b_from\" ON \"select\".\"a\"\"b\" (\"from\" opclass(p = 1))"
             ),
         ),
         (
-            column("a.b:interval year to month"),
+            &COLUMN,
+            "a.b:interval year to month",
             "ALTER TABLE a ADD COLUMN IF NOT EXISTS b interval year to month".to_owned(),
         ),
         (
-            column("a.b:\"My\".\"Type\"[3]"),
-            "ALTER TABLE a ADD COLUMN IF NOT EXISTS b \"My\".\"Type\"[3]".to_owned(),
+            &COLUMN,
+            "S.a.\"Order\":\"My\".\"Type\"[3]",
+            "ALTER TABLE s.a ADD COLUMN IF NOT EXISTS \"Order\" \"My\".\"Type\"[3]".to_owned(),
         ),
         (
-            Form::columns(&["a.b:int".to_owned()], Some("-1")).expect("reads"),
-            "ALTER TABLE a ADD COLUMN IF NOT EXISTS b int DEFAULT -1".to_owned(),
-        ),
-    ] {
-        assert_eq!(ups(&form), [up]);
-    }
-    for (form, up) in [
-        (
-            Form::check(
-                "t CHECK (a BETWEEN 1 AND 2 AND lower(b)::text <> c.d)",
-                None,
-            ),
-            "ALTER TABLE t ADD CONSTRAINT t_a_check CHECK (a BETWEEN 1 AND 2 AND lower(b)::text <> c.d) NOT VALID",
+            &CHECK,
+            "t CHECK (a BETWEEN 1 AND 2 AND lower(b)::text <> c.d)",
+            "ALTER TABLE t ADD CONSTRAINT t_a_check CHECK (a BETWEEN 1 AND 2 AND lower(b)::text <> c.d) NOT VALID"
+                .to_owned(),
         ),
         (
-            Form::check("t CONSTRAINT \"N\" CHECK ((a)) NO INHERIT", None),
-            "ALTER TABLE t ADD CONSTRAINT \"N\" CHECK ((a)) NO INHERIT NOT VALID",
+            &CHECK,
+            "t CHECK ((a)) NO INHERIT",
+            "ALTER TABLE t ADD CONSTRAINT t_a_check CHECK ((a)) NO INHERIT NOT VALID".to_owned(),
         ),
         (
-            Form::foreign_key(
-                "o(u, \"V\") REFERENCES s.x (a, b) MATCH FULL ON DELETE SET NULL (u)",
-                None,
-            ),
+            &FOREIGN_KEY,
+            "o(u, \"V\") REFERENCES s.x (a, b) MATCH FULL ON DELETE SET NULL (u)",
             "ALTER TABLE o ADD CONSTRAINT \"o_u_V_fkey\" FOREIGN KEY (u, \"V\") REFERENCES s.x (a, b) \
-             MATCH FULL ON DELETE SET NULL (u) NOT VALID",
+             MATCH FULL ON DELETE SET NULL (u) NOT VALID"
+                .to_owned(),
         ),
         (
-            Form::foreign_key("o(u) REFERENCES x", Some("own".to_owned())),
-            "ALTER TABLE o ADD CONSTRAINT own FOREIGN KEY (u) REFERENCES x NOT VALID",
+            &UNIQUE,
+            "s.\"T\"(a, \"order\")",
+            "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS \"T_a_order_key\" ON s.\"T\" (a, \"order\")"
+                .to_owned(),
         ),
         (
-            Form::unique("s.\"T\"(a, \"order\")", None),
-            "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS \"T_a_order_key\" ON s.\"T\" (a, \"order\")",
-        ),
-        (
-            Form::not_null("s.t.user"),
-            "ALTER TABLE s.t ADD CONSTRAINT t_user_not_null_check CHECK (\"user\" IS NOT NULL) NOT VALID",
+            &NOT_NULL,
+            "s.t.user",
+            "ALTER TABLE s.t ADD CONSTRAINT t_user_not_null_check CHECK (\"user\" IS NOT NULL) NOT VALID"
+                .to_owned(),
         ),
     ] {
-        assert_eq!(ups(&form.expect(up))[0], up);
+        assert_eq!(ups(form, given, None)[0], up);
     }
+    assert_eq!(
+        ups(&FOREIGN_KEY, "o(u) REFERENCES x", Some("Own"))[0],
+        "ALTER TABLE o ADD CONSTRAINT own FOREIGN KEY (u) REFERENCES x NOT VALID"
+    );
 }
 
 #[test]
-fn what_pg_get_indexdef_shows_is_known_of_plain_columns_only() {
-    for (given, shown) in [
-        ("a", Some("a")),
-        ("a ASC", Some("a")),
-        ("a NULLS LAST", Some("a")),
-        ("a asc nulls first", Some("a NULLS FIRST")),
-        ("a DESC", Some("a DESC")),
-        ("a DESC NULLS FIRST", Some("a DESC")),
-        ("\"A b\" DESC NULLS LAST", Some("A b DESC NULLS LAST")),
-        ("a text_ops", None),
-        ("a COLLATE \"C\"", None),
-        ("lower(a)", None),
-        ("(a)", None),
-    ] {
-        let Ok(Form::Index(index)) = Form::index(&format!("t({given})"), false, None) else {
-            panic!("{given} is not read");
-        };
-        assert_eq!(index.keys[0].shown.as_deref(), shown, "{given}");
-    }
+fn in_a_string_a_name_has_no_quotes_of_its_own_and_quotes_are_doubled() {
+    let drafts = drafts("n", &NOT_NULL, "\"T'\".\"C'\"\"\"", None).expect("reads");
+    let verify = &drafts[1].verify;
+    assert!(verify.contains("'\"T''\".C''\" is NOT NULL'"), "{verify}");
+    assert!(
+        verify.contains("to_regclass('\"T''\"')::oid AND attname = 'C''\"' AND"),
+        "{verify}"
+    );
 }
 
 /// Whether a statement may do this in a file of the form.
@@ -205,18 +194,13 @@ fn whatever_is_typed_is_read_or_refused() {
         for _ in 0..random(7) {
             given.push_str(PIECES[random(PIECES.len())]);
         }
-        let forms = [
-            Form::index(&given, round % 2 == 0, None),
-            Form::columns(std::slice::from_ref(&given), None),
-            Form::check(&given, None),
-            Form::foreign_key(&given, None),
-            Form::unique(&given, None),
-            Form::not_null(&given),
-        ];
+        let forms = [&INDEX, &COLUMN, &CHECK, &FOREIGN_KEY, &UNIQUE, &NOT_NULL];
         for (kind, form) in forms.into_iter().enumerate() {
-            let Ok(form) = form else { continue };
+            let Ok(drafts) = drafts("n", form, &given, None) else {
+                continue;
+            };
             accepted[kind] += 1;
-            for draft in drafts("n", &form, &[]) {
+            for draft in drafts {
                 for (text, role) in [
                     (&draft.up, Role::Up),
                     (&draft.down, Role::Down),
@@ -240,24 +224,4 @@ fn whatever_is_typed_is_read_or_refused() {
     }
     println!("accepted: {accepted:?}");
     assert!(accepted.iter().all(|count| *count > 0), "{accepted:?}");
-}
-
-#[test]
-fn next_steps_stand_below_the_other_lines_at_the_top() {
-    let next = ["tell everybody".to_owned()];
-    for (form, head) in [
-        (
-            Form::not_null("a.b"),
-            "-- xtask: backup a\n-- xtask: next tell everybody\n\n",
-        ),
-        (
-            Form::index("a(b)", false, None),
-            "-- no-transaction\n-- xtask: next tell everybody\n\n",
-        ),
-        (Ok(Form::Unwritten), "-- xtask: next tell everybody\n\n"),
-    ] {
-        let drafts = drafts("n", &form.expect("reads"), &next);
-        let last = drafts.last().expect("a draft");
-        assert!(last.up.starts_with(head), "{}", last.up);
-    }
 }
