@@ -98,17 +98,13 @@ pub(crate) fn run(ctx: &Context, flags: &New) -> Result {
         true => None,
         false => new_files::lock(dir).map_err(|at| cannot("write", ctx, at))?,
     };
-    let ours =
-        new_files::names_in(dir).map_err(|error| cannot("read", ctx, (dir.clone(), error)))?;
+    let ours = new_files::names_in(dir).map_err(|at| cannot("read", ctx, at))?;
     let newest = ours.keys().chain(theirs.keys()).max().copied();
     let migrations = numbered(ctx, drafts, newest)?;
     if !flags.dry_run {
         // The up file last: checks without their migration are ignored, a migration without its checks runs.
         let files = migrations.iter().flat_map(|new| new.texts.iter().rev());
-        let files: Vec<_> = files
-            .map(|(path, text)| (path.clone(), text.as_str()))
-            .collect();
-        new_files::write(&files).map_err(|at| cannot("write", ctx, at))?;
+        new_files::write(files).map_err(|at| cannot("write", ctx, at))?;
     }
     if let Some(reference) = &flags.against {
         compare(ctx, reference, &ours, &theirs);
@@ -131,16 +127,18 @@ impl Change {
             (&scaffold::FOREIGN_KEY, &self.foreign_key),
             (&scaffold::NOT_NULL, &self.not_null),
         ];
-        let mut given = forms
-            .into_iter()
-            .filter_map(|(form, given)| Some((form, given.as_deref()?)));
-        given.next().unwrap_or((&scaffold::UNWRITTEN, ""))
+        let mut forms = forms.into_iter();
+        let given = forms.find_map(|(form, given)| Some((form, given.as_deref()?)));
+        given.unwrap_or((&scaffold::UNWRITTEN, ""))
     }
 }
 
 /// The drafts with their files. The first version is now, or follows the newest.
-fn numbered(ctx: &Context, drafts: Vec<Draft>, newest: Option<i64>) -> Result<Vec<NewMigration>> {
-    let mut newest = newest;
+fn numbered(
+    ctx: &Context,
+    drafts: Vec<Draft>,
+    mut newest: Option<i64>,
+) -> Result<Vec<NewMigration>> {
     let mut migrations = Vec::new();
     for draft in drafts {
         newest = new_files::next_version(Timestamp::now(), newest);
@@ -148,24 +146,18 @@ fn numbered(ctx: &Context, drafts: Vec<Draft>, newest: Option<i64>) -> Result<Ve
             Failure::usage(format!("there is no version after {}", i64::MAX))
                 .cause("a version is a 64-bit number")
                 .state("no file was written")
-                .hint(Hint::to(
-                    "rename that migration, unless it is applied",
-                    "db-status",
-                ))
+                .hint(Hint::to("see which migration has it", "db-status"))
         })?;
-        let name = draft.name;
-        let file = |within: String, text| (ctx.config.migrations.join(within), text);
-        let texts = vec![
-            file(format!("{version}_{name}.up.sql"), draft.up),
-            file(format!("{version}_{name}.down.sql"), draft.down),
-            file(format!("verify/{version}_{name}.sql"), draft.verify),
-        ];
-        let shown = texts.iter().map(|(path, _)| ctx.config.shown(path));
+        let stem = format!("{version}_{}", draft.name);
+        let (up, down) = (format!("{stem}.up.sql"), format!("{stem}.down.sql"));
+        let files = [up, down, format!("verify/{stem}.sql")];
+        let paths = files.map(|file| ctx.config.migrations.join(file));
+        let shown = paths.iter().map(|path| ctx.config.shown(path));
         migrations.push(NewMigration {
             version,
-            name,
+            name: draft.name,
             files: shown.map(|path| path.display().to_string()).collect(),
-            texts,
+            texts: paths.into_iter().zip(draft.texts).collect(),
         });
     }
     Ok(migrations)
@@ -191,9 +183,8 @@ fn compare(ctx: &Context, reference: &str, ours: &Names, theirs: &Names) {
 fn announce(ctx: &Context, migrations: &[NewMigration], flags: &New) {
     for new in migrations {
         if !flags.dry_run {
-            let name = new.name.replace('_', " ");
-            ctx.ui
-                .status("Created", format_args!("{} {name}", new.version));
+            let (version, name) = (new.version, new.name.replace('_', " "));
+            ctx.ui.status("Created", format_args!("{version} {name}"));
         }
         for (file, (_, text)) in new.files.iter().zip(&new.texts) {
             match flags.dry_run {
@@ -205,7 +196,7 @@ fn announce(ctx: &Context, migrations: &[NewMigration], flags: &New) {
     if flags.dry_run {
         return ctx.ui.info("Dry run", "no file was written");
     }
-    let purpose = "read the files and complete them; then see what a run would do";
+    let purpose = "read the files; then see what a run would do";
     ctx.ui.hint(Hint::to(purpose, "db-migrate --dry-run"));
 }
 

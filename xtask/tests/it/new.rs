@@ -623,67 +623,64 @@ fn bad_input_is_refused_with_an_example_that_works() {
     let project = Project::empty();
     let long_name = "a".repeat(200);
     for (arguments, why) in [
-        (&["--index", "users"][..], "expected columns in parentheses"),
-        (&["--index", "users()"], "expected columns in parentheses"),
-        (&["--index", "(a)"], "does not begin with a table"),
+        (
+            &["--index", "users"][..],
+            "expected [UNIQUE] TABLE(COLUMNS), found ",
+        ),
+        (
+            &["--index", "users()"],
+            "expected [UNIQUE] TABLE(COLUMNS), found ",
+        ),
+        (&["--index", "(a)"], "found `(a)`"),
         (&["--index", "users(a); DROP TABLE users"], "`;`"),
         (&["--index", "users(a);"], "`;`"),
         (&["--index", "users(a) -- why"], "comments"),
         (&["--index", "users(a, -- why\nb)"], "never closed"),
-        (&["--index", "users(a), b"], "`b` is not understood"),
+        (&["--index", "users(a), b"], "found `b`"),
         (&["--index", "users(a) WHERE b = 'x"], "never closed"),
         (&["--index", "users(a"], "never closed"),
         (&["--index", "users(\"a\u{7}\")"], "control characters"),
+        (&["--unique", "users(lower(email))"], "--index 'UNIQUE"),
+        (&["--unique", "users(a) WHERE b"], "found `WHERE b`"),
+        (&["--column", "users.a"], "found less"),
+        (&["--column", "users:text"], "expected TABLE.COLUMN"),
+        (&["--column", "users.a:"], "expected TABLE.COLUMN:TYPE"),
+        (&["--column", "users.a:text NOT NULL"], "found `NOT NULL`"),
         (
-            &["--unique", "users(lower(email))"],
-            "--index 'UNIQUE TABLE",
+            &["--column", "users.a:bigserial"],
+            "expected TABLE.COLUMN:TYPE",
         ),
-        (
-            &["--unique", "users(a) WHERE b"],
-            "`WHERE b` is not understood",
-        ),
-        (&["--column", "users.a"], "a type"),
-        (&["--column", "users:text"], "TABLE.COLUMN"),
-        (&["--column", "users.a:"], "the type is missing"),
-        (&["--column", "users.a:text NOT NULL"], "--not-null"),
-        (&["--column", "users.a:bigserial"], "rewrite every row"),
         (
             &["--column", "users.a:int DEFAULT random()"],
-            "rewrite every row",
+            "found `DEFAULT random()`",
         ),
         (
             &["--column", "users.a:int GENERATED ALWAYS AS (1) STORED"],
-            "rewrite every row",
+            "found `GENERATED ALWAYS AS (1) STORED`",
         ),
         (
             &["--column", "users.a:text, DROP COLUMN email"],
-            "`DROP COLUMN email` is not understood",
+            "found `DROP COLUMN email`",
         ),
-        (&["--constraint", "users age > 0"], "expected `CHECK`"),
-        (
-            &["--constraint", "users CHECK age > 0"],
-            "a condition in parentheses",
-        ),
+        (&["--constraint", "users age > 0"], "found `age > 0`"),
+        (&["--constraint", "users CHECK age > 0"], "found `age > 0`"),
         (
             &["--constraint", "users CHECK (age > 0) NOT VALID"],
-            "`NOT VALID` is not understood",
+            "found `NOT VALID`",
         ),
         (
             &["--constraint", "users CHECK (age > 0), DROP COLUMN email"],
-            "is not understood",
+            "found `DROP COLUMN email`",
         ),
-        (
-            &["--foreign-key", "orders(user_id)"],
-            "expected `REFERENCES`",
-        ),
+        (&["--foreign-key", "orders(user_id)"], "found less"),
         (
             &[
                 "--foreign-key",
                 "orders(user_id) REFERENCES users(id), DROP x",
             ],
-            "is not understood",
+            "found `DROP x`",
         ),
-        (&["--not-null", "users"], "TABLE.COLUMN"),
+        (&["--not-null", "users"], "expected TABLE.COLUMN"),
         (
             &["--index", "users(a)", "--as", "a b"],
             "one name without a schema",
@@ -693,6 +690,7 @@ fn bad_input_is_refused_with_an_example_that_works() {
             "one name without a schema",
         ),
     ] {
+        println!("{arguments:?}");
         let run = new(&project, &[&["change_it"], arguments].concat()).exits(2);
         let run = run.says(why).says("no file was written");
         let (_, example) = run

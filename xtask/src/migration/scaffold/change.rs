@@ -6,14 +6,13 @@ use crate::hex;
 use crate::migration::effects::{Cursor, IndexShape, ObjectName, identifiers};
 use crate::migration::history::checksum;
 use crate::migration::quote::{is_reserved, quote_if_needed};
-use crate::migration::sql;
 
 /// What the server keeps of a name (NAMEDATALEN - 1).
 const LONGEST: usize = 63;
 
 /// What is more than a type of a column: it could read or rewrite the table, or has a form of its own.
 const MORE_THAN_A_TYPE: &str = "not default check constraint unique primary references generated collate storage \
-    compression serial serial2 serial4 serial8 bigserial smallserial";
+     compression serial serial2 serial4 serial8 bigserial smallserial";
 
 /// What a new migration does.
 #[derive(Default)]
@@ -89,60 +88,58 @@ impl Change {
 }
 
 /// `users.last_login_at:timestamptz`.
-pub(super) fn column(form: &mut Cursor<'_>) -> Result<Change, String> {
+pub(super) fn column(form: &mut Cursor<'_>) -> Option<Change> {
     let (table, column) = column_of_table(form)?;
-    if !form.eat_kind(TokenKind::Colon) {
-        return Err("expected `:` and a type after the column".to_owned());
+    form.eat_kind(TokenKind::Colon).then_some(())?;
+    let definition = form.rest().to_owned();
+    form.clone().identifier()?;
+    while !form.at_end() {
+        let more = |word| MORE_THAN_A_TYPE.split(' ').any(|more| more == word);
+        if form.word().is_some_and(more) {
+            return None;
+        }
+        form.skip();
     }
-    let kind = form.rest();
-    form.clone().identifier().ok_or("the type is missing")?;
-    let mut more = MORE_THAN_A_TYPE.split_whitespace();
-    if let Some(word) = more.find(|word| form.contains(word)) {
-        return Err(format!(
-            "`{word}` is more than a type: it can rewrite every row under an ACCESS EXCLUSIVE lock, or is to be added \
-             later, with --not-null, --constraint, --unique or --foreign-key"
-        ));
-    }
-    let size = match kind.contains('(') {
+    let size = match definition.contains('(') {
         true => ", size not compared",
         false => "",
     };
-    Ok(Change {
-        definition: kind.to_owned(),
-        shown: format!("{kind}{size}"),
+    Some(Change {
+        shown: format!("{definition}{size}"),
+        definition,
         ..Change::new(table, vec![column], "", "")
     })
 }
 
 /// `users(last_login_at DESC NULLS LAST)`, `UNIQUE users(lower(email))`.
-pub(super) fn index(form: &mut Cursor<'_>) -> Result<Change, String> {
+pub(super) fn index(form: &mut Cursor<'_>) -> Option<Change> {
     let unique = if form.eat("unique") { "UNIQUE " } else { "" };
-    let table = table(form)?;
+    let table = form.name()?;
     let definition = form.rest().to_owned();
-    let shape = IndexShape::parse(unique != "", &definition);
-    let shape = shape.map(|shape| shape.pattern()).unwrap_or_default();
+    let shape = IndexShape::parse(unique != "", &definition)?;
     let has_settings = form.contains("with") || form.contains("tablespace");
     if form.eat("using") {
-        form.identifier();
+        form.identifier()?;
     }
-    let first_word = |key: Cursor<'_>| identifiers(key.rest()).next();
-    let words = list(form)?.into_iter().filter_map(first_word).collect();
-    Ok(Change {
+    let mut keys = form.take_parenthesized().filter(|keys| !keys.at_end())?;
+    let mut words = Vec::new();
+    while !keys.at_end() {
+        words.extend(identifiers(keys.take_list_item().rest()).next());
+    }
+    form.take_list_item();
+    Some(Change {
         unique,
         definition,
-        shown: shape + if has_settings { "%" } else { "" },
+        shown: shape.pattern() + if has_settings { "%" } else { "" },
         ..Change::new(table, words, "idx_", "")
     })
 }
 
 /// `users(email)`.
-pub(super) fn unique(form: &mut Cursor<'_>) -> Result<Change, String> {
-    let table = table(form)?;
-    let columns = columns(form).map_err(|why| {
-        format!("{why}; an expression can be unique by an index only: --index 'UNIQUE TABLE(…)'")
-    })?;
-    end(form)?;
-    Ok(Change {
+pub(super) fn unique(form: &mut Cursor<'_>) -> Option<Change> {
+    let table = form.name()?;
+    let columns = columns(form)?;
+    Some(Change {
         unique: "UNIQUE ",
         definition: format!("({})", quoted(&columns)),
         shown: format!("btree ({})", columns.join(", ")),
@@ -151,33 +148,32 @@ pub(super) fn unique(form: &mut Cursor<'_>) -> Result<Change, String> {
 }
 
 /// `users CHECK (age >= 0)`.
-pub(super) fn check(form: &mut Cursor<'_>) -> Result<Change, String> {
-    let table = table(form)?;
+pub(super) fn check(form: &mut Cursor<'_>) -> Option<Change> {
+    let table = form.name()?;
     let definition = form.rest().to_owned();
-    expect(form, "CHECK")?;
-    let condition = form.take_parenthesized().filter(|inside| !inside.at_end());
-    let condition = condition.ok_or("expected a condition in parentheses after `CHECK`")?;
+    form.eat("check").then_some(())?;
+    let condition = form.take_parenthesized()?;
     form.eat_all(&["no", "inherit"]);
-    end(form)?;
     let word = identifiers(condition.rest()).find(|word| !is_reserved(word));
-    Ok(Change {
+    Some(Change {
         definition,
         ..Change::new(table, word.into_iter().collect(), "", "_check")
     })
 }
 
 /// `orders(user_id) REFERENCES users(id)`, with its actions.
-pub(super) fn foreign_key(form: &mut Cursor<'_>) -> Result<Change, String> {
-    let table = table(form)?;
+pub(super) fn foreign_key(form: &mut Cursor<'_>) -> Option<Change> {
+    let table = form.name()?;
     let from = columns(form)?;
     let definition = format!("FOREIGN KEY ({}) {}", quoted(&from), form.rest());
-    expect(form, "REFERENCES")?;
-    let referenced = form.name().ok_or("a table is missing after `REFERENCES`")?;
+    form.eat("references").then_some(())?;
+    let referenced = form.name()?;
     let to = match form.at_kind(TokenKind::OpenParen) {
         true => format!("({})", columns(form)?.join(", ")),
         false => String::new(),
     };
-    Ok(Change {
+    form.take_list_item();
+    Some(Change {
         definition,
         shown: format!("FOREIGN KEY ({}) REFERENCES %{to}%", from.join(", ")),
         referenced: referenced.to_string(),
@@ -186,85 +182,37 @@ pub(super) fn foreign_key(form: &mut Cursor<'_>) -> Result<Change, String> {
 }
 
 /// `users.email`.
-pub(super) fn not_null(form: &mut Cursor<'_>) -> Result<Change, String> {
+pub(super) fn not_null(form: &mut Cursor<'_>) -> Option<Change> {
     let (table, column) = column_of_table(form)?;
-    end(form)?;
-    Ok(Change {
+    Some(Change {
         definition: format!("CHECK ({} IS NOT NULL)", quote_if_needed(&column)),
         ..Change::new(table, vec![column], "", "_not_null_check")
     })
 }
 
-/// The text with its white space as single spaces, if it can be a part of one statement.
-pub(super) fn one_line(given: &str) -> Result<String, String> {
-    let tokens = sql::lex(given).map(|token| match token.kind {
-        TokenKind::Whitespace => " ",
-        _ => token.text(given),
-    });
-    let text = tokens.collect::<String>();
-    let text = text.trim();
-    let statements = sql::split(text).map_err(|problem| problem.what)?;
-    // Comments are no part of a statement.
-    let is_all = statements
-        .iter()
-        .all(|statement| statement.text(text) == text);
-    match is_all && !text.contains(char::is_control) {
-        true => Ok(text.to_owned()),
-        false => Err("`;`, comments and control characters cannot stand in it".to_owned()),
-    }
-}
-
-fn table(form: &mut Cursor<'_>) -> Result<ObjectName, String> {
-    form.name()
-        .ok_or_else(|| "it does not begin with a table".to_owned())
-}
-
 /// `users.email`, `public.users.email`.
-fn column_of_table(form: &mut Cursor<'_>) -> Result<(ObjectName, String), String> {
-    let first = form.identifier().filter(|_| form.eat_kind(TokenKind::Dot));
-    let names = first.and_then(|first| Some((first, form.name()?)));
-    let (first, rest) =
-        names.ok_or("it does not begin with TABLE.COLUMN or SCHEMA.TABLE.COLUMN")?;
+fn column_of_table(form: &mut Cursor<'_>) -> Option<(ObjectName, String)> {
+    let first = form.identifier()?;
+    form.eat_kind(TokenKind::Dot).then_some(())?;
+    let rest = form.name()?;
     let (schema, name) = match rest.schema {
         Some(table) => (Some(first), table),
         None => (None, first),
     };
-    Ok((ObjectName { schema, name }, rest.name))
-}
-
-/// What stands between the parentheses that come next, one cursor for each item.
-fn list<'a>(form: &mut Cursor<'a>) -> Result<Vec<Cursor<'a>>, String> {
-    let inside = form.take_parenthesized().filter(|inside| !inside.at_end());
-    let mut inside = inside.ok_or("expected columns in parentheses after the table")?;
-    let mut items = Vec::new();
-    while !inside.at_end() {
-        items.push(inside.take_list_item());
-    }
-    Ok(items)
+    Some((ObjectName { schema, name }, rest.name))
 }
 
 /// `(a, "B")`.
-fn columns(form: &mut Cursor<'_>) -> Result<Vec<String>, String> {
-    let names = list(form)?.into_iter().map(|mut item| {
-        let written = item.rest();
-        let name = item.identifier().filter(|_| item.at_end());
-        name.ok_or_else(|| format!("`{written}` is not the name of a column"))
-    });
-    names.collect()
-}
-
-fn expect(form: &mut Cursor<'_>, word: &str) -> Result<(), String> {
-    match form.eat(word) {
-        true => Ok(()),
-        false => Err(format!("expected `{word}`, found `{}`", form.rest())),
+fn columns(form: &mut Cursor<'_>) -> Option<Vec<String>> {
+    let mut ahead = form.clone();
+    let mut inside = ahead.take_parenthesized()?;
+    let mut names = vec![inside.identifier()?];
+    while inside.eat_kind(TokenKind::Comma) {
+        names.push(inside.identifier()?);
     }
-}
-
-pub(super) fn end(form: &Cursor<'_>) -> Result<(), String> {
-    match form.rest() {
-        "" => Ok(()),
-        rest => Err(format!("`{rest}` is not understood")),
-    }
+    inside.at_end().then_some(())?;
+    *form = ahead;
+    Some(names)
 }
 
 /// Names as SQL, quoted where necessary, with commas between them.

@@ -9,6 +9,7 @@ const BACKUP: &str = "-- xtask: backup {table}\n\n";
 
 pub(crate) const COLUMN: Form = Form {
     flag: "--column",
+    syntax: "TABLE.COLUMN:TYPE, without a default or a constraint: these are separate changes",
     example: "users.last_login_at:timestamptz",
     read: change::column,
     templates: &[Template {
@@ -40,6 +41,7 @@ WHERE attrelid = pg_catalog.to_regclass('{table}')::oid AND attname = '{column}'
 
 pub(crate) const INDEX: Form = Form {
     flag: "--index",
+    syntax: "[UNIQUE] TABLE(COLUMNS)",
     example: "users(last_login_at DESC NULLS LAST)",
     read: change::index,
     templates: &[CONCURRENTLY],
@@ -47,6 +49,7 @@ pub(crate) const INDEX: Form = Form {
 
 pub(crate) const UNIQUE: Form = Form {
     flag: "--unique",
+    syntax: "TABLE(COLUMNS), and for an expression --index 'UNIQUE TABLE(EXPRESSION)'",
     example: "users(email)",
     read: change::unique,
     templates: &[
@@ -80,6 +83,7 @@ WHERE conrelid = pg_catalog.to_regclass('{table}')::oid AND conname = '{name}';
 
 pub(crate) const CHECK: Form = Form {
     flag: "--constraint",
+    syntax: "TABLE CHECK (CONDITION)",
     example: "users CHECK (age >= 0)",
     read: change::check,
     templates: &[NOT_VALID, VALIDATE],
@@ -87,6 +91,7 @@ pub(crate) const CHECK: Form = Form {
 
 pub(crate) const FOREIGN_KEY: Form = Form {
     flag: "--foreign-key",
+    syntax: "TABLE(COLUMNS) REFERENCES TABLE(COLUMNS)",
     example: "orders(user_id) REFERENCES users(id)",
     read: change::foreign_key,
     templates: &[
@@ -95,7 +100,8 @@ pub(crate) const FOREIGN_KEY: Form = Form {
 SELECT 'foreign key {name} of {table} points to {referenced}' AS check,
        coalesce(pg_catalog.bool_and(
            contype = 'f' AND confrelid = pg_catalog.to_regclass('{referenced}')::oid
-           AND pg_catalog.replace(pg_catalog.pg_get_constraintdef(oid), '\"', '') LIKE '{shown}'), false) AS ok
+           AND pg_catalog.replace(pg_catalog.pg_get_constraintdef(oid), '\"', '')
+               LIKE '{shown}'), false) AS ok
 FROM pg_catalog.pg_constraint
 WHERE conrelid = pg_catalog.to_regclass('{table}')::oid AND conname = '{name}';
 ",
@@ -107,6 +113,7 @@ WHERE conrelid = pg_catalog.to_regclass('{table}')::oid AND conname = '{name}';
 
 pub(crate) const NOT_NULL: Form = Form {
     flag: "--not-null",
+    syntax: "TABLE.COLUMN",
     example: "users.email",
     read: change::not_null,
     templates: &[
@@ -137,7 +144,8 @@ ALTER TABLE {table} DROP CONSTRAINT {name};
 ",
             down: "\
 -- As the migration before this one left it: there, and not validated. No row is read.
-ALTER TABLE {table} ADD CONSTRAINT {name} {definition} NOT VALID;
+ALTER TABLE {table}
+    ADD CONSTRAINT {name} {definition} NOT VALID;
 ALTER TABLE {table} ALTER COLUMN {columns} DROP NOT NULL;
 ",
             verify: "\
@@ -188,7 +196,8 @@ const NOT_VALID: Template = Template {
     up: "\
 -- NOT VALID checks new and changed rows from now on. It reads none of the rows that exist, so its lock is held
 -- for a moment only; the next migration validates them (PostgreSQL manual, ALTER TABLE, Notes).
-ALTER TABLE {table} ADD CONSTRAINT {name} {definition} NOT VALID;
+ALTER TABLE {table}
+    ADD CONSTRAINT {name} {definition} NOT VALID;
 ",
     down: "ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name};\n",
     // A condition can be written in many ways: it is not compared.
@@ -212,7 +221,8 @@ ALTER TABLE {table} VALIDATE CONSTRAINT {name};
     down: "\
 -- As the migration before this one left it: there, and not validated. No row is read.
 ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name};
-ALTER TABLE {table} ADD CONSTRAINT {name} {definition} NOT VALID;
+ALTER TABLE {table}
+    ADD CONSTRAINT {name} {definition} NOT VALID;
 ",
     verify: "\
 SELECT 'constraint {name} of {table} is validated' AS check,
@@ -225,8 +235,9 @@ WHERE conrelid = pg_catalog.to_regclass('{table}')::oid AND conname = '{name}';
 /// Files that refuse to run until somebody has written them.
 pub(crate) const UNWRITTEN: Form = Form {
     flag: "",
+    syntax: "",
     example: "",
-    read: |_| Ok(Change::default()),
+    read: |_| Some(Change::default()),
     templates: &[Template {
         suffix: "",
         head: "-- Replace the statement below, which keeps this file from being run as it is.\n",

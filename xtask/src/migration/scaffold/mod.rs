@@ -11,12 +11,14 @@ mod tests;
 
 pub(crate) use forms::{CHECK, COLUMN, FOREIGN_KEY, INDEX, NOT_NULL, UNIQUE, UNWRITTEN};
 
+use change::Change;
+use squawk_lexer::TokenKind;
+
+use super::effects::{Cursor, ObjectName, significant};
+use super::sql::{self, Statement};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::shell::shell_word;
-use change::{Change, one_line};
-
-use super::effects::{Cursor, significant};
 
 /// Leaves room for the version, `_check` and `.down.sql` in the 255 bytes of a file name.
 const LONGEST_NAME: usize = 150;
@@ -24,9 +26,12 @@ const LONGEST_NAME: usize = 150;
 /// A way to make a change.
 pub(crate) struct Form {
     flag: &'static str,
+    /// What is expected with the flag.
+    syntax: &'static str,
     /// What can be given with the flag.
     example: &'static str,
-    read: fn(&mut Cursor<'_>) -> Result<Change, String>,
+    /// Reads to the end, or as far as it is understood.
+    read: fn(&mut Cursor<'_>) -> Option<Change>,
     /// One for each migration, in the order in which they run.
     templates: &'static [Template],
 }
@@ -46,9 +51,8 @@ struct Template {
 #[derive(Debug)]
 pub(crate) struct Draft {
     pub(crate) name: String,
-    pub(crate) up: String,
-    pub(crate) down: String,
-    pub(crate) verify: String,
+    /// Up, down and verify.
+    pub(crate) texts: [String; 3],
 }
 
 /// The migrations that make the change that was `given` with a form's flag, in the order in which they run.
@@ -63,42 +67,55 @@ pub(crate) fn drafts(
     own_name: Option<&str>,
 ) -> Result<Vec<Draft>> {
     let name = migration_name(name)?;
-    let mut change = read(form.flag, form.example, given, form.read)?;
+    let mut change = read(form, given)?;
     if let Some(given) = own_name {
-        change.name = read("--as", "users_email_idx", given, |name| {
-            let own = name.identifier().filter(|_| name.at_end());
-            own.ok_or_else(|| "it is not one name without a schema".to_owned())
-        })?;
+        let own = ObjectName::parse(given).filter(|own| own.schema.is_none());
+        let why = || "it is not one name without a schema".to_owned();
+        let own = own.ok_or_else(|| cannot_read("--as", given, why(), "users_email_idx"))?;
+        change.name = own.name;
     }
     let drafts = form.templates.iter().map(|template| Draft {
         name: name.clone() + template.suffix,
-        up: change.fill(template.head) + &change.fill(template.up),
-        down: change.fill(template.head) + &change.fill(template.down),
-        verify: change.fill(template.verify),
+        texts: [
+            change.fill(template.head) + &change.fill(template.up),
+            change.fill(template.head) + &change.fill(template.down),
+            change.fill(template.verify),
+        ],
     });
     Ok(drafts.collect())
 }
 
-/// Reads what was `given` with a flag.
-fn read<T>(
-    flag: &str,
-    example: &str,
-    given: &str,
-    read: impl FnOnce(&mut Cursor<'_>) -> Result<T, String>,
-) -> Result<T> {
-    let value = one_line(given).and_then(|text| {
+/// Reads the change that was given with the form's flag; behind a comma, another action could follow.
+fn read(form: &Form, given: &str) -> Result<Change> {
+    let change = one_line(given).and_then(|text| {
         let tokens = significant(&text);
-        let mut all = Cursor::new(&text, &tokens);
-        let mut first = all.take_list_item();
-        let value = read(&mut first)?;
-        // Behind a comma, another action could follow.
-        change::end(&all).map(|()| value)
+        let mut after_comma = Cursor::new(&text, &tokens);
+        let mut cursor = after_comma.take_list_item();
+        let change = (form.read)(&mut cursor);
+        match (cursor.rest().to_owned() + after_comma.rest(), change) {
+            (rest, Some(change)) if rest.is_empty() => Ok(change),
+            (rest, None) if rest.is_empty() => Err(format!("expected {}, found less", form.syntax)),
+            (rest, _) => Err(format!("found `{rest}`, expected {}", form.syntax)),
+        }
     });
-    value.map_err(|why| {
-        let hint = Hint::again_with("for example", format!("{flag} {}", shell_word(example)));
-        let what = format!("cannot read `{flag} {}`", shell_word(visible(given)));
-        refused(what, why, hint)
-    })
+    change.map_err(|why| cannot_read(form.flag, given, why, form.example))
+}
+
+/// The text with its white space as single spaces, if it can be a part of one statement.
+fn one_line(given: &str) -> Result<String, String> {
+    let tokens = sql::lex(given).map(|token| match token.kind {
+        TokenKind::Whitespace => " ",
+        _ => token.text(given),
+    });
+    let text = tokens.collect::<String>();
+    let text = text.trim();
+    let statements = sql::split(text).map_err(|problem| problem.what)?;
+    // Comments are no part of a statement.
+    let is_all = |statement: &Statement| statement.text(text) == text;
+    match statements.iter().all(is_all) && !text.contains(char::is_control) {
+        true => Ok(text.to_owned()),
+        false => Err("`;`, comments and control characters cannot stand in it".to_owned()),
+    }
 }
 
 /// The name as it stands in file names: spaces and dashes become underscores.
@@ -113,16 +130,18 @@ fn migration_name(given: &str) -> Result<String> {
     }
     let why = format!("a name has ASCII letters, digits and underscores, {LONGEST_NAME} at most");
     let hint = Hint::to("for example", "db-new add_users_last_login_at");
-    let what = format!("cannot name a migration `{}`", visible(given));
+    let what = format!("cannot name a migration `{given}`");
     Err(refused(what, why, hint))
 }
 
-fn refused(what: String, why: String, hint: Hint) -> anyhow::Error {
-    let failure = Failure::usage(what).cause(why).hint(hint);
-    failure.state("no file was written").into()
+fn cannot_read(flag: &str, given: &str, why: String, example: &str) -> anyhow::Error {
+    let hint = Hint::again_with("for example", format!("{flag} {}", shell_word(example)));
+    let given = shell_word(given);
+    refused(format!("cannot read `{flag} {given}`"), why, hint)
 }
 
-/// As one line of a message.
-fn visible(given: &str) -> String {
-    given.replace(char::is_control, " ")
+fn refused(what: String, why: String, hint: Hint) -> anyhow::Error {
+    let failure = Failure::usage(what.replace(char::is_control, " "));
+    let failure = failure.cause(why).state("no file was written");
+    failure.hint(hint).into()
 }

@@ -9,10 +9,11 @@ use crate::migration::sql;
 fn ups(form: &Form, given: &str, own_name: Option<&str>) -> Vec<String> {
     let drafts = drafts("n", form, given, own_name).expect(given);
     let statements = drafts.iter().flat_map(|draft| {
-        let statements = sql::split(&draft.up).expect("splits");
+        let [up, ..] = &draft.texts;
+        let statements = sql::split(up).expect("splits");
         statements
             .iter()
-            .map(|statement| statement.text(&draft.up).replace("\n    ", " "))
+            .map(|statement| statement.text(up).replace("\n    ", " "))
             .collect::<Vec<_>>()
     });
     statements.collect()
@@ -106,7 +107,7 @@ fn a_form_is_read_as_sql_reads_it() {
 #[test]
 fn in_a_string_a_name_has_no_quotes_of_its_own_and_quotes_are_doubled() {
     let drafts = drafts("n", &NOT_NULL, "\"T'\".\"C'\"\"\"", None).expect("reads");
-    let verify = &drafts[1].verify;
+    let [.., verify] = &drafts[1].texts;
     assert!(verify.contains("'\"T''\".C''\" is NOT NULL'"), "{verify}");
     assert!(
         verify.contains("to_regclass('\"T''\"')::oid AND attname = 'C''\"' AND"),
@@ -201,11 +202,8 @@ fn whatever_is_typed_is_read_or_refused() {
             };
             accepted[kind] += 1;
             for draft in drafts {
-                for (text, role) in [
-                    (&draft.up, Role::Up),
-                    (&draft.down, Role::Down),
-                    (&draft.verify, Role::Verify),
-                ] {
+                let roles = [Role::Up, Role::Down, Role::Verify];
+                for (text, role) in draft.texts.into_iter().zip(roles) {
                     let parsed = Script::parse(Path::new("n"), text.clone().into(), role);
                     let script =
                         parsed.unwrap_or_else(|problems| panic!("{given:?}: {problems:?}"));

@@ -21,10 +21,14 @@ pub(crate) fn names_by_version(files: Vec<String>) -> BTreeMap<i64, String> {
 }
 
 /// The names of the migrations in a folder, which need not exist.
-pub(crate) fn names_in(dir: &Path) -> io::Result<BTreeMap<i64, String>> {
+///
+/// # Errors
+/// With the folder, if it cannot be read.
+pub(crate) fn names_in(dir: &Path) -> Result<BTreeMap<i64, String>, (PathBuf, io::Error)> {
     match list(dir) {
+        Ok(files) => Ok(names_by_version(files)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
-        files => files.map(names_by_version),
+        Err(error) => Err((dir.to_owned(), error)),
     }
 }
 
@@ -58,12 +62,17 @@ pub(crate) fn lock(dir: &Path) -> Result<Option<File>, (PathBuf, io::Error)> {
 ///
 /// # Errors
 /// With the path that exists or could not be written.
-pub(crate) fn write(files: &[(PathBuf, &str)]) -> Result<(), (PathBuf, io::Error)> {
-    for (place, (path, text)) in files.iter().enumerate() {
-        let file = File::create_new(path);
-        let made = place + usize::from(file.is_ok());
-        if let Err(error) = file.and_then(|mut file| file.write_all(text.as_bytes())) {
-            for (path, _) in &files[..made] {
+pub(crate) fn write<'a>(
+    files: impl Iterator<Item = &'a (PathBuf, String)>,
+) -> Result<(), (PathBuf, io::Error)> {
+    let mut made = Vec::new();
+    for (path, text) in files {
+        let written = File::create_new(path).and_then(|mut file| {
+            made.push(path);
+            file.write_all(text.as_bytes())
+        });
+        if let Err(error) = written {
+            for path in made {
                 let _ = fs::remove_file(path);
             }
             return Err((path.clone(), error));
@@ -101,8 +110,8 @@ mod tests {
         let verify = dir.join("verify/1_a.sql");
         let down = dir.join("1_a.down.sql");
         fs::write(&down, "somebody's").expect("writes");
-        let (path, error) =
-            write(&[(verify.clone(), "a"), (down.clone(), "ours")]).expect_err("exists");
+        let files = [&verify, &down].map(|path| (path.clone(), "ours".to_owned()));
+        let (path, error) = write(files.iter()).expect_err("exists");
         assert_eq!((&path, error.kind()), (&down, io::ErrorKind::AlreadyExists));
         assert!(!verify.exists());
         assert_eq!(fs::read_to_string(&down).expect("reads"), "somebody's");
