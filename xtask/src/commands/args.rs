@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::Context;
+use crate::database::Database;
 use crate::error::Result;
 use crate::migration::source::Folder;
 use crate::options::{self, BackupOptions, ProofOptions, Reports, RunOptions};
@@ -118,6 +119,13 @@ pub(super) struct HistoryArgs {
 }
 
 impl HistoryArgs {
+    /// The migrations folder, and the database, which is connected to while the files are read.
+    pub(super) fn open(self, ctx: &Context, lock_wait: Duration) -> Result<(Folder, Database)> {
+        let connecting = ctx.begin_to_connect(lock_wait);
+        let folder = self.folder(ctx)?;
+        Ok((folder, ctx.connected(connecting?)?))
+    }
+
     /// The migrations folder, and whether its history is shared.
     pub(super) fn folder(self, ctx: &Context) -> Result<Folder> {
         Ok(ctx.folder()?.sharing_history(self.ignore_missing))

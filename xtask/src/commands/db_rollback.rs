@@ -31,7 +31,6 @@ pub struct Rollback {
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Rollback) -> Result {
-    let folder = flags.run.history.folder(ctx)?;
     let selection = match (flags.steps, flags.to, flags.all, &flags.only[..]) {
         (Some(steps), ..) => RollbackScope::Steps(steps),
         (_, Some(version), ..) => RollbackScope::To(version),
@@ -40,7 +39,7 @@ pub(crate) fn run(ctx: &Context, flags: &Rollback) -> Result {
         (None, None, false, versions) => RollbackScope::Only(versions.to_vec()),
     };
     let options = flags.run.options(flags.dry_run);
-    let db = ctx.connect_with(options.locks.lock_deadline)?;
+    let (folder, db) = flags.run.history.open(ctx, options.locks.lock_deadline)?;
     let outcome = runbook::rollback(ctx, &folder, db, &selection, &options)?;
     ctx.ui.json(&outcome)
 }

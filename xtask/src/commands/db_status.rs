@@ -1,12 +1,14 @@
 //! `db-status`: what is applied, pending, missing or divergent, and what an interrupted run left.
 
 use clap::Args;
+use jiff::Timestamp;
+use jiff::tz::Offset;
 use serde::Serialize;
 
 use super::args::{HistoryArgs, Output};
 use crate::Context;
 use crate::database::catalog::{self, InvalidIndex};
-use crate::database::{Server, history};
+use crate::database::{LOOK_WAIT, Server, history};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::migration::plan::{self, Entry, State};
@@ -38,8 +40,7 @@ pub struct Status {
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Status) -> Result {
-    let folder = flags.history.folder(ctx)?;
-    let mut db = ctx.connect()?;
+    let (folder, mut db) = flags.history.open(ctx, LOOK_WAIT)?;
     let mut applied = history::read_known(&mut db)?.applied;
     shared_history::leave_out_others(ctx, &folder, &mut applied);
     let migrations = plan::states(&folder, &applied);
@@ -81,9 +82,7 @@ fn print(ctx: &Context, report: &Report<'_>) {
                 entry.version.to_string(),
                 entry.name.clone(),
                 state(entry.state).to_owned(),
-                entry.installed_on.map_or(String::new(), |at| {
-                    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
-                }),
+                entry.installed_on.map_or(String::new(), moment),
                 entry.execution_time_ms.map_or(String::new(), |ms| {
                     ui::time(std::time::Duration::from_secs_f64(ms.max(0.0) / 1000.0))
                 }),
@@ -100,6 +99,20 @@ fn print(ctx: &Context, report: &Report<'_>) {
             index.name, index.table
         ));
     }
+}
+
+/// By hand: a pattern would be read again for every row.
+fn moment(at: Timestamp) -> String {
+    let at = Offset::UTC.to_datetime(at);
+    format!(
+        "{:04}-{:02}-{:02} {:02}:{:02}:{:02} UTC",
+        at.year(),
+        at.month(),
+        at.day(),
+        at.hour(),
+        at.minute(),
+        at.second()
+    )
 }
 
 fn state(state: State) -> &'static str {

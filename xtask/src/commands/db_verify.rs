@@ -45,8 +45,7 @@ pub struct Verify {
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
-    let folder = flags.history.folder(ctx)?;
-    let mut db = ctx.connect_with(LOOK_WAIT)?;
+    let (folder, mut db) = flags.history.open(ctx, LOOK_WAIT)?;
     let mut applied = history::read_known(&mut db)?.applied;
     shared_history::leave_out_others(ctx, &folder, &mut applied);
     let states = plan::states(&folder, &applied);

@@ -17,7 +17,9 @@ const VERSION: &str = "%Y%m%d%H%M%S";
 /// The names of migrations by version, as in `add users last login at`.
 pub(crate) fn names_by_version(files: Vec<String>) -> BTreeMap<i64, String> {
     let names = files.iter().filter_map(|file| FileName::parse(file).ok());
-    names.map(|file| (file.version, file.description)).collect()
+    names
+        .map(|file| (file.version, file.description()))
+        .collect()
 }
 
 /// The names of the migrations in a folder, which need not exist.

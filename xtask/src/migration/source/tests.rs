@@ -69,14 +69,9 @@ fn names_are_taken_apart_as_sqlx_does() {
         ("1_a.sql.sql", 1, "a", "1_a", Simple),
     ];
     for (full, version, description, stem, kind) in table {
-        let expected = FileName {
-            full: full.to_owned(),
-            version,
-            description: description.to_owned(),
-            stem: stem.to_owned(),
-            kind,
-        };
-        assert_eq!(FileName::parse(full), Ok(expected), "{full}");
+        let name = FileName::parse(full).unwrap();
+        let found = (name.version, &*name.description(), name.stem(), name.kind);
+        assert_eq!(found, (version, description, stem, kind), "{full}");
     }
 }
 
