@@ -31,6 +31,7 @@ mod proof;
 mod proxy;
 mod prune;
 mod read_only;
+mod repair;
 mod report;
 mod restore;
 mod restore_race;

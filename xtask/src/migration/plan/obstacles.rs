@@ -36,11 +36,7 @@ impl Obstacles {
                     "`{version}` ({}) was applied on {} and its file is gone",
                     row.description, row.installed_on
                 ),
-                format!(
-                    "merge the branch that applied `{version}`, or find its file with `git log \
-                     --all --stat -- '{}'`",
-                    folder.shown_as.join(format!("{version}_*")).display()
-                ),
+                Hint::to("see which branch or commit has it", "db-repair"),
             ),
             (State::Divergent, Some(migration)) => self.note(
                 format!(
@@ -49,10 +45,9 @@ impl Obstacles {
                     abbreviated(&row.checksum),
                     abbreviated(&migration.checksum)
                 ),
-                format!(
-                    "put `{0}` back as it was applied (`git log -p -- '{0}'`), and make the change \
-                     a migration of its own",
-                    migration.up.path.display()
+                Hint::to(
+                    "see what changed; only comments and white space can be recorded, any other change is a migration of its own",
+                    "db-repair",
                 ),
             ),
             _ => {}
@@ -115,7 +110,7 @@ impl Obstacles {
 }
 
 /// Checks that this version is on disk or in the history.
-pub(super) fn check_known(version: i64, folder: &Folder, applied: &BTreeSet<i64>) -> Result {
+pub(crate) fn check_known(version: i64, folder: &Folder, applied: &BTreeSet<i64>) -> Result {
     if folder.get(version).is_none() && !applied.contains(&version) {
         return Err(Failure::usage(format!(
             "there is no migration `{version}`, neither in `{}` nor in the history",

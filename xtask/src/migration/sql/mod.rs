@@ -6,6 +6,7 @@
 //! parentheses and the `BEGIN … END` body of a SQL-standard function.
 
 mod checks;
+mod compare;
 mod for_psql;
 mod split;
 mod token;
@@ -13,6 +14,7 @@ mod token;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use compare::{difference, place};
 pub(crate) use for_psql::for_psql;
 pub(crate) use split::{Statement, split};
 pub(crate) use token::{Token, lex, position};
