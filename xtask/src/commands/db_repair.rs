@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
 
 use super::args::{Output, lock_deadline};
 use crate::Context;
@@ -37,28 +36,6 @@ pub struct Repair {
     pub(super) output: Output,
 }
 
-#[derive(Serialize)]
-struct Report<'f> {
-    repaired: Vec<Repaired>,
-    refused: Vec<Refused<'f>>,
-    dry_run: bool,
-}
-
-#[derive(Serialize)]
-struct Repaired {
-    version: i64,
-    /// SHA-384, in hex.
-    from: String,
-    to: String,
-}
-
-#[derive(Serialize)]
-struct Refused<'f> {
-    version: i64,
-    why: &'f str,
-    found_in: Option<&'f str>,
-}
-
 pub(crate) fn run(ctx: &Context, flags: &Repair) -> Result {
     let folder = ctx.folder()?;
     let mut db = ctx.connect_with(flags.lock_deadline)?;
@@ -82,14 +59,15 @@ pub(crate) fn run(ctx: &Context, flags: &Repair) -> Result {
         ));
         ctx.ui.hint(Hint::run("db-status"));
     }
-    let findings = repair::examine(&folder, &ctx.config.migrations, rows, flags.version)?;
+    let mut findings = repair::examine(&folder, &ctx.config.migrations, rows, flags.version)?;
+    findings.dry_run = flags.dry_run;
     print(ctx, &findings);
     if !flags.dry_run && !findings.restamps.is_empty() {
         record(ctx, flags, &mut db, &history.table.name, &findings.restamps)?;
     }
-    ctx.ui.json(&report(&findings, flags.dry_run))?;
+    ctx.ui.json(&findings)?;
     if !findings.refusals.is_empty() {
-        return Err(refused(findings, flags.dry_run).into());
+        return Err(refused(findings).into());
     }
     match (findings.restamps.is_empty(), flags.dry_run) {
         (true, _) => ctx.ui.status(
@@ -169,25 +147,7 @@ fn record(
     Ok(())
 }
 
-fn report(findings: &Findings, dry_run: bool) -> Report<'_> {
-    let repaired = findings.restamps.iter().map(|restamp| Repaired {
-        version: restamp.version,
-        from: hex::encode(&restamp.from),
-        to: hex::encode(&restamp.to),
-    });
-    let refused = findings.refusals.iter().map(|refusal| Refused {
-        version: refusal.version,
-        why: &refusal.why,
-        found_in: refusal.found_in.as_deref(),
-    });
-    Report {
-        repaired: repaired.collect(),
-        refused: refused.collect(),
-        dry_run,
-    }
-}
-
-fn refused(findings: Findings, dry_run: bool) -> Failure {
+fn refused(findings: Findings) -> Failure {
     let mut failure = Failure::finding(format!(
         "cannot repair {}",
         ui::plural(findings.refusals.len() as u64, "migration")
@@ -206,7 +166,7 @@ fn refused(findings: Findings, dry_run: bool) -> Failure {
         }
     }
     let recorded = findings.restamps.len() as u64;
-    failure.state(match (recorded, dry_run) {
+    failure.state(match (recorded, findings.dry_run) {
         (0, _) | (_, true) => "nothing was changed".to_owned(),
         (recorded, false) => format!("{} recorded", ui::plural(recorded, "new checksum")),
     })

@@ -1,10 +1,9 @@
 //! git, asked for what files held before. It is only read, by plumbing commands: neither a person's settings
 //! and aliases nor the variables of a hook change what they print, or which repository they read.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 use xshell::{Shell, cmd};
@@ -39,14 +38,13 @@ pub(crate) struct Git {
     pub(crate) shallow: bool,
 }
 
-/// A file as a commit brought it, or as it is staged.
+/// A file as a commit brought it.
 #[derive(Clone, Debug)]
 pub(crate) struct FileVersion {
     pub(crate) object: String,
     /// From the top of the repository.
     pub(crate) path: String,
-    /// `None` if it is only staged.
-    pub(crate) commit: Option<String>,
+    pub(crate) commit: String,
 }
 
 impl FileVersion {
@@ -59,14 +57,8 @@ impl Git {
     /// # Errors
     /// If there is no git, the folder is in no repository, or git will not read it.
     pub(crate) fn open(dir: &Path) -> Result<Git> {
-        let mut git = Git {
-            dir: dir.to_owned(),
-            prefix: String::new(),
-            shallow: false,
-        };
-        // Which of both it is, the message says to people and the exit code does not.
-        let mut folders = dir.ancestors();
-        if !folders.any(|folder| folder.join(".git").exists()) {
+        // Whether there is none or git will not read it, git's message says, and its exit code does not.
+        if !dir.ancestors().any(|folder| folder.join(".git").exists()) {
             return Err(
                 Failure::failed(format!("`{}` is in no git repository", dir.display()))
                     .cause("what a file held when it was applied is looked for in git")
@@ -76,71 +68,21 @@ impl Git {
                     .into(),
             );
         }
+        let mut git = Git {
+            dir: dir.to_owned(),
+            prefix: String::new(),
+            shallow: false,
+        };
         let asked = ["rev-parse", "--is-shallow-repository", "--show-prefix"];
-        let answer = git.output(&asked, Stdio::null())?;
-        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let answer = git.output(&asked)?;
         let mut lines = answer.lines();
         git.shallow = lines.next() == Some("true");
         git.prefix = lines.next().unwrap_or_default().to_owned();
         Ok(git)
     }
 
-    fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let (sh, dir) = (Shell::new()?, &self.dir);
-        let mut command: Command = cmd!(sh, "git -C {dir} {arguments...}").into();
-        for variable in OF_ANOTHER_REPOSITORY {
-            command.env_remove(variable);
-        }
-        command
-            .env("LC_ALL", "C")
-            .env("GIT_NO_REPLACE_OBJECTS", "1")
-            .env("GIT_TERMINAL_PROMPT", "0")
-            .stdin(Stdio::null());
-        Ok(command)
-    }
-
-    /// Starts git; what it complains of goes to the file.
-    fn start(&self, arguments: &[&str], stdin: Stdio) -> Result<(Child, File)> {
-        let complaints = tempfile::tempfile()?;
-        let mut command = self.command(arguments)?;
-        command
-            .stdin(stdin)
-            .stdout(Stdio::piped())
-            .stderr(complaints.try_clone()?);
-        Ok((command.spawn().map_err(cannot_start)?, complaints))
-    }
-
-    fn output(&self, arguments: &[&str], stdin: Stdio) -> Result<Vec<u8>> {
-        let (child, complaints) = self.start(arguments, stdin)?;
-        let output = child.wait_with_output()?;
-        self.check(arguments, output.status, complaints)?;
-        Ok(output.stdout)
-    }
-
-    fn check(&self, arguments: &[&str], status: ExitStatus, mut complaints: File) -> Result {
-        if status.success() {
-            return Ok(());
-        }
-        let mut text = Vec::new();
-        complaints.rewind()?;
-        complaints.read_to_end(&mut text)?;
-        let mut failure = Failure::failed(format!("`git {}` failed ({status})", arguments[0]));
-        let text = String::from_utf8_lossy(&text);
-        for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            failure = failure.cause(line.trim());
-        }
-        Err(failure
-            .state("nothing was changed")
-            .hint(format!(
-                "do what git says above; then this works: git -C {} status",
-                shell_word(self.dir.display())
-            ))
-            .hint(Hint::again("then"))
-            .into())
-    }
-
-    /// Every version of every `.sql` file: of all branches, tags, stashes and reflogs, newest first, and the
-    /// staged ones of this folder. A merge counts for what it holds that none of its parents does.
+    /// Every version of every `.sql` file in all branches, tags, stashes and reflogs, newest first. A merge
+    /// counts for what it holds that none of its parents does.
     ///
     /// Paths are not given to git: it would match each entry of a large folder in each commit (26 s instead of
     /// 5 s for 10,000 files that came in as many commits).
@@ -148,39 +90,35 @@ impl Git {
     /// # Errors
     /// If git fails.
     pub(crate) fn sql_files(&self) -> Result<Vec<FileVersion>> {
-        let mut versions = self.staged()?;
-        let revisions = ["rev-list", "--all", "--reflog"];
-        let (mut lister, of_lister) = self.start(&revisions, Stdio::null())?;
-        let listed = lister.stdout.take().context("git has no output")?;
-        let changes = [
-            "diff-tree",
-            "--stdin",
-            "-r",
-            "-c",
-            "-z",
-            "--root",
-            "--no-renames",
-        ];
-        let (mut differ, of_differ) = self.start(&changes, listed.into())?;
-        let output = differ.stdout.take().context("git has no output")?;
-        read_changes(BufReader::new(output), &mut versions)?;
-        self.check(&changes, differ.wait()?, of_differ)?;
-        self.check(&revisions, lister.wait()?, of_lister)?;
-        Ok(versions)
-    }
-
-    fn staged(&self) -> Result<Vec<FileVersion>> {
-        let output = self.output(&["ls-files", "--stage", "-z"], Stdio::null())?;
-        let output = String::from_utf8_lossy(&output);
-        let versions = output.split('\0').filter_map(|entry| {
-            let (fields, path) = entry.split_once('\t')?;
-            path.ends_with(".sql").then_some(FileVersion {
-                object: fields.split(' ').nth(1)?.to_owned(),
-                path: format!("{}{path}", self.prefix),
-                commit: None,
-            })
-        });
-        Ok(versions.collect())
+        let commits = self.output(&["rev-list", "--all", "--reflog"])?;
+        let changes = "diff-tree --stdin -r -c -z --root --no-renames";
+        let changes: Vec<&str> = changes.split(' ').collect();
+        self.run(&changes, &commits, |output| {
+            let (mut versions, mut commit) = (Vec::new(), String::new());
+            let (mut record, mut path) = (Vec::new(), Vec::new());
+            // A commit, then for each file `:MODES OBJECTS STATUS` and its path, each with a NUL behind it.
+            while output.read_until(0, &mut record)? > 0 {
+                let text = String::from_utf8_lossy(&record);
+                let text = text.trim_end_matches('\0');
+                if text.starts_with(':') {
+                    output.read_until(0, &mut path)?;
+                    // With several parents there are as many more objects: the last is the commit's own.
+                    let object = text.rsplit(' ').nth(1).unwrap_or_default();
+                    if path.ends_with(b".sql\0") && object.contains(|c| c != '0') {
+                        versions.push(FileVersion {
+                            object: object.to_owned(),
+                            path: String::from_utf8_lossy(&path[..path.len() - 1]).into_owned(),
+                            commit: commit.clone(),
+                        });
+                    }
+                    path.clear();
+                } else {
+                    text.clone_into(&mut commit);
+                }
+                record.clear();
+            }
+            Ok(versions)
+        })
     }
 
     /// Reads objects, one after the other.
@@ -188,146 +126,132 @@ impl Git {
     /// # Errors
     /// If git fails.
     pub(crate) fn contents(&self, objects: &[&str], mut each: impl FnMut(&str, Vec<u8>)) -> Result {
-        let read = ["cat-file", "--batch"];
-        let (mut child, complaints) = self.start(&read, lines(objects)?)?;
-        let mut output = BufReader::new(child.stdout.take().context("git has no output")?);
-        let mut header = String::new();
-        // `OBJECT TYPE SIZE`, or `OBJECT missing`.
-        while output.read_line(&mut header)? > 0 {
-            let fields: Vec<&str> = header.trim_end().split(' ').collect();
-            if let [object, _, size] = fields[..] {
-                let mut bytes = vec![0; size.parse()?];
-                output.read_exact(&mut bytes)?;
-                output.read_exact(&mut [0])?;
-                each(object, bytes);
+        let objects = objects.join("\n") + "\n";
+        self.run(&["cat-file", "--batch"], &objects, |output| {
+            let mut header = String::new();
+            // `OBJECT TYPE SIZE`, or `OBJECT missing`.
+            while output.read_line(&mut header)? > 0 {
+                let fields: Vec<&str> = header.trim_end().split(' ').collect();
+                if let [object, _, size] = fields[..] {
+                    let mut bytes = vec![0; size.parse()?];
+                    output.read_exact(&mut bytes)?;
+                    output.read_exact(&mut [0])?;
+                    each(object, bytes);
+                }
+                header.clear();
             }
-            header.clear();
-        }
-        self.check(&read, child.wait()?, complaints)
+            Ok(())
+        })
     }
 
-    /// For each of these files the branches, tags and stashes that have it at their end.
+    /// What each of these commits is called by the branches, tags and stashes that reach it: `main`, `main~2`;
+    /// nothing if none does.
     ///
     /// # Errors
     /// If git fails.
-    pub(crate) fn refs_with(&self, files: &[&FileVersion]) -> Result<Vec<Vec<String>>> {
-        let listed = self.output(&["for-each-ref", "--format=%(refname)"], Stdio::null())?;
-        let listed = String::from_utf8_lossy(&listed).into_owned();
-        let names: Vec<&str> = listed.lines().collect();
-        if names.is_empty() {
-            return Ok(vec![Vec::new(); files.len()]);
+    pub(crate) fn names(&self, commits: &[&str]) -> Result<Vec<Option<String>>> {
+        let names = self.output(&[&["name-rev", "--name-only"], commits].concat())?;
+        let name = |line: &str| (line != "undefined").then(|| line.to_owned());
+        Ok(names.lines().map(name).collect())
+    }
+
+    fn output(&self, arguments: &[&str]) -> Result<String> {
+        self.run(arguments, "", |output| {
+            let mut bytes = Vec::new();
+            output.read_to_end(&mut bytes)?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        })
+    }
+
+    /// Runs git with this input, and reads what it prints. The input and what it complains of are files: it
+    /// answers before it has read all.
+    fn run<T>(
+        &self,
+        arguments: &[&str],
+        input: &str,
+        read: impl FnOnce(&mut dyn BufRead) -> Result<T>,
+    ) -> Result<T> {
+        let (mut stdin, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
+        stdin.write_all(input.as_bytes())?;
+        stdin.rewind()?;
+        let mut child = command(&self.dir, arguments)?
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(stderr.try_clone()?)
+            .spawn()
+            .map_err(cannot_start)?;
+        let output = child.stdout.take().context("git has no output")?;
+        let result = read(&mut BufReader::new(output));
+        let status = child.wait()?;
+        if status.success() {
+            return result;
         }
-        // A path that has several lines cannot be asked for, and is found nowhere.
-        let paths = files.iter().map(|file| file.path.replace('\n', " "));
-        let asked: Vec<String> = paths
-            .flat_map(|path| names.iter().map(move |name| format!("{name}:{path}")))
-            .collect();
-        let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
-        let found = self.output(&["cat-file", "--batch-check"], lines(&asked)?)?;
-        let found = String::from_utf8_lossy(&found).into_owned();
-        let found: Vec<&str> = found.lines().collect();
-        let short = |name: &str| {
-            let kinds = ["refs/heads/", "refs/remotes/", "refs/tags/", "refs/"];
-            let mut kinds = kinds.iter().filter_map(|kind| name.strip_prefix(kind));
-            kinds.next().unwrap_or(name).to_owned()
-        };
-        let refs = files.iter().zip(found.chunks(names.len()));
-        Ok(refs
-            .map(|(file, answers)| {
-                let with_it = names.iter().zip(answers);
-                let with_it = with_it.filter(|(_, answer)| answer.starts_with(&file.object));
-                with_it.map(|(name, _)| short(name)).collect()
-            })
-            .collect())
+        let mut complaints = Vec::new();
+        stderr.rewind()?;
+        stderr.read_to_end(&mut complaints)?;
+        let mut failure = Failure::failed(format!("`git {}` failed ({status})", arguments[0]));
+        for line in String::from_utf8_lossy(&complaints).lines() {
+            failure
+                .causes
+                .extend((!line.trim().is_empty()).then(|| line.trim().to_owned()));
+        }
+        let look = format!("git -C {} status", shell_word(self.dir.display()));
+        Err(failure
+            .state("nothing was changed")
+            .hint(format!("do what git says above; then this works: {look}"))
+            .hint(Hint::again("then"))
+            .into())
     }
 }
 
-/// What `git diff-tree -z` prints: a commit, then for each file `:MODES OBJECTS STATUS` and its path.
-fn read_changes(mut output: impl BufRead, versions: &mut Vec<FileVersion>) -> Result {
-    let (mut commit, mut record, mut path) = (String::new(), Vec::new(), Vec::new());
-    while output.read_until(0, &mut record)? > 0 {
-        let text = String::from_utf8_lossy(&record);
-        let text = text.trim_end_matches('\0');
-        match text.starts_with(':') {
-            false => text.clone_into(&mut commit),
-            true => {
-                path.clear();
-                output.read_until(0, &mut path)?;
-                let path = path.strip_suffix(b"\0").unwrap_or(&path);
-                // With several parents there are as many more objects: the last is the commit's own.
-                let object = text.rsplit(' ').nth(1).unwrap_or_default();
-                if path.ends_with(b".sql") && object.contains(|c| c != '0') {
-                    versions.push(FileVersion {
-                        object: object.to_owned(),
-                        path: String::from_utf8_lossy(path).into_owned(),
-                        commit: Some(commit.clone()),
-                    });
-                }
-            }
-        }
-        record.clear();
+/// git in this folder, whatever a hook has set.
+fn command(dir: &Path, arguments: &[&str]) -> Result<Command> {
+    let sh = Shell::new()?;
+    let mut command: Command = cmd!(sh, "git -C {dir} {arguments...}").into();
+    for variable in OF_ANOTHER_REPOSITORY {
+        command.env_remove(variable);
     }
-    Ok(())
-}
-
-/// Input for git: a file, since git answers before it has read all.
-fn lines(words: &[&str]) -> Result<Stdio> {
-    let mut file = tempfile::tempfile()?;
-    file.write_all(words.join("\n").as_bytes())?;
-    file.write_all(b"\n")?;
-    file.rewind()?;
-    Ok(file.into())
+    command
+        .env("LC_ALL", "C")
+        .env("GIT_NO_REPLACE_OBJECTS", "1")
+        .env("GIT_TERMINAL_PROMPT", "0");
+    Ok(command)
 }
 
 fn cannot_start(error: std::io::Error) -> anyhow::Error {
-    let failure = match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            Failure::failed("command not found: `git`").cause("looked on PATH")
-        }
-        _ => Failure::failed("cannot start `git`").cause(error.to_string()),
+    let message = match error.kind() {
+        std::io::ErrorKind::NotFound => "command not found: `git`".to_owned(),
+        _ => format!("cannot start `git`: {error}"),
     };
-    failure
+    Failure::failed(message)
         .cause("what a file held when it was applied is looked for in git")
         .state("nothing was changed")
         .hint(Hint::again("install git (https://git-scm.com), then"))
         .into()
 }
 
-/// The difference between two texts of a file, as `git diff` shows it, with no settings of anybody.
+/// The difference between two texts of a file, as `git diff` shows it where nobody has set anything.
 ///
 /// # Errors
 /// If git fails.
 pub(crate) fn diff(name: &str, applied: &[u8], now: &[u8]) -> Result<String> {
     let folder = tempfile::tempdir()?;
+    let folder = folder.path();
     for (side, bytes) in [("applied", applied), ("now", now)] {
-        std::fs::create_dir(folder.path().join(side))?;
-        std::fs::write(folder.path().join(side).join(name), bytes)?;
+        std::fs::create_dir(folder.join(side))?;
+        std::fs::write(folder.join(side).join(name), bytes)?;
     }
-    let sh = Shell::new()?;
-    let mut command: Command = cmd!(
-        sh,
-        "git -c core.quotePath=false diff --no-index --no-ext-diff --no-textconv --text --no-color --no-prefix -- applied now"
-    )
-    .into();
-    let inherited: Vec<_> = std::iter::once("GIT_EXTERNAL_DIFF")
-        .chain(["GIT_DIFF_OPTS", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"])
-        .chain(OF_ANOTHER_REPOSITORY)
-        .collect();
-    for variable in inherited {
-        command.env_remove(variable);
-    }
-    let output = command
-        .current_dir(&folder)
-        .env("LC_ALL", "C")
-        .env("HOME", folder.path())
-        .env("XDG_CONFIG_HOME", folder.path())
+    let arguments = "-c core.quotePath=false diff --no-index --no-ext-diff --no-textconv --text \
+                     --no-color --no-prefix applied now";
+    let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    let output = command(folder, &arguments)?
+        .env_remove("GIT_CONFIG_PARAMETERS")
+        .env_remove("GIT_CONFIG_COUNT")
+        .env_remove("GIT_DIFF_OPTS")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_CONFIG_NOSYSTEM", "1")
         // Not in a repository that the folder for temporary files may be in.
-        .env(
-            "GIT_CEILING_DIRECTORIES",
-            folder.path().parent().unwrap_or(folder.path()),
-        )
+        .env("GIT_CEILING_DIRECTORIES", folder.parent().unwrap_or(folder))
         .stdin(Stdio::null())
         .output()
         .map_err(cannot_start)?;
@@ -341,7 +265,6 @@ pub(crate) fn diff(name: &str, applied: &[u8], now: &[u8]) -> Result<String> {
                 .into(),
         );
     }
-    Ok(String::from_utf8_lossy(&output.stdout)
-        .trim_end()
-        .to_owned())
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.trim_end().to_owned())
 }

@@ -8,8 +8,10 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use search::{Found, Looked};
+use serde::{Serialize, Serializer};
 
 use crate::error::Result;
+use crate::hex;
 use crate::hint::Hint;
 use crate::migration::history::{Applied, Checksum};
 use crate::migration::plan::{self, State};
@@ -17,30 +19,48 @@ use crate::migration::source::Folder;
 use crate::tools::git::Git;
 
 /// What can be repaired, and what cannot.
-#[derive(Default)]
+#[derive(Default, Serialize)]
 pub(crate) struct Findings {
+    #[serde(rename = "repaired")]
     pub(crate) restamps: Vec<Restamp>,
+    #[serde(rename = "refused")]
     pub(crate) refusals: Vec<Refusal>,
+    /// Whether nothing is going to be recorded.
+    pub(crate) dry_run: bool,
 }
 
 /// A migration whose file is the same SQL as what was applied.
+#[derive(Serialize)]
 pub(crate) struct Restamp {
     pub(crate) version: i64,
-    pub(crate) path: PathBuf,
+    /// The checksums in the history and of the file.
+    #[serde(serialize_with = "in_hex")]
     pub(crate) from: Vec<u8>,
+    #[serde(serialize_with = "in_hex")]
     pub(crate) to: Checksum,
+    #[serde(skip)]
+    pub(crate) path: PathBuf,
     /// Where what was applied was found.
+    #[serde(skip)]
     pub(crate) found_in: String,
+    #[serde(skip)]
     pub(crate) diff: String,
 }
 
 /// A migration that only a person can repair.
+#[derive(Serialize)]
 pub(crate) struct Refusal {
     pub(crate) version: i64,
     pub(crate) why: String,
     pub(crate) found_in: Option<String>,
+    #[serde(skip)]
     pub(crate) diff: Option<String>,
+    #[serde(skip)]
     pub(crate) hints: Vec<Hint>,
+}
+
+fn in_hex<S: Serializer>(checksum: impl AsRef<[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&hex::encode(checksum.as_ref()))
 }
 
 /// Looks at these rows of the history; those that agree with their file, or failed, are passed over.

@@ -18,12 +18,12 @@ pub(super) struct Found {
 
 #[derive(Clone)]
 pub(super) enum Place {
-    /// A file of the folder, by its version.
+    /// The up file of this version.
     Folder(i64),
     Git {
         file: FileVersion,
-        /// The branches, tags and stashes that have it at their end.
-        refs: Vec<String>,
+        /// What its commit is called by a branch, a tag or a stash, if one reaches it.
+        name: Option<String>,
         /// Whether a checkout brings it to the folder.
         is_here: bool,
     },
@@ -132,33 +132,30 @@ pub(super) fn in_git(
     let chosen = rows.iter().filter_map(|row| {
         let content = contents.get(&row.checksum)?;
         let with_it = files.iter().filter(|(_, file)| file.object == content.0);
-        // The newest under its own version, rather committed than staged.
-        let (_, file) = with_it
-            .min_by_key(|(version, file)| (*version != row.version, file.commit.is_none()))?;
+        // The newest, and rather under its own version.
+        let (_, file) = with_it.min_by_key(|(version, _)| *version != row.version)?;
         Some((row.version, file, content))
     });
     let chosen: Vec<_> = chosen.collect();
-    let of_refs: Vec<&FileVersion> = chosen.iter().map(|(_, file, _)| *file).collect();
-    let refs = git.refs_with(&of_refs)?;
-    for ((version, file, (_, bytes, line_ends)), refs) in chosen.into_iter().zip(refs) {
-        let name = file.file_name();
+    let commits: Vec<&str> = chosen.iter().map(|(_, file, _)| &file.commit[..]).collect();
+    let names = git.names(&commits)?;
+    for ((version, file, (_, bytes, line_ends)), name) in chosen.into_iter().zip(names) {
+        let file_name = file.file_name();
         let is_here = line_ends.is_none()
-            && file.path == format!("{}{name}", git.prefix)
-            && source::version_of(name) == Some(version);
+            && file.path == format!("{}{file_name}", git.prefix)
+            && source::version_of(file_name) == Some(version);
         let place = Place::Git {
             file: file.clone(),
-            refs,
+            name,
             is_here,
         };
         let (bytes, line_ends) = (bytes.clone(), *line_ends);
-        found.insert(
-            version,
-            Found {
-                bytes,
-                place,
-                line_ends,
-            },
-        );
+        let there = Found {
+            bytes,
+            place,
+            line_ends,
+        };
+        found.insert(version, there);
     }
     Ok(Looked {
         versions: read.len(),

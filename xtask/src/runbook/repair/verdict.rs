@@ -97,20 +97,12 @@ fn file_name(migration: &Migration) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// As git names it, `REVISION:PATH`, with `:PATH` for what is staged; or the file.
+/// As git names it, `COMMIT:PATH`; or the file.
 fn found_in(folder: &Folder, found: &Found) -> String {
     match &found.place {
         Place::Folder(version) => shown_path(folder, *version),
-        Place::Git { file, refs, .. } => {
-            format!("{}:{}", revision(file, refs).unwrap_or_default(), file.path)
-        }
+        Place::Git { file, .. } => format!("{}:{}", short(&file.commit), file.path),
     }
-}
-
-/// A revision that has the file; `None` if it is only staged.
-fn revision<'f>(file: &'f FileVersion, refs: &'f [String]) -> Option<&'f str> {
-    let commit = file.commit.as_deref().map(short);
-    refs.first().map(String::as_str).or(commit)
 }
 
 /// The path of the up file with this version.
@@ -157,7 +149,7 @@ pub(super) fn not_found(migration: Option<&Migration>, row: &Applied, looked: &L
     Refusal {
         version: row.version,
         why: format!(
-            "{what}, and what was applied (SHA-384 `{checksum}…`) was not found: looked in git at {versions} of migration files, in all branches, tags, stashes and reflogs, and at what is staged"
+            "{what}, and what was applied (SHA-384 `{checksum}…`) was not found: looked in git at {versions} of migration files, in all branches, tags, stashes and reflogs"
         ),
         found_in: None,
         diff: None,
@@ -192,28 +184,26 @@ pub(super) fn missing(
         }
         Place::Git {
             file,
-            refs,
+            name,
             is_here,
         } => {
-            let command = match (is_here, revision(file, refs)) {
-                (true, Some(revision)) => {
-                    format!(
-                        "git checkout {} -- {}",
-                        shell_word(revision),
-                        all_files(file)
-                    )
+            let (revision, place) = match name {
+                Some(name) => (&name[..], format!("it is in `{name}`")),
+                None => {
+                    let commit = short(&file.commit);
+                    (commit, format!("commit `{commit}` has it, and no branch"))
                 }
-                (true, None) => format!("git checkout -- {}", all_files(file)),
-                (false, _) => {
+            };
+            let command = match is_here {
+                true => format!(
+                    "git checkout {} -- {}",
+                    shell_word(revision),
+                    all_files(file)
+                ),
+                false => {
                     let path = in_folder(folder, file.file_name(), row.version);
                     from_git(file, found.line_ends, &path)
                 }
-            };
-            let place = match (&refs[..], &file.commit) {
-                ([], None) => "it is staged".to_owned(),
-                ([], Some(commit)) => format!("commit `{}` has it, and no branch", short(commit)),
-                ([name], _) => format!("it is in `{name}`"),
-                ([name, others @ ..], _) => format!("it is in `{name}` and {} more", others.len()),
             };
             (
                 format!("{place}, as `{}`", file.path),
