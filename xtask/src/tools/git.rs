@@ -31,7 +31,7 @@ const OF_ANOTHER_REPOSITORY: [&str; 12] = [
 
 /// The repository that a folder is in.
 pub(crate) struct Git {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// The folder's path in it: empty, or with a `/` at its end.
     pub(crate) prefix: String,
     /// Whether older commits were left out when it was cloned.
@@ -150,6 +150,9 @@ impl Git {
     /// # Errors
     /// If git fails.
     pub(crate) fn names(&self, commits: &[&str]) -> Result<Vec<Option<String>>> {
+        if commits.is_empty() {
+            return Ok(Vec::new());
+        }
         let names = self.output(&[&["name-rev", "--name-only"], commits].concat())?;
         let name = |line: &str| (line != "undefined").then(|| line.to_owned());
         Ok(names.lines().map(name).collect())

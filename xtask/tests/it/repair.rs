@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::common::{Project, Run, blocker, long, tool, url_as};
+use crate::failing::skipped;
+use crate::terminal::Terminal;
 
 const UP: &str = "migrations/5_five.up.sql";
 const APPLIED: &str = "CREATE TABLE five (\n    a int\n);\n";
@@ -140,6 +142,25 @@ fn comments_and_layout_are_shown_and_recorded_after_a_yes() {
 }
 
 #[test]
+fn a_person_is_asked_after_the_difference_was_shown() {
+    let project = edited(SAME);
+    let before = checksums(&project);
+    for (answer, status, says) in [("n\r", 1, "nothing was changed"), ("y\r", 0, "Recorded")] {
+        let Some(mut terminal) = Terminal::run(&project.command(&["db-repair"])) else {
+            return skipped("no `script` to give a program a terminal");
+        };
+        terminal.read_until("+-- (c) 2026 Us");
+        terminal.read_until("[y/N] ");
+        assert_eq!(checksums(&project), before);
+        terminal.press(answer);
+        let (code, said) = terminal.end();
+        assert_eq!(code, status, "{said}");
+        assert!(said.contains(says), "{said}");
+    }
+    project.xtask(&["db-status", "--check"]).succeeds();
+}
+
+#[test]
 fn another_edit_is_shown_and_refused_with_the_way_back() {
     let project = edited(OTHER);
     let before = checksums(&project);
@@ -150,7 +171,7 @@ fn another_edit_is_shown_and_refused_with_the_way_back() {
         .says("nothing was changed")
         .says("hint: make the change a migration of its own");
     assert_eq!(checksums(&project), before);
-    paste(&project, &run, "put it back as it was applied");
+    paste(&project, &run, "put the file back as it was applied");
     project.xtask(&["db-status", "--check"]).succeeds();
 }
 
@@ -344,7 +365,7 @@ fn what_changes_how_a_file_runs_is_no_comment() {
     for line in run
         .stderr
         .lines()
-        .filter(|line| line.contains("put it back"))
+        .filter(|line| line.contains("put the file back"))
     {
         let (_, command) = line.split_once("applied: ").expect("a command");
         Run::of(project.program("/bin/sh").args(["-ec", command])).succeeds();
@@ -503,7 +524,7 @@ fn a_file_whose_own_line_ends_are_all_that_differs_needs_no_git() {
     project.xtask(&["db-migrate"]).succeeds();
     project.write("migrations/6_six.up.sql", body.replace('\r', ""));
     let run = project.xtask(&["db-repair", "--yes"]).exits(3);
-    paste(&project, &run, "put it back as it was applied");
+    paste(&project, &run, "put the file back as it was applied");
     project.xtask(&["db-status", "--check"]).succeeds();
 }
 
@@ -761,6 +782,18 @@ fn a_file_that_is_gone_comes_back_from_where_it_is() {
         .says(", and no branch");
     paste(&project, &run, "bring it back");
     project.xtask(&["db-status", "--check"]).succeeds();
+
+    // A down file that is still there, and edited, is not overwritten.
+    let project = applied();
+    std::fs::remove_file(project.path(UP)).expect("removes");
+    std::fs::remove_file(project.path("migrations/verify/5_five.sql")).expect("removes");
+    project.write("migrations/5_five.down.sql", "-- mine\nDROP TABLE five;\n");
+    project.write("migrations/6_six.up.sql", "SELECT 6;\n");
+    let run = project.xtask(&["db-repair"]).exits(3);
+    paste(&project, &run, "bring it back");
+    let mine = std::fs::read_to_string(project.path("migrations/5_five.down.sql")).expect("reads");
+    assert!(mine.starts_with("-- mine"), "{mine}");
+    assert!(project.path(UP).exists());
 
     // Under another version.
     let project = applied();

@@ -24,8 +24,8 @@ pub(super) enum Place {
         file: FileVersion,
         /// What its commit is called by a branch, a tag or a stash, if one reaches it.
         name: Option<String>,
-        /// Whether a checkout brings it to the folder.
-        is_here: bool,
+        /// What a checkout that brings it to the folder has to name, if one does.
+        pathspec: Option<String>,
     },
 }
 
@@ -147,7 +147,7 @@ pub(super) fn in_git(
         let place = Place::Git {
             file: file.clone(),
             name,
-            is_here,
+            pathspec: is_here.then(|| pathspec(git, file)),
         };
         let (bytes, line_ends) = (bytes.clone(), *line_ends);
         let there = Found {
@@ -161,6 +161,24 @@ pub(super) fn in_git(
         versions: read.len(),
         shallow: git.shallow,
     })
+}
+
+/// A migration's files, up, down and verify, as one argument of git, from wherever in the repository. The
+/// up file alone, if its down file is there: a checkout would undo what was changed in it.
+fn pathspec(git: &Git, up: &FileVersion) -> String {
+    let name = up.file_name();
+    let stem = name.strip_suffix(".sql").unwrap_or(name);
+    let stem = stem.strip_suffix(".up").unwrap_or(stem);
+    if git.dir.join(format!("{stem}.down.sql")).exists() {
+        return format!(":(top,literal){}", up.path);
+    }
+    let literal = |text: &str| -> String {
+        let escape = |c| ("*?[\\".contains(c)).then_some('\\');
+        text.chars()
+            .flat_map(|c| escape(c).into_iter().chain([c]))
+            .collect()
+    };
+    format!(":(top,glob){}**/{}.*", literal(&git.prefix), literal(stem))
 }
 
 /// A text as it is, and with every line end as on another platform: git may have checked it out so.

@@ -43,8 +43,8 @@ pub(super) fn compare(
             found_in: Some(found_in(folder, found)),
             diff: Some(diff),
             hints: vec![
-                Hint::say(put_back(folder, found, migration)),
                 "make the change a migration of its own, with a version above the newest".into(),
+                Hint::say(put_back(folder, found, migration)),
             ],
         }),
     })
@@ -125,7 +125,7 @@ fn put_back(folder: &Folder, found: &Found, migration: &Migration) -> String {
             format!("cp {} {path}", shell_word(shown_path(folder, *other)))
         }
     };
-    format!("put it back as it was applied: {command}")
+    format!("then put the file back as it was applied: {command}")
 }
 
 fn from_git(file: &FileVersion, line_ends: Option<LineEnds>, path: &str) -> String {
@@ -185,7 +185,7 @@ pub(super) fn missing(
         Place::Git {
             file,
             name,
-            is_here,
+            pathspec,
         } => {
             let (revision, place) = match name {
                 Some(name) => (&name[..], format!("it is in `{name}`")),
@@ -194,13 +194,13 @@ pub(super) fn missing(
                     (commit, format!("commit `{commit}` has it, and no branch"))
                 }
             };
-            let command = match is_here {
-                true => format!(
+            let command = match pathspec {
+                Some(files) => format!(
                     "git checkout {} -- {}",
                     shell_word(revision),
-                    all_files(file)
+                    shell_word(files)
                 ),
-                false => {
+                None => {
                     let path = in_folder(folder, file.file_name(), row.version);
                     from_git(file, found.line_ends, &path)
                 }
@@ -234,23 +234,4 @@ fn in_folder(folder: &Folder, name: &str, version: i64) -> String {
         _ => name.to_owned(),
     };
     shell_word(folder.shown_as.join(name).display())
-}
-
-/// A migration's files, up, down and verify, as one argument of git, from wherever in the repository.
-fn all_files(up: &FileVersion) -> String {
-    let name = up.file_name();
-    let stem = name.strip_suffix(".sql").unwrap_or(name);
-    let stem = stem.strip_suffix(".up").unwrap_or(stem);
-    let folder = &up.path[..up.path.len() - name.len()];
-    let literal = |text: &str| -> String {
-        let escaped = text
-            .chars()
-            .flat_map(|c| ("*?[\\".contains(c)).then_some('\\').into_iter().chain([c]));
-        escaped.collect()
-    };
-    shell_word(format!(
-        ":(top,glob){}**/{}.*",
-        literal(folder),
-        literal(stem)
-    ))
 }
