@@ -805,9 +805,21 @@ fn a_file_that_is_gone_comes_back_from_where_it_is() {
     let line = run
         .stderr
         .lines()
-        .find_map(|line| line.split_once("likewise: "));
+        .find_map(|line| line.split_once("their version: "));
     let (_, command) = line.expect("a command");
     Run::of(project.program("/bin/sh").args(["-ec", command])).succeeds();
+    project.xtask(&["db-status", "--check"]).succeeds();
+
+    // What another applied migration holds too is not taken for it.
+    let project = applied();
+    git(&project, &["checkout", "--quiet", "main"]);
+    project.write("migrations/60_copy.up.sql", APPLIED);
+    record(&project, &[(60, APPLIED.as_bytes())]);
+    let run = project
+        .xtask(&["db-repair"])
+        .exits(3)
+        .says("it is in `feature/five`");
+    paste(&project, &run, "bring it back");
     project.xtask(&["db-status", "--check"]).succeeds();
 
     // In a folder that is no longer the one of migrations.

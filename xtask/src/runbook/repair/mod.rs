@@ -84,7 +84,7 @@ pub(crate) fn examine(
     let rows: Vec<&Applied> = history.iter().filter(chosen).collect();
     let mut found: HashMap<i64, Found> = HashMap::new();
     for &row in &rows {
-        found.extend(search::in_folder(folder, row).map(|found| (row.version, found)));
+        found.extend(search::in_folder(folder, history, row).map(|found| (row.version, found)));
     }
     let others: Vec<&Applied> = rows
         .iter()
@@ -100,7 +100,7 @@ pub(crate) fn examine(
     for row in rows {
         let refusal = match (folder.get(row.version), found.get(&row.version)) {
             (migration, None) => verdict::not_found(migration, row, &looked),
-            (None, Some(found)) => verdict::missing(folder, history, row, found),
+            (None, Some(found)) => verdict::missing(folder, row, found),
             (Some(migration), Some(found)) => {
                 match verdict::compare(folder, migration, row, found)? {
                     Ok(restamp) => {

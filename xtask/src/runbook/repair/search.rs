@@ -51,6 +51,24 @@ impl LineEnds {
         }
     }
 
+    /// The text with these line ends.
+    pub(super) fn in_all(self, bytes: &[u8]) -> Vec<u8> {
+        let mut text = Vec::with_capacity(bytes.len());
+        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let (line, end) = match line {
+                [line @ .., b'\r', b'\n'] | [line @ .., b'\n'] => (line, true),
+                line => (line, false),
+            };
+            text.extend_from_slice(line);
+            text.extend_from_slice(match (end, self) {
+                (false, _) => b"",
+                (true, LineEnds::Lf) => b"\n",
+                (true, LineEnds::Crlf) => b"\r\n",
+            });
+        }
+        text
+    }
+
     pub(super) fn of(bytes: &[u8]) -> LineEnds {
         match memchr::memmem::find(bytes, b"\r\n") {
             Some(_) => LineEnds::Crlf,
@@ -68,8 +86,8 @@ pub(super) struct Looked {
     pub(super) shallow: bool,
 }
 
-/// In a file of another version, or in its own with other line ends.
-pub(super) fn in_folder(folder: &Folder, row: &Applied) -> Option<Found> {
+/// In its own file, with other line ends, or in one that is pending, since it was given another version.
+pub(super) fn in_folder(folder: &Folder, history: &[Applied], row: &Applied) -> Option<Found> {
     let found = |migration: &Migration, bytes: &[u8], line_ends| Found {
         bytes: bytes.to_vec(),
         place: Place::Folder(migration.version),
@@ -85,11 +103,13 @@ pub(super) fn in_folder(folder: &Folder, row: &Applied) -> Option<Found> {
             .map(|(line_ends, bytes)| found(migration, bytes, *line_ends))
     });
     own.or_else(|| {
+        let pending =
+            |migration: &&Migration| history.iter().all(|row| row.version != migration.version);
         let mut same = folder
             .migrations
             .iter()
             .filter(|migration| row.checksum == migration.checksum);
-        same.next()
+        same.find(pending)
             .map(|migration| found(migration, migration.up_bytes(), None))
     })
 }
@@ -184,23 +204,8 @@ fn pathspec(git: &Git, up: &FileVersion) -> String {
 /// A text as it is, and with every line end as on another platform: git may have checked it out so.
 fn forms(bytes: &[u8]) -> Vec<(Option<LineEnds>, Cow<'_, [u8]>)> {
     let mut forms = vec![(None, Cow::Borrowed(bytes))];
-    let (mut lf, mut crlf) = (
-        Vec::with_capacity(bytes.len()),
-        Vec::with_capacity(bytes.len()),
-    );
-    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-        let end = match line {
-            [text @ .., b'\r', b'\n'] | [text @ .., b'\n'] => text.len(),
-            text => text.len(),
-        };
-        lf.extend_from_slice(&line[..end]);
-        crlf.extend_from_slice(&line[..end]);
-        if line.ends_with(b"\n") {
-            lf.push(b'\n');
-            crlf.extend_from_slice(b"\r\n");
-        }
-    }
-    for (ends, form) in [(LineEnds::Lf, lf), (LineEnds::Crlf, crlf)] {
+    for ends in [LineEnds::Lf, LineEnds::Crlf] {
+        let form = ends.in_all(bytes);
         if form != bytes {
             forms.push((Some(ends), Cow::Owned(form)));
         }

@@ -74,14 +74,7 @@ fn same_sql(migration: &Migration, applied: &[u8]) -> Result<(), String> {
 
 fn shown_difference(migration: &Migration, applied: &[u8]) -> Result<String> {
     let now = migration.up_bytes();
-    let without_returns = |bytes: &[u8]| -> Vec<u8> {
-        bytes
-            .iter()
-            .copied()
-            .filter(|&byte| byte != b'\r')
-            .collect()
-    };
-    if without_returns(applied) == without_returns(now) {
+    if LineEnds::Lf.in_all(applied) == LineEnds::Lf.in_all(now) {
         return Ok(format!(
             "{}: only line ends differ, {} when it was applied, {} now",
             migration.up.path.display(),
@@ -158,28 +151,16 @@ pub(super) fn not_found(migration: Option<&Migration>, row: &Applied, looked: &L
 }
 
 /// The file is gone, and what was in it was found.
-pub(super) fn missing(
-    folder: &Folder,
-    history: &[Applied],
-    row: &Applied,
-    found: &Found,
-) -> Refusal {
+pub(super) fn missing(folder: &Folder, row: &Applied, found: &Found) -> Refusal {
     let (why, hint) = match &found.place {
         Place::Folder(other) => {
             let now = shown_path(folder, *other);
             let name = now.rsplit('/').next().unwrap_or_default();
             let was = in_folder(folder, name, row.version);
-            let is_applied = history.iter().any(|row| row.version == *other);
-            let (verb, tail) = match is_applied {
-                true => ("cp", ""),
-                false => ("mv", ", and its down and verify files likewise"),
-            };
+            let now_word = shell_word(&now);
             (
                 format!("`{now}` holds the same bytes under another version"),
-                format!(
-                    "give it its version{tail}: {verb} {} {was}",
-                    shell_word(&now)
-                ),
+                format!("give it and its down and verify files their version: mv {now_word} {was}"),
             )
         }
         Place::Git {
