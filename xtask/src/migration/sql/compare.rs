@@ -16,10 +16,8 @@ struct Piece<'a> {
 
 impl Piece<'_> {
     fn is_same(&self, other: &Piece<'_>) -> bool {
-        match self.is_word && other.is_word {
-            true => self.text.eq_ignore_ascii_case(other.text),
-            false => self.is_word == other.is_word && self.text == other.text,
-        }
+        let are_words = self.is_word && other.is_word;
+        self.text == other.text || are_words && self.text.eq_ignore_ascii_case(other.text)
     }
 }
 
@@ -114,8 +112,7 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
 /// As `script` reads directives.
 fn directive<'a>(token: &Token, text: &'a str) -> Option<&'a str> {
     let comment = token.text(text).trim_start_matches('-').trim();
-    let is_line = token.kind == TokenKind::LineComment;
-    (is_line && comment.starts_with("xtask:")).then_some(comment)
+    comment.starts_with("xtask:").then_some(comment)
 }
 
 fn is_string(token: &Token) -> bool {
