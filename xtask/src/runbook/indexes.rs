@@ -155,9 +155,8 @@ impl Changes {
         let another_table = match word(0) {
             "drop" => true,
             "alter" => word(1) != "table" || has_any(&TABLE_ACTIONS),
-            "create" => effects
-                .iter()
-                .any(|effect| matches!(effect, Effect::CreateTable { .. })),
+            // Also a temporary one, which stands before the one that is there.
+            "create" => words.iter().take(5).any(|word| word == "table"),
             _ => false,
         };
         for name in effects::identifiers(statement.text(&script.text)) {
