@@ -8,8 +8,7 @@ use crate::database::baseline::{self, Differences};
 use crate::database::{Database, history, lock};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
-use crate::migration::script::Script;
-use crate::migration::source::{Folder, Migration};
+use crate::migration::source::{Direction, Folder, Migration};
 use crate::options::BackupOptions;
 use crate::runbook::apply::Runner;
 use crate::runbook::preflight::{self, Planned, When};
@@ -50,7 +49,7 @@ pub(crate) fn run(ctx: &Context, flags: &Baseline) -> Result {
         return Ok(());
     }
 
-    compare(ctx, &mut db, &wanted)?;
+    compare(ctx, &folder, &mut db, &wanted)?;
     let Some(lock) = lock else {
         ctx.ui
             .status("Finished", "the live schema agrees; nothing was recorded");
@@ -103,16 +102,12 @@ fn chosen(folder: &Folder, version: Option<i64>) -> Result<Vec<&Migration>> {
 
 /// Compares the live schema with what the files make. Transactional files run in a temporary schema. Files
 /// that run outside a transaction cannot: only their verify files check them.
-fn compare(ctx: &Context, db: &mut Database, wanted: &[&Migration]) -> Result {
-    let (transactional, others): (Vec<&Migration>, Vec<&Migration>) = wanted
-        .iter()
-        .partition(|migration| migration.up.transactional);
-    let scripts: Vec<&Script> = transactional
-        .iter()
-        .map(|migration| &migration.up)
-        .collect();
-    let mut differences = baseline::compare(db, &scripts)?;
-    for migration in &others {
+fn compare(ctx: &Context, folder: &Folder, db: &mut Database, wanted: &[&Migration]) -> Result {
+    let scripts = folder.scripts(wanted, Direction::Up)?;
+    let transactional = scripts.into_iter().filter(|script| script.transactional);
+    let mut differences = baseline::compare(db, &transactional.collect::<Vec<_>>())?;
+    let others = wanted.iter().filter(|migration| !migration.transactional());
+    for migration in others {
         if migration.verify.is_none() {
             ctx.ui.warn(format_args!(
                 "`{}` runs outside a transaction and has no verify file: not compared",

@@ -2,16 +2,17 @@
 
 use clap::Args;
 
-use super::args::{BackupArgs, LockArgs, Output};
+use super::args::{BackupArgs, HistoryArgs, LockArgs, Output};
 use crate::Context;
 use crate::error::Result;
-use crate::migration::plan::RollbackScope;
 use crate::options::{Reports, RunOptions};
 use crate::runbook;
 
 /// Arguments of `db-redo`.
 #[derive(Args, Debug)]
 pub struct Redo {
+    #[command(flatten)]
+    history: HistoryArgs,
     #[command(flatten)]
     locks: LockArgs,
     #[command(flatten)]
@@ -21,20 +22,12 @@ pub struct Redo {
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Redo) -> Result {
-    let folder = ctx.folder()?;
+    let folder = flags.history.folder(ctx)?;
     let options = RunOptions {
         locks: flags.locks.options(),
         backup: flags.backup.options(),
         dry_run: false,
         reports: Reports::default(),
     };
-    let connect = || ctx.connect_with(options.locks.lock_deadline);
-    let last_run = &RollbackScope::LastRun;
-    let down = runbook::rollback(ctx, &folder, connect()?, last_run, &options)?;
-    let newest = down.steps.iter().map(|step| step.version).max();
-    let Some(newest) = newest else {
-        return ctx.ui.json(&down);
-    };
-    let up = runbook::migrate(ctx, &folder, connect()?, Some(newest), false, &options)?;
-    ctx.ui.json(&up)
+    ctx.ui.json(&runbook::redo(ctx, &folder, &options)?)
 }

@@ -16,8 +16,9 @@ pub(crate) mod preflight;
 pub(crate) mod report;
 pub(crate) mod restore;
 mod run;
+pub(crate) mod shared_history;
 mod stall;
 pub(crate) mod verify;
 mod watched_psql;
 
-pub(crate) use run::{migrate, rollback};
+pub(crate) use run::{migrate, redo, rollback};

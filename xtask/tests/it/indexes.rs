@@ -140,11 +140,13 @@ fn another_definition_under_the_right_name_is_an_error_that_shows_both() {
             run.stderr
         );
         assert_eq!(before, project.dump(), "{what}");
-        project
-            .xtask(&["db-status", "--check"])
-            .exits(3)
-            .says("exists with a different definition");
-        project.xtask(&["db-doctor"]).exits(3);
+        // Commands that only look create nothing, so they cannot compare parameters.
+        if what != "parameters" {
+            project
+                .xtask(&["db-doctor"])
+                .exits(3)
+                .shows("exists with a different definition");
+        }
         project.sql(&format!("DROP INDEX {INDEX}"));
     }
     project.xtask(&["db-migrate"]).succeeds();
@@ -152,7 +154,12 @@ fn another_definition_under_the_right_name_is_an_error_that_shows_both() {
     project.sql(&format!(
         "DROP INDEX {INDEX}; CREATE INDEX {INDEX} ON users (created_at)"
     ));
-    is_seen(&project, "exists with a different definition");
+    for command in ["db-verify", "db-doctor"] {
+        project
+            .xtask(&[command])
+            .exits(3)
+            .shows("exists with a different definition");
+    }
 }
 
 #[test]
@@ -472,7 +479,7 @@ fn another_index_stops_a_run_before_it_begins_and_the_dry_run_says_so() {
     project.sql("CREATE TABLE t (a int, b int); CREATE INDEX i ON t (a)");
     project.write(
         UP,
-        "DROP TABLE IF EXISTS other;\nCREATE INDEX IF NOT EXISTS i ON t (b);\n",
+        "ALTER TABLE t DROP COLUMN IF EXISTS c;\nCREATE INDEX IF NOT EXISTS i ON t (b);\n",
     );
     project.xtask(&["db-migrate", "--dry-run"]).succeeds();
     project

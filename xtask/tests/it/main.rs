@@ -6,6 +6,7 @@
 )]
 
 mod adopting;
+mod applied_files;
 mod backup;
 mod bad_input;
 mod baseline;
@@ -15,9 +16,11 @@ mod docs;
 mod failing;
 mod failures;
 mod flow;
+mod forecast;
 mod guard;
 mod half_way;
 mod hard_values;
+mod ignore_missing;
 mod indexes;
 mod interrupt;
 mod kill;

@@ -5,14 +5,16 @@
 mod cursor;
 mod destructive;
 mod effect;
+mod index_shape;
 mod name;
 mod read;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use cursor::split_names;
+pub(crate) use cursor::{identifiers, split_names};
 pub(crate) use destructive::{destroys_nothing, shows_what_it_destroys};
 pub(crate) use effect::Effect;
+pub(crate) use index_shape::IndexShape;
 pub(crate) use name::ObjectName;
 pub(crate) use read::{index_definition, of};

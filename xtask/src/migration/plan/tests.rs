@@ -1,41 +1,43 @@
-use std::path::Path;
-
 use jiff::Timestamp;
 
 use super::*;
 use crate::error::{Failure, Kind, Result};
 use crate::migration::history::Applied;
-use crate::migration::script::{Role, Script};
-use crate::migration::source::{Folder, Migration};
+use crate::migration::script::Role;
+use crate::migration::source::{File, Folder, Migration};
 
 /// Migrations from words such as `1`, `2!` (irreversible) or `3^` (baseline).
 fn folder(words: &str) -> Folder {
     Folder {
         shown_as: "m".into(),
+        ignored: Vec::new(),
+        shares_history: false,
         migrations: words.split_whitespace().map(migration).collect(),
     }
 }
 
 fn migration(word: &str) -> Migration {
     let version: i64 = word.trim_end_matches(['!', '^']).parse().unwrap();
-    let script = |ending: &str, role, text: &str| {
-        let path = format!("m/{version}_x{ending}");
-        Script::parse(Path::new(&path), text.into(), role).unwrap()
+    let file = |ending: &str, role, text: &str| {
+        File::in_memory(&format!("m/{version}_x{ending}"), text, role)
     };
     let baseline = if word.ends_with('^') {
         "-- xtask: baseline\n"
     } else {
         ""
     };
-    let down = (!word.ends_with('!')).then(|| script(".down.sql", Role::Down, ""));
+    let down = (!word.ends_with('!')).then(|| file(".down.sql", Role::Down, ""));
     Migration {
         version,
         name: "x".to_owned(),
         stem: format!("{version}_x"),
-        up: script(".up.sql", Role::Up, baseline),
+        up: file(".up.sql", Role::Up, baseline),
         down,
         verify: None,
         checksum: [version as u8; 48],
+        is_baseline_by_settings: false,
+        misnamed_down: Vec::new(),
+        misnamed_up: Vec::new(),
     }
 }
 

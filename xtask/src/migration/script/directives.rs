@@ -7,7 +7,7 @@ use crate::migration::effects;
 use crate::migration::sql::{self, Token};
 
 /// The first line by which sqlx knows a file that must not run inside a transaction.
-pub(super) const NO_TRANSACTION: &str = "-- no-transaction";
+pub(crate) const NO_TRANSACTION: &str = "-- no-transaction";
 
 /// All directives.
 const DIRECTIVES: [&str; 4] = ["backup", "baseline", "lossless", "next"];

@@ -20,7 +20,6 @@ impl Check<'_> {
         for statement in &statements {
             let words = statement.words(self.text);
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            self.copy_from_stdin(statement, &words);
             self.quoting_changed(statement, &words);
             match (self.role, transaction_control(&words)) {
                 (Role::Verify, _) => self.only_a_query(statement),
@@ -40,18 +39,6 @@ impl Check<'_> {
             );
         }
         statements
-    }
-
-    /// psql would read the lines after it as rows; sqlx cannot run it at all.
-    fn copy_from_stdin(&mut self, statement: &Statement, words: &[&str]) {
-        let from_stdin = words.windows(2).any(|pair| pair == ["from", "stdin"]);
-        if words.first() == Some(&"copy") && from_stdin {
-            self.problem(
-                statement.range.start,
-                "`COPY … FROM STDIN` needs rows from outside the file",
-                "write the rows as `INSERT INTO … VALUES …`",
-            );
-        }
     }
 
     /// Without `standard_conforming_strings` a backslash in a string is an escape, and the file means

@@ -11,6 +11,7 @@ use crate::database::catalog::Relation;
 use crate::database::history::{self, History};
 use crate::database::lock::Lock;
 use crate::error::Result;
+use crate::migration::script::Script;
 use crate::migration::source::{Direction, Migration};
 use crate::options::{BackupOptions, Locks};
 use crate::runbook::backup::CompletedBackup;
@@ -94,13 +95,13 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// If psql or the server says no; nothing is recorded then.
     pub(crate) fn mark_applied(&mut self, migrations: &[&Migration]) -> Result {
+        let table = &self.history.table.name;
         let rows: String = migrations
             .iter()
             .map(|migration| {
-                format!(
-                    "{} \\; ",
-                    self.row(migration, Direction::Up, history::UNRUN)
-                )
+                let insert =
+                    history::insert_sql(table, migration, self.installed_on, history::UNRUN);
+                format!("{} \\; ", history::exactly_one(&insert))
             })
             .collect();
         let record = format!("{}BEGIN \\; {rows}COMMIT;\n", self.psql.patient());
@@ -115,6 +116,7 @@ impl<'a> Runner<'a> {
     pub(super) fn row(
         &self,
         migration: &Migration,
+        script: &Script,
         direction: Direction,
         execution_time: &str,
     ) -> String {
@@ -123,7 +125,7 @@ impl<'a> Runner<'a> {
             Direction::Up => {
                 let insert =
                     history::insert_sql(table, migration, self.installed_on, execution_time);
-                match self.guard.must_count(&migration.up) {
+                match self.guard.must_count(script) {
                     true => history::exactly_one(&insert),
                     false => insert,
                 }

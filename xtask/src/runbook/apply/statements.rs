@@ -105,7 +105,7 @@ impl Runner<'_> {
             }
         }
         let nanoseconds = started.elapsed().as_nanos().max(1);
-        let row = self.row(migration, direction, &nanoseconds.to_string());
+        let row = self.row(migration, script, direction, &nanoseconds.to_string());
         // CLEAN also undoes a setting that makes transactions read-only.
         let record = format!(
             "{CLEAN};\n{}BEGIN;\n{row} \\; COMMIT;\n",

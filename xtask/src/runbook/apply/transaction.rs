@@ -113,7 +113,7 @@ impl Runner<'_> {
         if commits_by_itself {
             self.feed_ahead(upcoming, direction)?;
         }
-        let checks = checks(migration, direction);
+        let checks = checks(migration, direction)?;
         let reply = match self
             .psql
             .receive(&mut |client, pid, _| seen.update(client, pid))
@@ -232,7 +232,8 @@ impl Runner<'_> {
         script: &Script,
         direction: Direction,
     ) -> bool {
-        verify_file(migration, direction).is_none() && !self.guard.must_ask(script)
+        let has_checks = direction == Direction::Up && migration.verify.is_some();
+        !has_checks && !self.guard.must_ask(script)
     }
 
     /// Feeds psql one migration up to its commit, or, where it has checks, up to these.
@@ -265,7 +266,7 @@ impl Runner<'_> {
             chunk.after = self.commit(migration, script, direction);
         } else {
             let asks = self.guard.must_ask(script);
-            let checks = checks(migration, direction);
+            let checks = checks(migration, direction)?;
             // SET TRANSACTION must come before any query: without a baseline more is counted, not less.
             if asks && self.psql.memory.counted && !script.sets("transaction") {
                 before.push_str(&format!("{begin};\n{}", guard::BASELINE));
@@ -316,7 +317,7 @@ impl Runner<'_> {
     fn commit(&self, migration: &Migration, script: &Script, direction: Direction) -> String {
         let row = match self.is_prepared(script, direction) {
             true => history::execute_sql(migration),
-            false => self.row(migration, direction, history::SINCE_BEGIN),
+            false => self.row(migration, script, direction, history::SINCE_BEGIN),
         };
         // A migration may have left another role or search path behind. What RESET goes back to would
         // wait for the history without end, and with the migration's locks.
@@ -334,15 +335,11 @@ impl Runner<'_> {
 }
 
 /// The checks that a migration must pass before it is recorded, as psql runs them.
-fn checks(migration: &Migration, direction: Direction) -> Option<Checks<'_>> {
-    verify_file(migration, direction).map(Checks::of)
-}
-
-fn verify_file(migration: &Migration, direction: Direction) -> Option<&Script> {
-    match direction {
-        Direction::Up => migration.verify.as_ref(),
+fn checks(migration: &Migration, direction: Direction) -> Result<Option<Checks<'_>>> {
+    Ok(match direction {
+        Direction::Up => migration.checks()?.map(Checks::of),
         Direction::Down => None,
-    }
+    })
 }
 
 /// A failure from after the commit, which stands.

@@ -55,7 +55,28 @@ pub(crate) fn rollback(
     scope: &RollbackScope,
     options: &RunOptions,
 ) -> Result<Outcome> {
-    run(ctx, folder, &mut db, &Goal::Down(scope), options)
+    let goal = Goal::Down {
+        scope,
+        comes_back: false,
+    };
+    run(ctx, folder, &mut db, &goal, options)
+}
+
+/// Undoes the last run and applies it again, in a session of its own each time. Returns what was done last.
+///
+/// # Errors
+/// As [`run`]; if an up file could not be applied again, before anything runs.
+pub(crate) fn redo(ctx: &Context, folder: &Folder, options: &RunOptions) -> Result<Outcome> {
+    let connect = || ctx.connect_with(options.locks.lock_deadline);
+    let goal = Goal::Down {
+        scope: &RollbackScope::LastRun,
+        comes_back: true,
+    };
+    let undone = run(ctx, folder, &mut connect()?, &goal, options)?;
+    match undone.steps.iter().map(|step| step.version).max() {
+        Some(newest) => migrate(ctx, folder, connect()?, Some(newest), false, options),
+        None => Ok(undone),
+    }
 }
 
 /// # Errors
