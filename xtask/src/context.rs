@@ -57,13 +57,20 @@ impl Context {
     /// # Errors
     /// If the folder cannot be understood.
     pub(crate) fn folder(&self) -> Result<Folder> {
-        let folder = Folder::load(
-            &self.config.migrations,
-            &self.config.shown(&self.config.migrations),
-        )?;
+        let folder = self.load_folder()?;
         for ignored in &folder.ignored {
             self.ui.warn(format_args!("{ignored}; {}", ignored.hint));
         }
+        Ok(folder)
+    }
+
+    /// The same in silence, for who looks at it again.
+    ///
+    /// # Errors
+    /// If the folder cannot be understood.
+    pub(crate) fn load_folder(&self) -> Result<Folder> {
+        let shown = self.config.shown(&self.config.migrations);
+        let folder = Folder::load(&self.config.migrations, &shown)?;
         Ok(folder.with_baseline(self.config.settings.baseline))
     }
 

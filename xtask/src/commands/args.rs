@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::Context;
+use crate::database::Database;
+use crate::error::Result;
+use crate::migration::source::Folder;
 use crate::options::{self, BackupOptions, ProofOptions, Reports, RunOptions};
 
 /// `--format`, for the commands that print data.
 #[derive(Args, Clone, Copy, Debug, Default)]
-pub struct Output {
+pub(super) struct Output {
     /// Format of the data on stdout; json is one document, errors included
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub(super) format: Format,
@@ -106,6 +110,28 @@ impl ProofArgs {
     }
 }
 
+/// Whose migrations the history has.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct HistoryArgs {
+    /// Leave out what is in the history and has no file here, as where several folders share one history
+    #[arg(long)]
+    pub(super) ignore_missing: bool,
+}
+
+impl HistoryArgs {
+    /// The migrations folder, and the database, which is connected to while the files are read.
+    pub(super) fn open(self, ctx: &Context, lock_wait: Duration) -> Result<(Folder, Database)> {
+        let connecting = ctx.begin_to_connect(lock_wait);
+        let folder = self.folder(ctx)?;
+        Ok((folder, ctx.connected(connecting?)?))
+    }
+
+    /// The migrations folder, and whether its history is shared.
+    pub(super) fn folder(self, ctx: &Context) -> Result<Folder> {
+        Ok(ctx.folder()?.sharing_history(self.ignore_missing))
+    }
+}
+
 /// Whether and how to back up.
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct BackupArgs {
@@ -128,6 +154,8 @@ impl BackupArgs {
 /// The arguments of every run of migrations.
 #[derive(Args, Debug)]
 pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub(super) history: HistoryArgs,
     #[command(flatten)]
     locks: LockArgs,
     #[command(flatten)]

@@ -12,8 +12,7 @@ use crate::database::{Database, history};
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::migration::affected_tables::AffectedTables;
-use crate::migration::plan;
-use crate::migration::source::{Direction, Folder};
+use crate::migration::source::{Direction, Folder, Migration};
 use crate::runbook::backup::{self, CompletedBackup};
 use crate::runbook::backup_tables;
 use crate::ui;
@@ -79,7 +78,10 @@ pub(crate) fn run(ctx: &Context, flags: &Backup) -> Result {
 /// tables are not among them.
 fn chosen(ctx: &Context, db: &mut Database, folder: &Folder) -> Result<Vec<Relation>> {
     let applied = history::read_known(db)?.applied;
-    let pending = plan::up(folder, &applied, None, true)?;
+    // A backup may be what somebody wants because the files and the history disagree.
+    let is_pending =
+        |migration: &&Migration| applied.iter().all(|row| row.version != migration.version);
+    let pending: Vec<&Migration> = folder.migrations.iter().filter(is_pending).collect();
     let scripts = folder.scripts(&pending, Direction::Up)?;
     let affected = AffectedTables::from_scripts(scripts, db.server.schema.as_deref());
     let names = backup_tables::default_names(db, folder, &affected)?;

@@ -103,12 +103,11 @@ fn chosen(folder: &Folder, version: Option<i64>) -> Result<Vec<&Migration>> {
 /// Compares the live schema with what the files make. Transactional files run in a temporary schema. Files
 /// that run outside a transaction cannot: only their verify files check them.
 fn compare(ctx: &Context, folder: &Folder, db: &mut Database, wanted: &[&Migration]) -> Result {
-    let (transactional, others): (Vec<&Migration>, Vec<&Migration>) = wanted
-        .iter()
-        .partition(|migration| migration.transactional());
-    let scripts = folder.scripts(&transactional, Direction::Up)?;
-    let mut differences = baseline::compare(db, &scripts)?;
-    for migration in &others {
+    let scripts = folder.scripts(wanted, Direction::Up)?;
+    let transactional = scripts.into_iter().filter(|script| script.transactional);
+    let mut differences = baseline::compare(db, &transactional.collect::<Vec<_>>())?;
+    let others = wanted.iter().filter(|migration| !migration.transactional());
+    for migration in others {
         if migration.verify.is_none() {
             ctx.ui.warn(format_args!(
                 "`{}` runs outside a transaction and has no verify file: not compared",

@@ -1,12 +1,14 @@
 //! `db-doctor`: every check of the preflight's list, with a remedy for each that fails.
 
+use clap::Args;
 use serde::Serialize;
 
-use super::args::Output;
+use super::args::{HistoryArgs, Output};
 use crate::Context;
 use crate::error::{Failure, Result};
 use crate::failures;
 use crate::hint::Hint;
+use crate::migration::source::Folder;
 use crate::runbook::preflight::{self, Found};
 use crate::ui;
 
@@ -60,8 +62,8 @@ impl Finding {
 }
 
 impl Report {
-    fn of(ctx: &Context) -> Report {
-        let checks: Vec<Finding> = preflight::examine(ctx)
+    fn of(ctx: &Context, folder: Option<&Folder>) -> Report {
+        let checks: Vec<Finding> = preflight::examine(ctx, folder)
             .into_iter()
             .map(|(name, found)| Finding::of(ctx, name, found))
             .collect();
@@ -70,8 +72,19 @@ impl Report {
     }
 }
 
-pub(crate) fn run(ctx: &Context, _: &Output) -> Result {
-    let report = Report::of(ctx);
+/// Arguments of `db-doctor`.
+#[derive(Args, Debug)]
+pub struct Doctor {
+    #[command(flatten)]
+    history: HistoryArgs,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+pub(crate) fn run(ctx: &Context, flags: &Doctor) -> Result {
+    // What is wrong with it is the finding of a check.
+    let folder = flags.history.folder(ctx).ok();
+    let report = Report::of(ctx, folder.as_ref());
     print(ctx, &report);
     ctx.ui.json(&report)?;
     if report.ok {
@@ -151,7 +164,8 @@ mod tests {
             migrations: Some(folder.path().to_owned()),
             backups: Some(folder.path().to_owned()),
         });
-        let report = serde_json::to_value(Report::of(&ctx)).expect("JSON");
+        let report =
+            serde_json::to_value(Report::of(&ctx, ctx.folder().ok().as_ref())).expect("JSON");
         let checks = report["checks"].as_array().expect("a list");
         let reported: Vec<&str> = checks
             .iter()

@@ -24,9 +24,8 @@ pub struct Migrate {
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Migrate) -> Result {
-    let folder = ctx.folder()?;
     let options = flags.run.options(flags.dry_run);
-    let db = ctx.connect_with(options.locks.lock_deadline)?;
+    let (folder, db) = flags.run.history.open(ctx, options.locks.lock_deadline)?;
     let outcome = runbook::migrate(
         ctx,
         &folder,

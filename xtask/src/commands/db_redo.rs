@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::args::{BackupArgs, LockArgs, Output};
+use super::args::{BackupArgs, HistoryArgs, LockArgs, Output};
 use crate::Context;
 use crate::error::Result;
 use crate::options::{Reports, RunOptions};
@@ -12,6 +12,8 @@ use crate::runbook;
 #[derive(Args, Debug)]
 pub struct Redo {
     #[command(flatten)]
+    history: HistoryArgs,
+    #[command(flatten)]
     locks: LockArgs,
     #[command(flatten)]
     backup: BackupArgs,
@@ -20,7 +22,7 @@ pub struct Redo {
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Redo) -> Result {
-    let folder = ctx.folder()?;
+    let folder = flags.history.folder(ctx)?;
     let options = RunOptions {
         locks: flags.locks.options(),
         backup: flags.backup.options(),

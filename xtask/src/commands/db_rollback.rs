@@ -21,7 +21,7 @@ pub struct Rollback {
     #[arg(long, conflicts_with = "only")]
     all: bool,
     /// Undo only this migration, even if it was recorded without being run; may be repeated
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", allow_negative_numbers = true)]
     only: Vec<i64>,
     /// Print the plan and what would be lost; write nothing
     #[arg(long)]
@@ -31,7 +31,6 @@ pub struct Rollback {
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Rollback) -> Result {
-    let folder = ctx.folder()?;
     let selection = match (flags.steps, flags.to, flags.all, &flags.only[..]) {
         (Some(steps), ..) => RollbackScope::Steps(steps),
         (_, Some(version), ..) => RollbackScope::To(version),
@@ -40,7 +39,7 @@ pub(crate) fn run(ctx: &Context, flags: &Rollback) -> Result {
         (None, None, false, versions) => RollbackScope::Only(versions.to_vec()),
     };
     let options = flags.run.options(flags.dry_run);
-    let db = ctx.connect_with(options.locks.lock_deadline)?;
+    let (folder, db) = flags.run.history.open(ctx, options.locks.lock_deadline)?;
     let outcome = runbook::rollback(ctx, &folder, db, &selection, &options)?;
     ctx.ui.json(&outcome)
 }

@@ -3,6 +3,7 @@
 use clap::Args;
 use pg_connect::ConnInfo;
 
+use super::args::HistoryArgs;
 use crate::Context;
 use crate::config::{DEV_PASSWORD, Origin};
 use crate::database::connect::ConnectProblem;
@@ -24,10 +25,12 @@ pub struct Setup {
     /// Stop after the baseline and the seed
     #[arg(long)]
     no_migrate: bool,
+    #[command(flatten)]
+    history: HistoryArgs,
 }
 
 pub(crate) fn run(ctx: &mut Context, flags: &Setup) -> Result {
-    let folder = ctx.folder()?;
+    let folder = flags.history.folder(ctx)?;
     let private = is_private_wanted(ctx)?;
     let target = if private {
         let server = server::ensure_running(ctx)?;

@@ -5,18 +5,19 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
-use super::args::{Output, duration};
+use super::args::{HistoryArgs, Output, duration};
 use crate::Context;
-use crate::database::catalog::InvalidIndex;
+use crate::database::catalog::{self, InvalidIndex};
 use crate::database::standby::{self, Standby};
-use crate::database::{Database, Server, history};
+use crate::database::{Database, LOOK_WAIT, Server, history};
 use crate::error::{Failure, Result};
+use crate::failures;
 use crate::hint::Hint;
 use crate::interrupt;
 use crate::migration::plan::{self, State};
 use crate::migration::quote::quote_if_needed;
-use crate::runbook::indexes;
 use crate::runbook::verify::{self, Checked};
+use crate::runbook::{indexes, shared_history};
 use crate::ui;
 
 #[derive(Serialize)]
@@ -38,13 +39,16 @@ pub struct Verify {
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
     wait_standbys: Duration,
     #[command(flatten)]
+    history: HistoryArgs,
+    #[command(flatten)]
     pub(super) output: Output,
 }
 
 pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
-    let folder = ctx.folder()?;
-    let mut db = ctx.connect()?;
-    let applied = history::read_known(&mut db)?.applied;
+    let (folder, mut db) = flags.history.open(ctx, LOOK_WAIT)?;
+    let mut applied = history::read_known(&mut db)?.applied;
+    let scripts = plan::applied_scripts(&folder, &applied);
+    shared_history::leave_out_others(ctx, &folder, &mut applied);
     let states = plan::states(&folder, &applied);
 
     let mut checks = Vec::new();
@@ -60,22 +64,28 @@ pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
             .iter()
             .any(|entry| entry.version == migration.version && entry.state == State::Applied)
     });
-    checks.extend(verify::run(&mut db, in_place.clone())?);
-    let found = indexes::findings(&mut db, in_place, |_| true)?;
-    for failure in found.differing {
-        checks.push(Checked {
-            version: 0,
-            check: failure.one_line(),
-            ok: false,
-        });
+    checks.extend(verify::run(&mut db, in_place)?);
+    let of_indexes = |check: String| Checked {
+        version: 0,
+        check,
+        ok: false,
+    };
+    match indexes::differing(&mut db, scripts, []) {
+        Ok(differing) => {
+            checks.extend(differing.iter().map(|found| of_indexes(found.one_line())));
+        }
+        Err(error) if failures::sqlstate(&error).is_some() => {
+            ctx.ui
+                .warn(format_args!("indexes were not compared: {error:#}"));
+        }
+        Err(error) => return Err(error),
     }
-    for index in &found.invalid {
-        checks.push(Checked {
-            version: 0,
-            check: format!("index {} on {} is valid", index.name, index.table),
-            ok: false,
-        });
-    }
+    let invalid = catalog::invalid_indexes(&mut db)?;
+    checks.extend(
+        invalid
+            .iter()
+            .map(|index| of_indexes(format!("index {} on {} is valid", index.name, index.table))),
+    );
     let standbys = wait_for_standbys(&mut db, flags.wait_standbys)?;
     let hidden_standbys = standby::hidden(&mut db.client)?;
     // With --wait-standbys, standbys whose state cannot be read are a finding, not a success.
@@ -126,7 +136,7 @@ pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
         ));
     }
     ctx.ui.json(&report)?;
-    let finding = finding(&report, &found.invalid);
+    let finding = finding(&report, &invalid);
     match (finding, unknown) {
         (Some(failure), _) => Err(failure.into()),
         (None, Some(failure)) if asked => Err(failure.into()),

@@ -158,7 +158,7 @@ pub enum Command {
     #[command(after_help = "Examples:
   cargo xtask db-doctor
   cargo xtask db-doctor --format json | jq '.checks[] | select(.status != \"ok\")'")]
-    DbDoctor(args::Output),
+    DbDoctor(db_doctor::Doctor),
     /// Show what is applied, pending, missing or divergent
     #[command(after_help = "Examples:
   cargo xtask db-status
@@ -266,7 +266,7 @@ impl Command {
     /// The output format of this command.
     pub(crate) fn format(&self) -> Format {
         let output = match self {
-            Command::DbDoctor(output) => output,
+            Command::DbDoctor(flags) => &flags.output,
             Command::DbBackups(flags) => flags.output(),
             Command::DbRestore(flags) => &flags.output,
             Command::DbStatus(flags) => &flags.output,
@@ -296,7 +296,7 @@ impl Command {
             Command::DbStart => db_start::run(ctx),
             Command::DbStop => db_stop::run(ctx),
             Command::DbDestroy => db_destroy::run(ctx),
-            Command::DbDoctor(output) => db_doctor::run(ctx, output),
+            Command::DbDoctor(flags) => db_doctor::run(ctx, flags),
             Command::DbStatus(flags) => db_status::run(ctx, flags),
             Command::DbMigrate(flags) => db_migrate::run(ctx, flags),
             Command::DbRollback(flags) => db_rollback::run(ctx, flags),

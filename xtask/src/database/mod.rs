@@ -53,6 +53,9 @@ const DEAD_CLIENT_OPTION: &str = " -c client_connection_check_interval=2s";
 /// How long a query of ours may wait for a lock, unless `--lock-deadline` says otherwise.
 pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(600);
 
+/// The same for what only looks: nobody waits long for an answer that a later look gives too.
+pub(crate) const LOOK_WAIT: Duration = Duration::from_secs(10);
+
 /// What the native session of a command starts with: it never waits for a lock without end.
 pub(crate) fn native_options(lock_wait: Duration) -> String {
     format!(
@@ -247,6 +250,20 @@ impl Database {
             client,
             server: Rc::new(server),
         })
+    }
+
+    /// Looks at something for which no lock is worth waiting for: an error of class 55 after a second.
+    ///
+    /// # Errors
+    /// Those of `look`, or if the server cannot be asked.
+    pub(crate) fn without_waiting<T>(
+        &mut self,
+        look: impl FnOnce(&mut Database) -> Result<T>,
+    ) -> Result<T> {
+        self.client.batch_execute("SET lock_timeout = '1s'")?;
+        let found = look(self);
+        self.wait_for_locks_again()?;
+        found
     }
 
     /// Goes back to the usual limit, after a shorter one.

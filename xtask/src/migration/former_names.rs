@@ -11,7 +11,6 @@ pub(crate) struct FormerNames<'s> {
     created: BTreeSet<ObjectName>,
     /// `CREATE TABLE IF NOT EXISTS`: may have existed before.
     created_if_missing: BTreeSet<ObjectName>,
-    dropped_or_renamed: BTreeSet<ObjectName>,
     renamed: BTreeMap<ObjectName, ObjectName>,
     /// Whether there was a statement that may have done anything.
     lost_track: bool,
@@ -23,7 +22,6 @@ impl<'s> FormerNames<'s> {
             schema,
             created: BTreeSet::new(),
             created_if_missing: BTreeSet::new(),
-            dropped_or_renamed: BTreeSet::new(),
             renamed: BTreeMap::new(),
             lost_track: false,
         }
@@ -46,12 +44,8 @@ impl<'s> FormerNames<'s> {
                 self.renamed.remove(&table);
                 self.created.insert(table);
             }
-            Effect::DropTable { table, .. } => {
-                self.dropped_or_renamed.insert(table.within(self.schema));
-            }
             Effect::RenameTable { table, to } => {
                 let (from, to) = (table.within(self.schema), to.within(self.schema));
-                self.dropped_or_renamed.insert(from.clone());
                 if self.created.remove(&from) {
                     self.created.insert(to);
                 } else {
@@ -63,11 +57,6 @@ impl<'s> FormerNames<'s> {
             Effect::Opaque => self.lost_track = true,
             _ => {}
         }
-    }
-
-    /// From here on, anything may have happened.
-    pub(crate) fn lose_track(&mut self) {
-        self.lost_track = true;
     }
 
     /// What this table was called before the run; `None` if the run created it.
@@ -82,11 +71,6 @@ impl<'s> FormerNames<'s> {
     /// Whether the run may have created this table, so that it need not exist before the run.
     pub(crate) fn may_be_created(&self, table: &ObjectName) -> bool {
         self.lost_track || self.created_if_missing.contains(&table.within(self.schema))
-    }
-
-    /// Whether the run has dropped or renamed the table that had this name.
-    pub(crate) fn is_dropped_or_renamed(&self, table: &ObjectName) -> bool {
-        self.dropped_or_renamed.contains(&table.within(self.schema))
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub(crate) mod affected_tables;
 pub(crate) mod effects;
+pub(crate) mod foresight;
 pub(crate) mod former_names;
 pub(crate) mod history;
 pub(crate) mod plan;

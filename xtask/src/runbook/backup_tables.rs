@@ -52,13 +52,19 @@ pub(crate) fn default_names(
     folder: &Folder,
     pending: &AffectedTables,
 ) -> Result<Vec<String>> {
-    if !pending.backup.is_empty() {
-        return Ok(pending.backup.iter().map(ToString::to_string).collect());
+    let if_there = catalog::existing(db, &pending.backup_if_exists)?;
+    let named = pending.backup.iter().map(ToString::to_string);
+    let named: Vec<String> = named
+        .chain(if_there.iter().map(Relation::qualified))
+        .collect();
+    if !named.is_empty() {
+        return Ok(named);
     }
-    // What cannot be read was applied long ago, or is refused before it runs.
-    let scripts = folder.migrations.iter().flat_map(Migration::scripts);
-    let written = scripts.flat_map(|script| &script.directives.backup);
-    let names: Vec<ObjectName> = written.filter_map(|name| ObjectName::parse(name)).collect();
+    let directives = folder.migrations.iter().flat_map(Migration::directives);
+    let written = directives.flat_map(|directives| directives.backup);
+    let names: Vec<ObjectName> = written
+        .filter_map(|name| ObjectName::parse(&name))
+        .collect();
     let tables = catalog::existing(db, &names)?;
     Ok(tables.iter().map(Relation::qualified).collect())
 }

@@ -1,13 +1,15 @@
 //! An index is judged by its definition and its state, not by its name: a valid index that is another one is
 //! an error. Nothing here writes; what a migration does about its indexes is in `apply::indexes`.
 
+use std::collections::{BTreeMap, HashMap};
+
 use crate::database::Database;
-use crate::database::catalog::{self, IndexState, InvalidIndex};
+use crate::database::catalog::{self, IndexState};
 use crate::error::{Failure, Result};
+use crate::failures;
 use crate::hint::Hint;
 use crate::migration::effects::{self, Effect, IndexShape, ObjectName};
 use crate::migration::script::Script;
-use crate::migration::source::Migration;
 use crate::migration::sql::Statement;
 
 /// An index that a script makes by name.
@@ -21,11 +23,13 @@ pub(super) struct ExpectedIndex {
     pub(super) changed_before: bool,
     /// Whether a later one may.
     pub(super) changed_after: bool,
+    /// Whether the script has its own search path, by which only its session finds the table.
+    pub(super) has_own_path: bool,
 }
 
 impl ExpectedIndex {
     /// What a statement's effect makes, if it makes an index and names it.
-    fn of(script: &Script, statement: &Statement, effect: Effect) -> Option<ExpectedIndex> {
+    fn of(script: &Script, statement: &Statement, effect: &Effect) -> Option<ExpectedIndex> {
         let Effect::CreateIndex {
             name: Some(name),
             table,
@@ -39,13 +43,14 @@ impl ExpectedIndex {
         Some(ExpectedIndex {
             name: ObjectName {
                 schema: table.schema.clone(),
-                name,
+                name: name.clone(),
             },
-            table,
-            unique,
+            table: table.clone(),
+            unique: *unique,
             definition,
             changed_before: false,
             changed_after: false,
+            has_own_path: false,
         })
     }
 
@@ -56,6 +61,12 @@ impl ExpectedIndex {
         let there = tail.and_then(|tail| IndexShape::parse(unique, tail));
         let wanted = IndexShape::parse(self.unique, &self.definition);
         matches!((wanted, there), (Some(wanted), Some(there)) if wanted.differs(&there))
+    }
+
+    /// Whether it was written in PostgreSQL's form, and is the one that is there.
+    fn is_as_written(&self, there: &IndexState) -> bool {
+        let same = catalog::nameless(&there.definition) == self.as_written();
+        same && there.table_name == self.table.name
     }
 
     /// The definition in PostgreSQL's form, if it was written in that form; if not, PostgreSQL has to
@@ -75,82 +86,144 @@ impl ExpectedIndex {
     }
 }
 
-/// The indexes that are to be there when these scripts have run: what a later one drops is not.
-fn final_indexes<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<ExpectedIndex> {
-    let mut indexes: Vec<ExpectedIndex> = Vec::new();
-    let mut changes: Vec<Change<'a>> = Vec::new();
+/// The indexes that these scripts make, of each name the last. Of `None` nobody knows what it did.
+fn final_indexes<'a>(scripts: impl IntoIterator<Item = Option<&'a Script>>) -> Vec<ExpectedIndex> {
+    let mut changes = Changes::default();
+    let mut made: BTreeMap<ObjectName, (usize, ExpectedIndex)> = BTreeMap::new();
     for script in scripts {
+        let Some(script) = script else {
+            changes.anything();
+            continue;
+        };
+        let mut has_own_path = false;
         for (statement, effects) in script.effects() {
-            if let Some(change) = Change::of(script, statement, &effects) {
-                for wanted in &mut indexes {
-                    wanted.changed_after |= change.may_concern(wanted);
-                }
-                changes.push(change);
-            }
-            for effect in effects {
-                if let Effect::DropIndex { name, .. } = &effect {
-                    indexes.retain(|wanted| wanted.name != *name);
-                }
-                if let Some(mut made) = ExpectedIndex::of(script, statement, effect) {
-                    made.changed_before = changes.iter().any(|change| change.may_concern(&made));
-                    indexes.retain(|earlier| earlier.name != made.name);
-                    indexes.push(made);
-                }
+            has_own_path |= script.sets_search_path(statement);
+            let index = effects
+                .iter()
+                .find_map(|effect| ExpectedIndex::of(script, statement, effect));
+            let changed_before = index
+                .as_ref()
+                .is_some_and(|index| changes.concern_what_is_there(index));
+            changes.add(script, statement, &effects);
+            if let Some(mut index) = index {
+                index.changed_before = changed_before;
+                index.has_own_path = has_own_path && index.table.schema.is_none();
+                made.insert(index.name.clone(), (changes.statements, index));
             }
         }
     }
-    indexes
+    let mut made: Vec<(usize, ExpectedIndex)> = made.into_values().collect();
+    made.sort_by_key(|&(at, _)| at);
+    let indexes = made.into_iter().map(|(at, mut index)| {
+        index.changed_after = changes.may_concern(&index, at);
+        index
+    });
+    indexes.collect()
 }
 
-/// A statement that may change what is under an index's name: drop it, alone or with its table, its
-/// column or its constraint; rename, move or alter it. Where it may, only its own moment tells.
-struct Change<'s> {
-    script: &'s Script,
-    statement: &'s Statement,
-    /// Whether it changes the tables and indexes that it names, and no others.
-    names_all: bool,
+/// Which statements may have changed what is under an index's name: dropped it, alone or with its table, its
+/// column or its constraint; renamed, moved or altered it. Where one may, only its own moment tells.
+#[derive(Default)]
+struct Changes {
+    /// How many statements there were.
+    statements: usize,
+    /// Each name in a statement, and in which one it was last.
+    mentioned: HashMap<String, usize>,
+    /// The same, of statements after which a table may be another one.
+    tables: HashMap<String, usize>,
+    /// The same, of those that rename or drop a column: the indexes of partitions have it too.
+    columns: HashMap<String, usize>,
+    /// The last one that may have changed any.
+    anything: usize,
 }
 
-impl<'s> Change<'s> {
-    fn of(script: &'s Script, statement: &'s Statement, effects: &[Effect]) -> Option<Change<'s>> {
-        let words = ["drop", "rename", "type", "set", "reset", "attach", "detach"];
-        let has_word = |word: &&str| statement.has_word(&script.text, word);
-        let is_opaque = effects.contains(&Effect::Opaque);
-        (is_opaque || words.iter().any(has_word)).then(|| Change {
-            script,
-            statement,
-            names_all: !is_opaque
-                && effects.iter().any(|effect| {
-                    matches!(
-                        effect,
-                        Effect::AlterTable { .. }
-                            | Effect::DropTable { .. }
-                            | Effect::DropIndex { .. }
-                    )
-                }),
-        })
+impl Changes {
+    fn anything(&mut self) {
+        self.statements += 1;
+        self.anything = self.statements;
     }
 
-    fn may_concern(&self, index: &ExpectedIndex) -> bool {
-        let names = |name: &ObjectName| self.statement.names(&self.script.text, &name.name);
-        !self.names_all || names(&index.name) || names(&index.table)
+    fn add(&mut self, script: &Script, statement: &Statement, effects: &[Effect]) {
+        self.statements += 1;
+        let words = statement.words(&script.text);
+        let has_any = |wanted: &[&str]| words.iter().any(|word| wanted.contains(&word.as_str()));
+        let word = |at: usize| words.get(at).map_or("", String::as_str);
+        let may_be_any = |effect| matches!(effect, &Effect::Opaque | &Effect::DropSchema { .. });
+        if effects.iter().any(may_be_any) || word(0) == "alter" && word(1) == "schema" {
+            self.anything = self.statements;
+        }
+        let another_table = match word(0) {
+            "drop" => true,
+            "alter" => word(1) != "table" || has_any(&TABLE_ACTIONS),
+            // Also a temporary one, which stands before the one that is there.
+            "create" => words.iter().take(5).any(|word| word == "table"),
+            _ => false,
+        };
+        for name in effects::identifiers(statement.text(&script.text)) {
+            if another_table {
+                self.tables.insert(name.clone(), self.statements);
+            }
+            if another_table && has_any(&["drop", "rename"]) {
+                self.columns.insert(name.clone(), self.statements);
+            }
+            self.mentioned.insert(name, self.statements);
+        }
+    }
+
+    /// Whether they may have changed what is under an index's name now, whatever that is: on a partition, too.
+    fn concern_what_is_there(&self, index: &ExpectedIndex) -> bool {
+        !self.columns.is_empty() || self.may_concern(index, 0)
+    }
+
+    /// Whether a statement after this one may have changed what is under an index's name.
+    fn may_concern(&self, index: &ExpectedIndex, after: usize) -> bool {
+        let later = |last: Option<&usize>| last.is_some_and(|&last| last > after);
+        self.anything > after
+            || later(self.mentioned.get(&index.name.name))
+            || later(self.tables.get(&index.table.name))
+            || effects::identifiers(&index.definition).any(|name| later(self.columns.get(&name)))
     }
 }
 
-/// The indexes that are to be there when this script has run.
+/// The words of an `ALTER TABLE` that does more than add, or change a type: `INDEX` is that of
+/// `ADD CONSTRAINT … USING INDEX`, which renames it.
+const TABLE_ACTIONS: [&str; 6] = ["attach", "detach", "drop", "index", "rename", "schema"];
+
+/// The indexes that this script makes.
 pub(super) fn indexes_of(script: &Script) -> Vec<ExpectedIndex> {
-    final_indexes([script])
+    final_indexes([Some(script)])
 }
 
-/// The failure that a valid index of this name has another definition, if it has.
+/// What is there under the name of an index that a script makes: an index is in the schema of its table.
+pub(super) enum Found {
+    /// The table is not there, or not ours to see.
+    NoTable,
+    Index(Option<IndexState>),
+    /// Only the script's session knows which of several tables it means. These are their indexes of that name.
+    OneOf(Vec<IndexState>),
+}
+
+/// Looks for an index that a script makes.
 ///
 /// # Errors
 /// If the catalog cannot be asked.
-pub(super) fn mismatch(db: &mut Database, wanted: &ExpectedIndex) -> Result<Option<Failure>> {
-    match state(db, wanted)? {
-        Some(state) => differs(db, wanted, &state),
-        None => Ok(None),
+pub(super) fn find(db: &mut Database, wanted: &ExpectedIndex) -> Result<Found> {
+    if !wanted.has_own_path {
+        return catalog::index_on(db, &wanted.table, &wanted.name.name).map(|found| match found {
+            None => Found::NoTable,
+            Some(state) => Found::Index(state),
+        });
     }
+    let mut states = Vec::new();
+    let tables = catalog::tables_named(db, &wanted.table.name)?;
+    for table in &tables {
+        states.extend(catalog::index_on(db, table, &wanted.name.name)?.flatten());
+    }
+    Ok(match tables.len() {
+        0 => Found::NoTable,
+        1 => Found::Index(states.pop()),
+        _ => Found::OneOf(states),
+    })
 }
 
 /// The failure that this is another index than is wanted, where the server is asked if need be: it makes
@@ -164,51 +237,38 @@ pub(super) fn differs(
     state: &IndexState,
 ) -> Result<Option<Failure>> {
     let there = catalog::nameless(&state.definition);
-    let as_written = there == wanted.as_written() && state.table_name == wanted.table.name;
-    if !state.usable() || as_written || db.server.in_recovery || db.server.read_only {
+    let cannot_ask = db.server.in_recovery || db.server.read_only;
+    if !state.usable() || wanted.is_as_written(state) || cannot_ask {
         return Ok(None);
     }
-    if let Some(failure) = certainly_differs(db, wanted, state)? {
+    if let Some(failure) = certainly_differs(wanted, state) {
         return Ok(Some(failure));
     }
-    let Some(table) = catalog::find(db, &wanted.table)?.filter(|table| table.oid == state.table)
-    else {
-        return Ok(None);
-    };
-    match catalog::index_definition(db, &table, wanted.unique, &wanted.definition) {
+    match catalog::index_definition(db, state, wanted.unique, &wanted.definition) {
         Ok(asked) => Ok((there != asked).then(|| different(state, &there, &asked))),
-        // On a column that is yet to be added it is not the one that is there.
-        Err(error) if is_undefined(&error) => {
+        // On a column that is yet to be added it is not the one that is there: 42703 undefined_column.
+        Err(error) if failures::sqlstate(&error).as_deref() == Some("42703") => {
             Ok(Some(different(state, &there, &wanted.as_written())))
         }
+        // What it names may be found by the script's own path alone.
+        Err(error) if wanted.has_own_path && failures::sqlstate(&error).is_some() => Ok(None),
         Err(error) => Err(error),
     }
 }
 
 /// The same, by what can be told from the two definitions alone: nothing is made. An index that is not
 /// usable is told elsewhere.
-fn certainly_differs(
-    db: &mut Database,
-    wanted: &ExpectedIndex,
-    state: &IndexState,
-) -> Result<Option<Failure>> {
+fn certainly_differs(wanted: &ExpectedIndex, state: &IndexState) -> Option<Failure> {
+    if !state.usable() {
+        return None;
+    }
+    if state.table_name != wanted.table.name {
+        let asked = format!("an index on {}", wanted.table);
+        return Some(different(state, &state.definition, &asked));
+    }
     let there = catalog::nameless(&state.definition);
     let another_shape = wanted.has_another_shape(&there);
-    if !state.usable() || !another_shape && state.table_name == wanted.table.name {
-        return Ok(None);
-    }
-    let Some(table) = catalog::find(db, &wanted.table)? else {
-        return Ok(None);
-    };
-    if state.name.schema.as_deref() != Some(table.schema.as_str()) {
-        // One of that name in another schema is in nobody's way.
-        return Ok(None);
-    }
-    if state.table != table.oid {
-        let asked = format!("an index on {}", table.qualified());
-        return Ok(Some(different(state, &state.definition, &asked)));
-    }
-    Ok(another_shape.then(|| different(state, &there, &wanted.as_written())))
+    another_shape.then(|| different(state, &there, &wanted.as_written()))
 }
 
 fn different(state: &IndexState, there: &str, asked: &str) -> Failure {
@@ -225,13 +285,6 @@ fn different(state: &IndexState, there: &str, asked: &str) -> Failure {
     .hint(Hint::again("then"))
 }
 
-/// 42703 undefined_column, 42704 undefined_object, 42883 undefined_function.
-fn is_undefined(error: &anyhow::Error) -> bool {
-    let server = error.downcast_ref::<postgres::Error>();
-    let code = server.and_then(|error| error.code());
-    code.is_some_and(|code| ["42703", "42704", "42883"].contains(&code.code()))
-}
-
 /// Refuses, before anything runs, what would be refused in the midst of it.
 ///
 /// # Errors
@@ -240,78 +293,77 @@ pub(super) fn foresee<'a>(
     db: &mut Database,
     scripts: impl IntoIterator<Item = &'a Script>,
 ) -> Result {
-    let wanted = unchanged(scripts);
+    let wanted = foreseeable(scripts);
     if wanted.is_empty() {
         return Ok(());
     }
-    match look(db, wanted)?.differing.into_iter().next() {
-        Some(failure) => Err(failure
+    let found = db.without_waiting(|db| {
+        for (wanted, state) in existing(db, &wanted)? {
+            if let Some(failure) = differs(db, wanted, &state)? {
+                return Ok(Some(failure));
+            }
+        }
+        Ok(None)
+    });
+    match found {
+        Ok(None) => Ok(()),
+        Ok(Some(failure)) => Err(failure
             .state("no migration has run; nothing was changed")
             .into()),
-        None => Ok(()),
+        // What cannot be asked now is asked again at its moment.
+        Err(error) if failures::sqlstate(&error).is_some() => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
 /// The indexes that scripts make, whose names mean now what they will mean then.
-fn unchanged<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<ExpectedIndex> {
-    let mut wanted = final_indexes(scripts);
-    wanted.retain(|wanted| !wanted.changed_before);
+fn foreseeable<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<ExpectedIndex> {
+    let mut wanted = final_indexes(scripts.into_iter().map(Some));
+    wanted.retain(|wanted| !wanted.changed_before && !wanted.has_own_path);
     wanted
 }
 
-/// What is wrong with a database's indexes.
-pub(crate) struct Findings {
-    /// Those that migrations make, and that are there under that name with another definition.
-    pub(crate) differing: Vec<Failure>,
-    /// Those of any name that an interrupted build has left.
-    pub(crate) invalid: Vec<InvalidIndex>,
-}
-
-/// Looks at all indexes: against the definitions of applied migrations, if no later statement may have
-/// changed what they made, and of pending ones, if no earlier one may. Makes nothing: an index is another one
-/// if the two definitions are certainly not the same.
+/// Which indexes are certainly not what migrations make: those of applied ones, in the order in which they
+/// ran, where no later statement may have changed them; and those of pending ones, where no earlier one may.
+/// Makes nothing: an index is another one if the two definitions are certainly not the same.
 ///
 /// # Errors
 /// If the catalog cannot be asked.
-pub(crate) fn findings<'a>(
+pub(crate) fn differing<'a>(
     db: &mut Database,
-    migrations: impl IntoIterator<Item = &'a Migration>,
-    is_applied: impl Fn(&Migration) -> bool,
-) -> Result<Findings> {
-    let (applied, pending): (Vec<_>, Vec<_>) = migrations
-        .into_iter()
-        .partition(|migration| is_applied(migration));
-    let mut current = final_indexes(applied.iter().filter_map(|one| one.up.script().ok()));
-    current.retain(|made| !made.changed_before && !made.changed_after);
-    for wanted in unchanged(pending.iter().filter_map(|one| one.up.script().ok())) {
+    applied: impl IntoIterator<Item = Option<&'a Script>>,
+    pending: impl IntoIterator<Item = &'a Script>,
+) -> Result<Vec<Failure>> {
+    let mut current = final_indexes(applied);
+    current.retain(|made| !made.changed_after && !made.has_own_path);
+    for wanted in foreseeable(pending) {
         current.retain(|earlier| earlier.name != wanted.name);
         current.push(wanted);
     }
-    look(db, current)
+    db.without_waiting(|db| {
+        let found = existing(db, &current)?;
+        let differing = found
+            .iter()
+            .filter_map(|(wanted, state)| certainly_differs(wanted, state));
+        Ok(differing.collect())
+    })
 }
 
-/// Looks at all indexes, and of which of these another one is there.
-fn look(db: &mut Database, current: Vec<ExpectedIndex>) -> Result<Findings> {
-    let names: Vec<&ObjectName> = current.iter().map(|wanted| &wanted.name).collect();
-    let (states, invalid) = catalog::look_at_indexes(db, &names)?;
-    let mut differing = Vec::new();
-    for (wanted, state) in current.iter().zip(&states) {
-        if let Some(state) = state {
-            differing.extend(certainly_differs(db, wanted, state)?);
-        }
-    }
-    Ok(Findings { differing, invalid })
-}
-
-/// What is there under the name of an index that a migration makes: an index is made in the schema of
-/// its table, wherever else the search path leads.
-pub(super) fn state(db: &mut Database, wanted: &ExpectedIndex) -> Result<Option<IndexState>> {
-    let Some(table) = catalog::find(db, &wanted.table)? else {
-        return Ok(None);
-    };
-    let name = ObjectName {
-        schema: Some(table.schema),
-        name: wanted.name.name.clone(),
-    };
-    catalog::index_state(db, &name)
+/// Those of these indexes that are there, in two round trips: of that name, and in the schema of their table.
+fn existing<'w>(
+    db: &mut Database,
+    wanted: &'w [ExpectedIndex],
+) -> Result<Vec<(&'w ExpectedIndex, IndexState)>> {
+    let names: Vec<&ObjectName> = wanted.iter().map(|wanted| &wanted.name).collect();
+    let states = catalog::index_states(db, &names)?;
+    let there = wanted.iter().zip(states);
+    let there: Vec<_> = there
+        .filter_map(|(wanted, state)| Some((wanted, state?)))
+        .collect();
+    let tables: Vec<&ObjectName> = there.iter().map(|(wanted, _)| &wanted.table).collect();
+    let schemas = catalog::schemas_of(db, &tables)?;
+    // One of that name in another schema is in nobody's way.
+    let in_place = there.into_iter().zip(schemas);
+    let in_place = in_place.filter(|((_, state), schema)| state.name.schema == *schema);
+    Ok(in_place.map(|(found, _)| found).collect())
 }

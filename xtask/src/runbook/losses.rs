@@ -1,6 +1,8 @@
 //! What scripts are going to destroy, as far as their statements say, with counts. This is a forecast: it
 //! saves a second try, and decides nothing (see `guard`).
 
+use std::collections::BTreeSet;
+
 use postgres::Client;
 
 use crate::database::Database;
@@ -19,6 +21,8 @@ struct Loss {
     what: Lost,
     /// Whether it takes effect at once, outside a transaction.
     outside_transaction: bool,
+    /// Whether it is a column that an earlier statement adds: it need not be there now.
+    is_added: bool,
 }
 
 enum Lost {
@@ -66,15 +70,22 @@ fn losses<'a>(
     schema: Option<&str>,
 ) -> Vec<Loss> {
     let mut names = FormerNames::new(schema);
+    let mut added = BTreeSet::new();
     let mut losses = Vec::new();
     for script in scripts {
         for (statement, effects) in script.effects() {
             for effect in effects {
                 let lost = lost(&names, script, statement, &effect, direction);
                 losses.extend(lost.map(|what| Loss {
+                    is_added: matches!(&what, Lost::Column(table, column) if added.contains(&(table.clone(), column.clone()))),
                     what,
                     outside_transaction: !script.transactional,
                 }));
+                if let Effect::AddColumn { table, column, .. } = &effect
+                    && let Some(table) = names.before(table)
+                {
+                    added.insert((table, column.clone()));
+                }
                 names.apply(&effect);
             }
         }
@@ -133,13 +144,18 @@ impl Forecast {
                 }
                 None => not_there("values in table", &name.to_string()),
             },
-            Lost::Column(name, column) => self.values(db, &name, column, "column")?,
-            Lost::ColumnType(name, column) => self.values(
-                db,
-                &name,
-                column,
-                "values converted to another type in column",
-            )?,
+            Lost::Column(name, column) => match self.values(db, &name, &column, "column")? {
+                Some(line) => line,
+                None if loss.is_added => {
+                    format!("column `{name}.{column}`, which an earlier step brings back")
+                }
+                None => not_there("column", &format!("{name}.{column}")),
+            },
+            Lost::ColumnType(name, column) => {
+                let what = "values converted to another type in column";
+                let line = self.values(db, &name, &column, what)?;
+                line.unwrap_or_else(|| not_there(what, &format!("{name}.{column}")))
+            }
             Lost::Schema(schema) => return self.schema(db, &schema),
             Lost::Index(name) => format!("index `{name}`"),
             Lost::Object(kind, name) => format!("{kind} `{name}`"),
@@ -174,25 +190,26 @@ impl Forecast {
         Ok(format!("{what} `{name}` with {}", ui::plural(rows, "row")))
     }
 
+    /// The values of a column; `None` if it is not there.
     fn values(
         &mut self,
         db: &mut Database,
         table: &ObjectName,
-        column: String,
+        column: &str,
         what: &str,
-    ) -> Result<String> {
+    ) -> Result<Option<String>> {
         let Some(found) = catalog::find(db, table)? else {
-            return Ok(not_there(what, &format!("{table}.{column}")));
+            return Ok(None);
         };
         let name = found.qualified();
-        if catalog::column_number(&mut db.client, found.oid, &column)?.is_none() {
-            return Ok(not_there(what, &format!("{name}.{column}")));
+        if catalog::column_number(&mut db.client, found.oid, column)?.is_none() {
+            return Ok(None);
         }
-        let Some((rows, values)) = count(&mut db.client, &name, Some(&column))? else {
+        let Some((rows, values)) = count(&mut db.client, &name, Some(column))? else {
             self.holds(found);
-            return Ok(format!(
+            return Ok(Some(format!(
                 "{what} `{name}.{column}`: values that this role may not count"
-            ));
+            )));
         };
         let line = format!(
             "{what} `{name}.{column}`: {} of {} values",
@@ -202,7 +219,7 @@ impl Forecast {
         if values > 0 {
             self.holds(found);
         }
-        Ok(line)
+        Ok(Some(line))
     }
 
     /// Every table in a schema. Without CASCADE the server refuses to drop a schema that has one.

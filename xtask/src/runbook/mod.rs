@@ -17,6 +17,7 @@ pub(crate) mod repair;
 pub(crate) mod report;
 pub(crate) mod restore;
 mod run;
+pub(crate) mod shared_history;
 mod stall;
 pub(crate) mod verify;
 mod watched_psql;

@@ -152,7 +152,8 @@ impl Ui {
     }
 
     fn out(&self, text: impl Display) {
-        match writeln!(anstream::stdout(), "{text}") {
+        // It has no escape sequences: `visible` shows them, and JSON has none.
+        match writeln!(io::stdout(), "{text}") {
             // Whoever reads no further has what they wanted.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 self.stdout_error.replace(Some(error));
@@ -237,6 +238,14 @@ impl Ui {
     }
 
     fn err(&self, line: std::fmt::Arguments<'_>) {
-        let _ = writeln!(anstream::stderr(), "{line}");
+        // In one write, not one for each piece: others write there too, and each costs time.
+        let line = format!("{line}\n");
+        let _ = match anstream::AutoStream::choice(&io::stderr()) {
+            anstream::ColorChoice::Never => {
+                let plain = anstream::adapter::strip_str(&line).to_string();
+                io::stderr().write_all(plain.as_bytes())
+            }
+            _ => anstream::stderr().write_all(line.as_bytes()),
+        };
     }
 }

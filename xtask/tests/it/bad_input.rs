@@ -498,6 +498,7 @@ fn an_applied_file_that_is_gone_is_told() {
         caused by: `20251231143100` (index users last login at) was applied on [INSTANT] and its file is gone
 
         hint: see which branch or commit has it: cargo xtask db-repair
+        hint: or, if another folder with the same history has it: cargo xtask db-migrate --ignore-missing
     "#]]);
     project.fails(&["db-rollback", "--yes"], 3);
     let status = project.xtask(&["db-status", "--check"]).exits(3);

@@ -310,7 +310,7 @@ const EDITS: [Edit<'static>; 20] = [
         "rows",
         b"COPY t FROM stdin;\na b\n",
         b"COPY t FROM stdin;\na  b\n",
-        Some("has rows for `COPY"),
+        Some("cannot be compared: `COPY … FROM STDIN` needs rows"),
     ),
     (
         "what changes what is quoted",

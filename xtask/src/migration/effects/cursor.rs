@@ -34,6 +34,26 @@ pub(crate) fn split_names(list: &str) -> Option<Vec<String>> {
     Some(names)
 }
 
+/// Every name and keyword in a text, as the server would read it.
+pub(crate) fn identifiers(text: &str) -> impl Iterator<Item = String> {
+    sql::lex(text).filter_map(|token| identifier(text, &token))
+}
+
+fn identifier(text: &str, token: &Token) -> Option<String> {
+    let written = token.text(text);
+    let name = match token.kind {
+        TokenKind::Ident => written.to_ascii_lowercase(),
+        TokenKind::QuotedIdent {
+            terminated: true,
+            uescape: false,
+        } => written[1..written.len() - 1].replace("\"\"", "\""),
+        // U&"…" writes characters as numbers: too rare to support.
+        _ => return None,
+    };
+    // The server truncates names to 63 bytes (NAMEDATALEN - 1).
+    Some(name[..name.floor_char_boundary(63)].to_owned())
+}
+
 pub(super) fn significant(text: &str) -> Vec<Token> {
     sql::lex(text).filter(|token| !token.is_trivia()).collect()
 }
@@ -93,7 +113,7 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn eat_kind(&mut self, kind: TokenKind) -> bool {
-        let matches = self.tokens.first().is_some_and(|token| token.kind == kind);
+        let matches = self.at_kind(kind);
         if matches {
             self.skip();
         }
@@ -146,8 +166,8 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    pub(super) fn contains_kind(&self, kind: TokenKind) -> bool {
-        self.tokens.iter().any(|token| token.kind == kind)
+    pub(super) fn at_kind(&self, kind: TokenKind) -> bool {
+        self.tokens.first().is_some_and(|token| token.kind == kind)
     }
 
     /// Takes what is in the parentheses that come next, and skips these.
@@ -187,20 +207,9 @@ impl<'a> Cursor<'a> {
 
     /// A name without a schema.
     pub(super) fn identifier(&mut self) -> Option<String> {
-        let token = self.tokens.first()?;
-        let written = token.text(self.text);
-        let name = match token.kind {
-            TokenKind::Ident => written.to_ascii_lowercase(),
-            TokenKind::QuotedIdent {
-                terminated: true,
-                uescape: false,
-            } => written[1..written.len() - 1].replace("\"\"", "\""),
-            // U&"…" writes characters as numbers: too rare to support.
-            _ => return None,
-        };
+        let name = identifier(self.text, self.tokens.first()?)?;
         self.skip();
-        // The server truncates names to 63 bytes (NAMEDATALEN - 1).
-        Some(name[..name.floor_char_boundary(63)].to_owned())
+        Some(name)
     }
 
     /// A column, which `ALTER INDEX` and similar statements may give by its number.

@@ -5,14 +5,15 @@ use squawk_lexer::TokenKind;
 
 use super::cursor::{Cursor, significant};
 
-/// What of an index can be told from its text. Expressions, operator classes and collations cannot: there
-/// are many ways to write each.
+/// What of an index can be told from its text. Of expressions and predicates cannot: there are many ways to
+/// write each.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct IndexShape {
     unique: bool,
     method: String,
     keys: Vec<Key>,
     included: Vec<Key>,
+    nulls_not_distinct: bool,
     partial: bool,
 }
 
@@ -20,6 +21,8 @@ pub(crate) struct IndexShape {
 struct Key {
     /// `None` for an expression.
     column: Option<String>,
+    /// Whether a collation or an operator class is written. PostgreSQL writes those that are not the default.
+    has_class: bool,
     descending: bool,
     nulls_first: bool,
 }
@@ -34,6 +37,11 @@ impl IndexShape {
             true => rest.identifier()?,
             false => "btree".to_owned(),
         };
+        // The server takes this name for that of the method that has replaced it (`indexcmds.c`).
+        let method = match method.as_str() {
+            "rtree" => "gist".to_owned(),
+            _ => method,
+        };
         let keys = keys(rest.take_parenthesized()?);
         let included = match rest.eat("include") {
             true => self::keys(rest.take_parenthesized()?),
@@ -44,15 +52,18 @@ impl IndexShape {
             method,
             keys,
             included,
+            nulls_not_distinct: rest.eat_all(&["nulls", "not", "distinct"]),
             partial: rest.contains("where"),
         })
     }
 
     /// Whether the index that is `there`, in PostgreSQL's own words, is certainly another one.
     pub(crate) fn differs(&self, there: &IndexShape) -> bool {
-        let shape = |of: &IndexShape| (of.unique, of.method.clone(), of.partial);
+        let shape = |of: &IndexShape| (of.unique, of.method.clone(), of.nulls_not_distinct);
         let lists = [(&self.keys, &there.keys), (&self.included, &there.included)];
         shape(self) != shape(there)
+            // The other way round, PostgreSQL may have found its condition always true.
+            || there.partial && !self.partial
             || lists.into_iter().any(|(ours, theirs)| {
                 ours.len() != theirs.len() || ours.iter().zip(theirs).any(|(a, b)| a.differs(b))
             })
@@ -70,24 +81,44 @@ fn keys(mut list: Cursor<'_>) -> Vec<Key> {
 impl Key {
     fn of(mut written: Cursor<'_>) -> Key {
         let descending = written.contains("desc");
+        // As DESC has it, unless it is written.
+        let nulls_first = written.contains_phrase(&["nulls", "first"])
+            || descending && !written.contains_phrase(&["nulls", "last"]);
+        let column = column(&mut written);
+        // What is left is a collation, an operator class, or the order.
+        let has_class = written
+            .word()
+            .is_none_or(|word| !["asc", "desc", "nulls"].contains(&word.as_str()));
         Key {
+            has_class: has_class && !written.at_end(),
+            column,
             descending,
-            // As DESC has it, unless it is written.
-            nulls_first: written.contains_phrase(&["nulls", "first"])
-                || descending && !written.contains_phrase(&["nulls", "last"]),
-            column: match written.contains_kind(TokenKind::OpenParen) {
-                true => None,
-                false => written.identifier(),
-            },
+            nulls_first,
         }
     }
 
     fn differs(&self, there: &Key) -> bool {
         let order = |key: &Key| (key.descending, key.nulls_first);
-        // A column that is written in parentheses looks like an expression; PostgreSQL writes none so.
-        let another_column = self.column.is_some() && self.column != there.column;
-        order(self) != order(there) || another_column
+        let both_columns = self.column.is_some() && there.column.is_some();
+        order(self) != order(there)
+            || self.column.is_some() && self.column != there.column
+            || both_columns && there.has_class && !self.has_class
     }
+}
+
+/// A column, also in parentheses; `None` for an expression.
+fn column(written: &mut Cursor<'_>) -> Option<String> {
+    let mut ahead = written.clone();
+    let column = match ahead.take_parenthesized() {
+        Some(mut inside) => inside.identifier().filter(|_| inside.at_end()),
+        None => ahead
+            .identifier()
+            .filter(|_| !ahead.at_kind(TokenKind::OpenParen) && !ahead.at_kind(TokenKind::Dot)),
+    };
+    if column.is_some() {
+        *written = ahead;
+    }
+    column
 }
 
 #[cfg(test)]
@@ -105,9 +136,17 @@ mod tests {
             // Expressions are not compared.
             ("(lower(a), b)", "USING btree (lower((a)::text), b)"),
             ("((a))", "USING btree (a)"),
+            ("(( (a) ))", "USING btree (a)"),
+            ("(a int4_ops)", "USING btree (a)"),
+            ("(public.f(a))", "USING btree (f(a))"),
+            ("(b, pg_catalog.lower(a))", "USING btree (b, lower(a))"),
+            ("(a COLLATE \"C\")", "USING btree (a)"),
+            ("(a) WHERE true", "USING btree (a)"),
+            ("(a) NULLS DISTINCT", "USING btree (a)"),
             ("(a text_pattern_ops)", "USING btree (a)"),
             ("(a) WHERE b IS NULL", "USING btree (a) WHERE (b IS NULL)"),
             ("USING GIN (a)", "USING gin (a)"),
+            ("USING rtree (a)", "USING gist (a)"),
             ("(a) INCLUDE (b)", "USING btree (a) INCLUDE (b)"),
             (
                 "(a) WITH (fillfactor = 70)",
@@ -122,8 +161,13 @@ mod tests {
             ("(a DESC NULLS LAST)", "USING btree (a DESC)"),
             ("(lower(a) DESC)", "USING btree (lower(a))"),
             ("(a)", "USING btree (lower(a))"),
+            ("((a))", "USING btree (b)"),
+            ("(a)", "USING btree (a text_pattern_ops)"),
+            ("(a DESC)", "USING btree (a COLLATE \"C\" DESC)"),
+            ("(a)", "USING btree (a) WHERE (b > 0)"),
+            ("(a)", "USING btree (a) NULLS NOT DISTINCT"),
+            ("(a) NULLS NOT DISTINCT", "USING btree (a)"),
             ("(a)", "USING hash (a)"),
-            ("(a) WHERE b", "USING btree (a)"),
             ("(a)", "USING btree (a) INCLUDE (b)"),
             ("(\"A\")", "USING btree (a)"),
         ];

@@ -31,13 +31,19 @@ impl Obstacles {
                     ),
                 ),
             ),
-            (State::Missing, _) => self.note(
-                format!(
-                    "`{version}` ({}) was applied on {} and its file is gone",
-                    row.description, row.installed_on
-                ),
-                Hint::to("see which branch or commit has it", "db-repair"),
-            ),
+            (State::Missing, _) => {
+                self.note(
+                    format!(
+                        "`{version}` ({}) was applied on {} and its file is gone",
+                        row.description, row.installed_on
+                    ),
+                    Hint::to("see which branch or commit has it", "db-repair"),
+                );
+                self.hint(Hint::again_with(
+                    "or, if another folder with the same history has it",
+                    "--ignore-missing",
+                ));
+            }
             (State::Divergent, Some(migration)) => self.note(
                 format!(
                     "`{}` was edited after it was applied (SHA-384 {} in the history, {} now)",
@@ -89,8 +95,12 @@ impl Obstacles {
     }
 
     fn note(&mut self, cause: String, hint: impl Into<Hint>) {
-        let hint = hint.into();
         self.causes.push(cause);
+        self.hint(hint);
+    }
+
+    fn hint(&mut self, hint: impl Into<Hint>) {
+        let hint = hint.into();
         if !self.hints.contains(&hint) {
             self.hints.push(hint);
         }
@@ -112,8 +122,12 @@ impl Obstacles {
 /// Checks that this version is on disk or in the history.
 pub(crate) fn check_known(version: i64, folder: &Folder, applied: &BTreeSet<i64>) -> Result {
     if folder.get(version).is_none() && !applied.contains(&version) {
+        let nor = match folder.shares_history {
+            true => "nor, with a file there, in the history",
+            false => "nor in the history",
+        };
         return Err(Failure::usage(format!(
-            "there is no migration `{version}`, neither in `{}` nor in the history",
+            "there is no migration `{version}`, neither in `{}` {nor}",
             folder.shown_as.display()
         ))
         .hint(Hint::to("see the versions", "db-status"))

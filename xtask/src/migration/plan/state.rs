@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use crate::migration::history::Applied;
+use crate::migration::script::Script;
 use crate::migration::source::{Folder, Migration};
 
 /// A migration that is on disk, in the history, or both.
@@ -73,6 +74,22 @@ fn entry(version: i64, migration: Option<&Migration>, row: Option<&Applied>) -> 
             .filter(|&nanoseconds| nanoseconds >= 0)
             .map(|nanoseconds| nanoseconds as f64 / 1e6),
     }
+}
+
+/// What the applied migrations ran, in the order in which they did; `None` where nobody knows: the file is
+/// gone, was edited, or cannot be read.
+pub(crate) fn applied_scripts<'f>(
+    folder: &'f Folder,
+    history: &[Applied],
+) -> Vec<Option<&'f Script>> {
+    let mut rows: Vec<&Applied> = history.iter().collect();
+    rows.sort_by_key(|row| (row.installed_on, row.version));
+    let script = |row: &Applied| {
+        let migration = folder.get(row.version)?;
+        let as_applied = state(Some(migration), Some(row)) == State::Applied;
+        as_applied.then(|| migration.up.script().ok()).flatten()
+    };
+    rows.into_iter().map(script).collect()
 }
 
 pub(super) fn state(migration: Option<&Migration>, row: Option<&Applied>) -> State {

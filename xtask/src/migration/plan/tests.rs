@@ -11,6 +11,7 @@ fn folder(words: &str) -> Folder {
     Folder {
         shown_as: "m".into(),
         ignored: Vec::new(),
+        shares_history: false,
         migrations: words.split_whitespace().map(migration).collect(),
     }
 }
@@ -35,7 +36,8 @@ fn migration(word: &str) -> Migration {
         verify: None,
         checksum: [version as u8; 48],
         is_baseline_by_settings: false,
-        misnamed: Vec::new(),
+        misnamed_down: Vec::new(),
+        misnamed_up: Vec::new(),
     }
 }
 

@@ -65,6 +65,24 @@ impl Script {
         }
     }
 
+    /// The directives at the head of a file, whatever else is in it: an applied file need not be one that
+    /// could be run.
+    pub(crate) fn directives_of(path: &Path, bytes: &[u8], role: Role) -> Directives {
+        // A file without the word need not be taken apart to know.
+        if memchr::memmem::find(bytes, b"xtask:").is_none() {
+            return Directives::default();
+        }
+        let text = String::from_utf8_lossy(bytes);
+        let mut check = Check {
+            path,
+            text: text.strip_prefix('\u{feff}').unwrap_or(&text),
+            role,
+            problems: Vec::new(),
+        };
+        let transactional = check.first_line();
+        check.comments(transactional)
+    }
+
     /// See [`sql::for_psql`].
     pub(crate) fn for_psql(&self) -> Cow<'_, str> {
         sql::for_psql(&self.text, &self.statements)
@@ -77,6 +95,28 @@ impl Script {
             first.as_deref() == Some("set") && statement.has_word(&self.text, parameter)
         };
         self.statements.iter().any(|statement| sets(&statement))
+    }
+
+    /// Whether a statement may set where names without a schema are looked up, as far as its text says.
+    pub(crate) fn sets_search_path(&self, statement: &Statement) -> bool {
+        let words = statement.words(&self.text);
+        let mut words = words.iter().map(String::as_str);
+        match words.next() {
+            Some("set" | "reset") => {
+                let name = words.find(|word| !matches!(*word, "session" | "local"));
+                matches!(
+                    name,
+                    Some("search_path" | "schema" | "all" | "role" | "authorization")
+                )
+            }
+            Some("discard") => true,
+            // A function that has a path of its own sets none here.
+            Some("create" | "alter") => false,
+            _ => {
+                let text = statement.text(&self.text).to_ascii_lowercase();
+                text.contains("search_path")
+            }
+        }
     }
 
     /// Whether it may leave something behind in its session: a setting, a role, a temporary table.

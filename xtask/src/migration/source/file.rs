@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::migration::script::{Problem, Role, Script};
+use crate::migration::script::{Directives, Problem, Role, Script};
 
 /// A file in the folder. Of an applied migration nobody asks what is in it.
 #[derive(Clone, Debug)]
@@ -53,6 +53,14 @@ impl File {
             Err(error) => Err(vec![unreadable(&self.path, &error)]),
         });
         script.as_ref().map_err(Vec::as_slice)
+    }
+
+    /// What its head asks for, if it can be read, also if it cannot be run.
+    pub(crate) fn directives(&self) -> Directives {
+        match self.bytes() {
+            Ok(bytes) => Script::directives_of(&self.path, bytes, self.role),
+            Err(_) => Directives::default(),
+        }
     }
 
     pub(super) fn problems(&self) -> &[Problem] {

@@ -4,9 +4,9 @@
 pub(super) struct FileName {
     pub(super) full: String,
     pub(super) version: i64,
-    pub(super) description: String,
-    pub(super) stem: String,
     pub(super) kind: FileKind,
+    /// Where the version ends, and the name.
+    ends: [usize; 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +55,22 @@ impl FileName {
             .unwrap_or(FileKind::Simple);
         // sqlx removes the ending as often as it occurs.
         let name = rest.trim_end_matches(kind.suffix());
+        let number = number.len();
         Ok(FileName {
-            full: full.to_owned(),
             version,
-            description: name.replace('_', " "),
-            stem: format!("{number}_{name}"),
             kind,
+            ends: [number, number + 1 + name.len()],
+            full: full.to_owned(),
         })
+    }
+
+    /// `20251231143000_add_users_last_login_at`.
+    pub(super) fn stem(&self) -> &str {
+        &self.full[..self.ends[1]]
+    }
+
+    /// What sqlx stores as its description: `add users last login at`.
+    pub(super) fn description(&self) -> String {
+        self.full[self.ends[0] + 1..self.ends[1]].replace('_', " ")
     }
 }

@@ -1,14 +1,13 @@
 //! The folder while it is read: its files by version, and everything wrong with them.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::{fs, io, thread};
 
 use super::file::{File, unreadable};
 use super::file_name::{FileKind, FileName, Unusable};
 use super::migration::Migration;
-use crate::migration::history::checksum;
+use crate::migration::history::{Checksum, checksum};
 use crate::migration::script::{Problem, Role};
 
 /// The hint for a `.sql` file that is not a migration.
@@ -24,7 +23,7 @@ const SEED_FILE: &str = "seed.sql";
 pub(super) struct Files<'a> {
     dir: &'a Path,
     shown_as: &'a Path,
-    pub(super) versions: BTreeMap<i64, VersionFiles>,
+    names: Vec<FileName>,
     /// What keeps the folder from being used at all.
     pub(super) problems: Vec<Problem>,
     /// What is not read, though a person may have meant it to be.
@@ -36,7 +35,7 @@ impl<'a> Files<'a> {
         Files {
             dir,
             shown_as,
-            versions: BTreeMap::new(),
+            names: Vec::new(),
             problems: Vec::new(),
             ignored: Vec::new(),
         }
@@ -59,13 +58,7 @@ impl<'a> Files<'a> {
             return;
         }
         match FileName::parse(&name) {
-            Ok(file) => {
-                let version = self.versions.entry(file.version).or_default();
-                match file.kind {
-                    FileKind::Down => version.downs.push(file),
-                    FileKind::Up | FileKind::Simple => version.ups.push(file),
-                }
-            }
+            Ok(file) => self.names.push(file),
             Err(Unusable::Ignored(what)) => {
                 let ignored = self.problem(&name, format!("is ignored: {what}"), NAMING_HINT);
                 self.ignored.push(ignored);
@@ -78,42 +71,57 @@ impl<'a> Files<'a> {
     }
 
     pub(super) fn read_migrations(&mut self) -> Vec<Migration> {
-        let mut migrations = Vec::new();
-        for (version, VersionFiles { ups, downs }) in std::mem::take(&mut self.versions) {
-            let Some(named) = ups.first() else {
-                for down in downs {
-                    let what = format!("is ignored: there is no `{}.up.sql`", down.stem);
-                    let hint = "put the up file back, or remove this one";
-                    let ignored = self.problem(&down.full, what, hint);
-                    self.ignored.push(ignored);
-                }
-                continue;
-            };
-            if let [first, .., last] = &ups[..] {
+        let mut names = std::mem::take(&mut self.names);
+        // Of one version the down files last; the sort keeps the order of the names.
+        names.sort_by_key(|name| (name.version, name.kind == FileKind::Down));
+        let mut named = Vec::new();
+        for files in names.chunk_by(|one, next| one.version == next.version) {
+            let (ups, downs) =
+                files.split_at(files.partition_point(|name| name.kind != FileKind::Down));
+            if let [first, .., last] = ups {
                 let problem = self.same_version(last, first);
                 self.problems.push(problem);
             }
-            let up = self.file(&named.full, Role::Up);
-            let checksum = match up.bytes() {
-                Ok(bytes) => checksum(bytes),
+            match ups.first() {
+                Some(up) => named.push((up, downs)),
+                None => self.ignore_downs(downs),
+            }
+        }
+        let ups = named.iter().map(|(up, _)| self.file(&up.full, Role::Up));
+        let mut ups: Vec<File> = ups.collect();
+        let checksums = checksums(&mut ups);
+        let mut migrations = Vec::with_capacity(ups.len());
+        for ((up, checksum), (name, downs)) in ups.into_iter().zip(checksums).zip(named) {
+            let checksum = match checksum {
+                Ok(checksum) => checksum,
                 Err(error) => {
                     self.problems.push(unreadable(&up.path, &error));
                     continue;
                 }
             };
             migrations.push(Migration {
-                version,
-                name: named.description.clone(),
-                stem: named.stem.clone(),
+                version: name.version,
+                name: name.description(),
+                stem: name.stem().to_owned(),
                 checksum,
                 up,
                 down: downs.first().map(|down| self.file(&down.full, Role::Down)),
                 verify: None,
                 is_baseline_by_settings: false,
-                misnamed: self.misnamed(version, named, &downs),
+                misnamed_up: self.misnamed_up(name),
+                misnamed_down: self.misnamed_down(name, downs),
             });
         }
         migrations
+    }
+
+    fn ignore_downs(&mut self, downs: &[FileName]) {
+        for down in downs {
+            let what = format!("is ignored: there is no `{}.up.sql`", down.stem());
+            let hint = "put the up file back, or remove this one";
+            let ignored = self.problem(&down.full, what, hint);
+            self.ignored.push(ignored);
+        }
     }
 
     fn same_version(&self, file: &FileName, other: &FileName) -> Problem {
@@ -124,37 +132,34 @@ impl<'a> Files<'a> {
         )
     }
 
-    /// What is wrong with the names of a migration's files before it is applied, or undone: sqlx pairs
-    /// them by version alone, and so might run the down file of another migration.
-    fn misnamed(&self, version: i64, up: &FileName, downs: &[FileName]) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        if version <= 0 {
-            let what = format!("the version `{version}` is not greater than zero");
-            problems.push(self.problem(&up.full, what, NAMING_HINT));
-        }
-        if let [first, .., last] = downs {
-            problems.push(self.same_version(last, first));
-        }
-        let Some(down) = downs.first() else {
-            return problems;
-        };
-        if up.stem != down.stem {
-            problems.push(self.problem(
+    /// `0` is where `--to` goes back to.
+    fn misnamed_up(&self, up: &FileName) -> Vec<Problem> {
+        let what = || format!("the version `{}` is not greater than zero", up.version);
+        let problem = (up.version <= 0).then(|| self.problem(&up.full, what(), NAMING_HINT));
+        problem.into_iter().collect()
+    }
+
+    /// sqlx pairs up and down by version alone, and so might run the down file of another migration.
+    fn misnamed_down(&self, up: &FileName, downs: &[FileName]) -> Vec<Problem> {
+        let problem = match downs {
+            [] => None,
+            [first, .., last] => Some(self.same_version(last, first)),
+            [down] if up.stem() != down.stem() => Some(self.problem(
                 &down.full,
-                format!("has the version {version}, as has `{}`", up.full),
+                format!("has the version {}, as has `{}`", up.version, up.full),
                 "give both files the same name, or each migration a version of its own",
-            ));
-        } else if up.kind == FileKind::Simple {
-            problems.push(self.problem(
+            )),
+            [down] if up.kind == FileKind::Simple => Some(self.problem(
                 &up.full,
                 format!("is irreversible by its name, but `{}` exists", down.full),
                 format!(
                     "rename it to `{}.up.sql`; its checksum stays the same",
-                    up.stem
+                    up.stem()
                 ),
-            ));
-        }
-        problems
+            )),
+            [_] => None,
+        };
+        problem.into_iter().collect()
     }
 
     pub(super) fn attach_verify(&mut self, migrations: &mut [Migration]) {
@@ -166,35 +171,66 @@ impl<'a> Files<'a> {
                 return self.problems.push(problem);
             }
         };
-        let mut by_stem: BTreeMap<String, &mut Migration> = migrations
-            .iter_mut()
-            .map(|migration| (migration.stem.clone(), migration))
-            .collect();
         for name in names.into_iter().filter(|name| is_sql(name)) {
             let file = format!("verify/{name}");
             let stem = name.strip_suffix(".sql").unwrap_or(&name);
-            match by_stem.get_mut(stem) {
-                Some(migration) => migration.verify = Some(self.file(&file, Role::Verify)),
+            let version = stem
+                .split_once('_')
+                .and_then(|(number, _)| number.parse::<i64>().ok());
+            let place = version.and_then(|version| {
+                migrations
+                    .binary_search_by_key(&version, |migration| migration.version)
+                    .ok()
+            });
+            match place.map(|at| &mut migrations[at]) {
+                Some(migration) if migration.stem == stem => {
+                    migration.verify = Some(self.file(&file, Role::Verify));
+                }
+                // It checks what was applied; before that, whose file it is must be clear.
+                Some(migration) => {
+                    let what = format!(
+                        "has the version {}, as has `{}`",
+                        migration.version, migration.stem
+                    );
+                    let hint = format!("rename it to `verify/{}.sql`", migration.stem);
+                    let problem = self.problem(&file, what, hint);
+                    migration.misnamed_up.push(problem);
+                    let file = self.file(&file, Role::Verify);
+                    migration.verify.get_or_insert(file);
+                }
                 None => {
-                    let problem = self.problem(
+                    let ignored = self.problem(
                         &file,
-                        "belongs to no migration",
+                        "is ignored: it belongs to no migration",
                         format!("give it the name of the migration that it checks, or write that migration: `{stem}.up.sql`"),
                     );
-                    self.problems.push(problem);
+                    self.ignored.push(ignored);
                 }
             }
         }
     }
 }
 
-/// The files of one version.
-#[derive(Default)]
-pub(super) struct VersionFiles {
-    /// `<version>_<name>.up.sql` or `<version>_<name>.sql`.
-    ups: Vec<FileName>,
-    downs: Vec<FileName>,
+/// Reads files, and computes the checksum of each: in years of migrations most of the time goes here.
+fn checksums(files: &mut [File]) -> Vec<io::Result<Checksum>> {
+    let read = |files: &mut [File]| -> Vec<io::Result<Checksum>> {
+        let read = files.iter_mut().map(|file| file.bytes().map(checksum));
+        read.collect()
+    };
+    if files.len() < MANY_FILES {
+        return read(files);
+    }
+    let (first, second) = files.split_at_mut(files.len() / 2);
+    thread::scope(|scope| {
+        let second = scope.spawn(|| read(second));
+        let mut checksums = read(first);
+        checksums.extend(second.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        checksums
+    })
 }
+
+/// From here on a second thread is worth its start.
+const MANY_FILES: usize = 100;
 
 /// The names of all files in a folder, sorted, so that messages have the same order everywhere.
 /// A link is followed; a broken one counts as a file, so that the attempt to read it reports the reason.

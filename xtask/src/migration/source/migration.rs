@@ -5,7 +5,7 @@ use super::file::File;
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::migration::history::Checksum;
-use crate::migration::script::{NO_TRANSACTION, Problem, Script};
+use crate::migration::script::{Directives, NO_TRANSACTION, Problem, Script};
 
 /// A migration's files, by their names. What is in them is checked when they are to run: once applied, a
 /// migration is its version, its name and its checksum.
@@ -23,8 +23,10 @@ pub(crate) struct Migration {
     pub(crate) checksum: Checksum,
     /// Whether the settings call it the baseline; its file may too.
     pub(crate) is_baseline_by_settings: bool,
-    /// What is wrong with the names of its files.
-    pub(crate) misnamed: Vec<Problem>,
+    /// What is wrong with the names of its up and its verify file: it is not applied.
+    pub(crate) misnamed_up: Vec<Problem>,
+    /// What is wrong with the name of its down file: it is not undone.
+    pub(crate) misnamed_down: Vec<Problem>,
 }
 
 /// Which way a migration runs.
@@ -37,11 +39,7 @@ pub(crate) enum Direction {
 impl Migration {
     /// Whether it is the schema as it was when the tool was adopted.
     pub(crate) fn is_baseline(&self) -> bool {
-        // Most files do not have the word, and need not be taken apart to know. One that has it and cannot
-        // be read stays where it is.
-        let may_say_so = || memchr::memmem::find(self.up_bytes(), b"baseline").is_some();
-        self.is_baseline_by_settings
-            || may_say_so() && self.up.script().map_or(true, |up| up.directives.baseline)
+        self.is_baseline_by_settings || self.up.directives().baseline
     }
 
     /// Whether sqlx runs its up file in a transaction: it looks at the beginning of the file alone
@@ -78,20 +76,20 @@ impl Migration {
         self.verify.as_ref().map(runnable).transpose()
     }
 
-    /// What can be run of it, up and down.
-    pub(crate) fn scripts(&self) -> impl Iterator<Item = &Script> {
+    /// What its files ask for, up and down.
+    pub(crate) fn directives(&self) -> impl Iterator<Item = Directives> {
         let files = std::iter::once(&self.up).chain(&self.down);
-        files.filter_map(|file| file.script().ok())
+        files.map(File::directives)
     }
 
     /// Everything that keeps it from running in this direction.
     pub(super) fn problems(&self, direction: Direction) -> Vec<&Problem> {
-        let files = match direction {
-            Direction::Up => [Some(&self.up), self.verify.as_ref()],
-            Direction::Down => [self.down.as_ref(), None],
+        let (files, names) = match direction {
+            Direction::Up => ([Some(&self.up), self.verify.as_ref()], &self.misnamed_up),
+            Direction::Down => ([self.down.as_ref(), None], &self.misnamed_down),
         };
         let inside = files.into_iter().flatten().flat_map(File::problems);
-        self.misnamed.iter().chain(inside).collect()
+        names.iter().chain(inside).collect()
     }
 
     /// Of the up file, as its checksum was computed.

@@ -20,7 +20,6 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 
-#[cfg(test)]
 pub(crate) use file::File;
 use file_name::{FileKind, FileName};
 use files::{Files, list};
@@ -28,6 +27,7 @@ pub(crate) use migration::{Direction, Migration};
 
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
+use crate::migration::history::Applied;
 use crate::migration::script::{Problem, Script};
 
 /// All migrations on disk.
@@ -39,6 +39,8 @@ pub(crate) struct Folder {
     pub(crate) migrations: Vec<Migration>,
     /// Files that are not read, though a person may have meant them to be.
     pub(crate) ignored: Vec<Problem>,
+    /// Whether the history may have migrations of other folders too.
+    pub(crate) shares_history: bool,
 }
 
 impl Folder {
@@ -65,6 +67,7 @@ impl Folder {
             shown_as: shown_as.to_owned(),
             migrations,
             ignored: files.ignored,
+            shares_history: false,
         })
     }
 
@@ -97,6 +100,28 @@ impl Folder {
                 version.is_some_and(|last| migration.version <= last);
         }
         self
+    }
+
+    /// The same, where other folders' migrations may be in the history too: as sqlx's `--ignore-missing`.
+    pub(crate) fn sharing_history(mut self, shares_history: bool) -> Folder {
+        self.shares_history = shares_history;
+        self
+    }
+
+    /// Leaves the rows of other folders' migrations out of the history, if it is shared; returns their versions.
+    /// What is recorded as failed stays: it stops every run.
+    pub(crate) fn leave_out_others(&self, history: &mut Vec<Applied>) -> Vec<i64> {
+        let mut left_out = Vec::new();
+        if self.shares_history {
+            history.retain(|row| {
+                let stays = !row.success || self.get(row.version).is_some();
+                if !stays {
+                    left_out.push(row.version);
+                }
+                stays
+            });
+        }
+        left_out
     }
 
     pub(crate) fn get(&self, version: i64) -> Option<&Migration> {

@@ -2,6 +2,7 @@
 
 use squawk_lexer::{LiteralKind, TokenKind};
 
+use super::split::Statement;
 use super::token::Token;
 
 /// Why a text cannot be split into statements.
@@ -66,6 +67,23 @@ pub(super) fn check_number(text: &str, token: &Token) -> Result<(), SplitError> 
         });
     }
     Ok(())
+}
+
+/// Refuses `COPY … FROM STDIN`: psql would read the lines after it as rows; sqlx cannot run it at all.
+pub(super) fn check_copy(text: &str, statement: Option<&Statement>) -> Result<(), SplitError> {
+    let Some(statement) = statement else {
+        return Ok(());
+    };
+    let words = statement.words(text);
+    let from_stdin = words.windows(2).any(|pair| pair == ["from", "stdin"]);
+    if words.first().is_none_or(|first| first != "copy") || !from_stdin {
+        return Ok(());
+    }
+    Err(SplitError {
+        at: statement.range.start,
+        what: "`COPY … FROM STDIN` needs rows from outside the file".to_owned(),
+        hint: "write the rows as `INSERT INTO … VALUES …`".to_owned(),
+    })
 }
 
 fn never_closed(what: &str, wanted: &str, token: &Token) -> SplitError {

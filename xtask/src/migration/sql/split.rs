@@ -4,9 +4,8 @@ use std::ops::Range;
 
 use squawk_lexer::TokenKind;
 
-use super::checks::{Continuation, SplitError, check_number, check_token};
+use super::checks::{Continuation, SplitError, check_copy, check_number, check_token};
 use super::token::{Token, lex};
-use crate::migration::quote::quote_identifier;
 
 /// One statement of a file; it is never empty.
 #[derive(Clone, Debug)]
@@ -33,14 +32,6 @@ impl Statement {
         tokens.filter_map(|token| token.word(source)).collect()
     }
 
-    /// Whether it contains this name, quoted or not.
-    pub(crate) fn names(&self, source: &str, name: &str) -> bool {
-        let quoted = quote_identifier(name);
-        self.tokens.iter().any(|token| {
-            token.word(source).as_deref() == Some(name) || token.text(source) == quoted
-        })
-    }
-
     /// Whether it contains this unquoted word.
     pub(crate) fn has_word(&self, source: &str, word: &str) -> bool {
         self.tokens
@@ -53,8 +44,8 @@ impl Statement {
 ///
 /// # Errors
 /// The first thing that psql would not send to the server as written: a backslash command, a
-/// quote, comment, parenthesis or function body that is never closed, or a string that psql and
-/// the server read differently.
+/// quote, comment, parenthesis or function body that is never closed, a string that psql and
+/// the server read differently, or a `COPY` whose rows would be part of the file.
 pub(crate) fn split(text: &str) -> Result<Vec<Statement>, SplitError> {
     let mut statements = Vec::new();
     let mut current = Unfinished::default();
@@ -65,13 +56,18 @@ pub(crate) fn split(text: &str) -> Result<Vec<Statement>, SplitError> {
         continued.check(text, &token)?;
         match token.kind {
             TokenKind::Semi if current.is_complete() => {
-                statements.extend(std::mem::take(&mut current).finish(true));
+                let statement = std::mem::take(&mut current).finish(true);
+                // Before what follows is taken for SQL.
+                check_copy(text, statement.as_ref())?;
+                statements.extend(statement);
             }
             _ => current.push(text, token),
         }
     }
     current.check_closed()?;
-    statements.extend(current.finish(false));
+    let last = current.finish(false);
+    check_copy(text, last.as_ref())?;
+    statements.extend(last);
     Ok(statements)
 }
 

@@ -75,7 +75,11 @@ fn refuses_what_psql_would_not_send() {
         (r"\echo hi", 0, r"`\echo` is a command of psql"),
         ("SELECT 1 \\gexec\n", 9, r"`\gexec` is a command of psql"),
         ("SELECT 1\\;SELECT 2;", 8, "`\\;SELECT` is a command"),
-        ("COPY t FROM STDIN;\n1\n\\.\n", 21, r"`\.` is a command"),
+        (
+            "a; COPY t FROM STDIN;\nit's\n\\.\n",
+            3,
+            "`COPY … FROM STDIN` needs rows",
+        ),
         ("\\restrict abc\n", 0, r"`\restrict` is a command"),
         ("a; SELECT 'x;\n", 10, "the string opened here"),
         ("a; SELECT E'x\\'", 10, "the string opened here"),

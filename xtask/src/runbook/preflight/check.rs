@@ -7,7 +7,6 @@ use crate::error::Result;
 use crate::hint::Hint;
 use crate::migration::affected_tables::AffectedTables;
 use crate::migration::script::Script;
-use crate::migration::source::Folder;
 
 /// One precondition.
 pub(crate) struct Check {
@@ -108,8 +107,10 @@ pub(crate) struct Planned<'f> {
     pub(crate) backups: Vec<Relation>,
     pub(crate) no_backup: bool,
     pub(crate) show_queries: bool,
-    /// For the doctor, who compares what applied migrations have made too.
-    pub(crate) folder: Option<&'f Folder>,
+    /// For the doctor, who compares what applied migrations have made too: see [`plan::applied_scripts`].
+    ///
+    /// [`plan::applied_scripts`]: crate::migration::plan::applied_scripts
+    pub(crate) applied: Option<Vec<Option<&'f Script>>>,
 }
 
 impl<'f> Planned<'f> {

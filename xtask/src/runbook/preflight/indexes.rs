@@ -4,7 +4,6 @@ use super::check::{Check, Found, Look, When};
 use crate::database::catalog;
 use crate::error::Failure;
 use crate::hint::Hint;
-use crate::migration::source::Migration;
 use crate::runbook::indexes;
 
 /// Before a run only what it makes is compared; the doctor compares what applied migrations have made too.
@@ -12,17 +11,14 @@ pub(super) const DEFINITIONS: Check = Check {
     name: "definitions",
     before: &[When::Up, When::Down],
     look: Look::Run(|_, db, planned| {
-        let Some(folder) = planned.folder else {
-            indexes::foresee(db, planned.scripts.iter().copied())?;
+        let pending = planned.scripts.iter().copied();
+        let Some(applied) = &planned.applied else {
+            indexes::foresee(db, pending)?;
             return Ok(Found::ok(AS_BUILT));
         };
-        let is_applied = |migration: &Migration| {
-            let mut scripts = planned.scripts.iter();
-            scripts.all(|pending| pending.path != migration.up.path)
-        };
-        match indexes::findings(db, &folder.migrations, is_applied) {
+        match indexes::differing(db, applied.iter().copied(), pending) {
             Err(error) => Ok(Found::unknown(&error)),
-            Ok(found) => match found.differing.into_iter().next() {
+            Ok(differing) => match differing.into_iter().next() {
                 Some(failure) => Err(failure.into()),
                 None => Ok(Found::ok(AS_BUILT)),
             },
@@ -30,7 +26,7 @@ pub(super) const DEFINITIONS: Check = Check {
     }),
 };
 
-const AS_BUILT: &str = "every index is the one that its migration builds";
+const AS_BUILT: &str = "no index is certainly another one than its migration builds";
 
 pub(super) const VALID: Check = Check {
     name: "indexes",

@@ -19,7 +19,7 @@ use check::Notice;
 
 use super::backup_tables;
 use crate::Context;
-use crate::database::{self, Database};
+use crate::database::{self, Database, LOOK_WAIT};
 use crate::error::Result;
 use crate::migration::plan;
 use crate::migration::source::{Direction, Folder};
@@ -122,10 +122,12 @@ fn announce(ctx: &Context, planned: &Planned<'_>, notices: Vec<Notice>) {
 
 /// Looks at every check, whatever fails. Those that cannot be looked at because an earlier one has failed
 /// are left out.
-pub(crate) fn examine(ctx: &Context) -> Vec<(&'static str, Result<Found>)> {
-    let (mut db, mut no_db) = split(ctx.connect());
-    let folder = ctx.folder().ok();
-    let planned = match (&mut db, &folder) {
+pub(crate) fn examine(
+    ctx: &Context,
+    folder: Option<&Folder>,
+) -> Vec<(&'static str, Result<Found>)> {
+    let (mut db, mut no_db) = split(ctx.connect_with(LOOK_WAIT));
+    let planned = match (&mut db, folder) {
         (Some(db), Some(folder)) => Some(pending(db, folder)),
         // Which of them is missing, and why, is the finding of another check.
         _ => None,
@@ -147,12 +149,14 @@ pub(crate) fn examine(ctx: &Context) -> Vec<(&'static str, Result<Found>)> {
 
 /// The run that `db-migrate` would be now.
 fn pending<'f>(db: &mut Database, folder: &'f Folder) -> Result<Planned<'f>> {
-    let applied = database::history::read_known(db)?.applied;
+    let mut applied = database::history::read_known(db)?.applied;
+    let scripts_applied = plan::applied_scripts(folder, &applied);
+    folder.leave_out_others(&mut applied);
     let pending = plan::up(folder, &applied, None, true)?;
     let scripts = folder.scripts(&pending, Direction::Up)?;
     let mut planned = Planned::of(&db.server, scripts);
-    planned.has_history = !applied.is_empty();
-    planned.folder = Some(folder);
+    planned.has_history = folder.shares_history || !applied.is_empty();
+    planned.applied = Some(scripts_applied);
     // One that is not there is found by the check of the tables.
     let names = backup_tables::default_names(db, folder, &planned.affected)?;
     planned.backups = backup_tables::find_all(db, &names).unwrap_or_default();

@@ -15,7 +15,7 @@ use crate::migration::effects::ObjectName;
 use crate::runbook::backup_tables::{can_be_backed_up, missing_table, must_be_table};
 use crate::ui;
 
-/// Every table that the scripts back up, alter or index is there, is a table, and is ours to change.
+/// Every table that the scripts back up, alter or index is there, and is ours to change.
 pub(super) const TABLES: Check = Check {
     name: "tables",
     before: &[When::Up, When::Down],
@@ -29,7 +29,8 @@ pub(super) const TABLES: Check = Check {
 /// For the first that is not there, no table, or not ours to change.
 fn look(db: &mut Database, affected: &AffectedTables) -> Result {
     for name in &affected.altered {
-        must_be_table(&alterable(db, name)?)?;
+        // ALTER TABLE is for views, sequences and indexes too: which of its forms, the server says.
+        alterable(db, name)?;
     }
     for (name, concurrently) in &affected.indexed {
         let relation = alterable(db, name)?;
@@ -45,7 +46,8 @@ fn look(db: &mut Database, affected: &AffectedTables) -> Result {
                 .into());
         }
     }
-    let mut backed_up = Vec::new();
+    let if_there = catalog::existing(db, &affected.backup_if_exists)?;
+    let mut backed_up: Vec<u32> = if_there.iter().map(|table| table.oid).collect();
     for name in &affected.backup {
         match catalog::find(db, name)? {
             Some(relation) => {
@@ -122,6 +124,7 @@ fn alterable(db: &mut Database, name: &ObjectName) -> Result<Relation> {
 pub(super) fn summary(affected: &AffectedTables) -> String {
     let tables: BTreeSet<&ObjectName> = affected.tables().collect();
     match tables.len() {
+        0 if affected.is_partial => "which tables it touches is seen at its moment".to_owned(),
         0 => "no existing table is touched".to_owned(),
         _ => {
             let names: Vec<String> = tables.iter().map(|name| format!("`{name}`")).collect();

@@ -63,9 +63,9 @@ fn same_sql(migration: &Migration, applied: &[u8]) -> Result<(), String> {
         _ => {}
     }
     let applied = plain_sql(path, applied)
-        .map_err(|what| format!("what was applied cannot be compared, since it {what}"))?;
+        .map_err(|what| format!("what was applied cannot be compared: {what}"))?;
     let now = plain_sql(path, migration.up_bytes())
-        .map_err(|what| format!("it cannot be compared, since now it {what}"))?;
+        .map_err(|what| format!("as it is now, it cannot be compared: {what}"))?;
     match sql::difference(&applied, &now) {
         Some((at, what)) => Err(format!("at {}, {what}", sql::place(&now, at))),
         None => Ok(()),

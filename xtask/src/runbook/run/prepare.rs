@@ -5,6 +5,7 @@ use crate::Context;
 use crate::database::catalog::{self, Relation};
 use crate::database::{Database, Server};
 use crate::error::{Failure, Result};
+use crate::failures;
 use crate::migration::script::Script;
 use crate::migration::source::{Direction, Folder, Migration};
 use crate::options::RunOptions;
@@ -29,13 +30,10 @@ pub(super) fn make_plan<'f>(
         .collect::<Result<_>>()?;
     let verify = match direction {
         Direction::Up => selection.migrations.clone(),
-        Direction::Down => remaining(folder, selection),
+        Direction::Down => checkable(ctx, remaining(folder, selection)),
     };
-    for migration in &verify {
-        migration.checks()?;
-    }
     let scripts: Vec<&Script> = changes.iter().map(|change| change.script).collect();
-    let mut planned = planned(&db.server, scripts, selection, options);
+    let mut planned = planned(&db.server, scripts, folder, selection, options);
     let (when, what) = match direction {
         Direction::Up => (When::Up, "pending"),
         Direction::Down => (When::Down, "to undo"),
@@ -54,11 +52,12 @@ pub(super) fn make_plan<'f>(
 fn planned<'f>(
     server: &Server,
     scripts: Vec<&'f Script>,
+    folder: &Folder,
     selection: &Selection<'_>,
     options: &RunOptions,
 ) -> Planned<'f> {
     let mut planned = Planned::of(server, scripts);
-    planned.has_history = !selection.history.applied.is_empty();
+    planned.has_history = folder.shares_history || !selection.history.applied.is_empty();
     planned.no_backup = options.backup.no_backup;
     planned.show_queries = options.locks.show_queries;
     if planned.no_backup {
@@ -129,6 +128,22 @@ fn tables_to_back_up(
         preflight::before(When::Backup, ctx, db, planned)?;
     }
     Ok(std::mem::take(&mut planned.backups))
+}
+
+/// Those whose checks can be read. The others are named: they are no reason to keep what is to be undone.
+fn checkable<'f>(ctx: &Context, remaining: Vec<&'f Migration>) -> Vec<&'f Migration> {
+    let can_be_read = |migration: &&Migration| match migration.checks() {
+        Ok(_) => true,
+        Err(error) => {
+            let why = failures::from_error(&error).one_line();
+            ctx.ui.warn(format_args!(
+                "the checks of `{}` are left out: {why}",
+                migration.stem
+            ));
+            false
+        }
+    };
+    remaining.into_iter().filter(can_be_read).collect()
 }
 
 /// The applied migrations that a rollback leaves, whose checks must hold after it.

@@ -6,9 +6,11 @@ use crate::database::history::{self, History};
 use crate::database::lock::{self, Lock};
 use crate::error::Result;
 use crate::hint::Hint;
+use crate::migration::history::Applied;
 use crate::migration::plan::{self, RollbackScope};
 use crate::migration::source::{Direction, Folder, Migration};
 use crate::options::RunOptions;
+use crate::runbook::shared_history;
 use crate::ui;
 
 /// Which migrations to run.
@@ -46,13 +48,28 @@ impl Goal<'_> {
             comes_back: true, ..
         } = self
         {
-            folder.scripts(&migrations, Direction::Up)?;
+            folder.scripts(&applied_again(folder, applied, &migrations)?, Direction::Up)?;
         }
         Ok(Selection {
             history,
             migrations,
         })
     }
+}
+
+/// What is applied once these are undone: they, and what else is pending below them.
+fn applied_again<'f>(
+    folder: &'f Folder,
+    applied: &[Applied],
+    undone: &[&Migration],
+) -> Result<Vec<&'f Migration>> {
+    let Some(newest) = undone.iter().map(|migration| migration.version).max() else {
+        return Ok(Vec::new());
+    };
+    let is_undone = |version| undone.iter().any(|migration| migration.version == version);
+    let mut left = applied.to_vec();
+    left.retain(|row| !is_undone(row.version));
+    plan::up(folder, &left, Some(newest), false)
 }
 
 /// The migrations to run, in their order, and the history they were selected by.
@@ -72,10 +89,11 @@ pub(super) fn select_and_lock<'f>(
 ) -> Result<(Selection<'f>, Option<Lock>)> {
     // Before the history is read: if a run ends in between, its rows are already there.
     let at_work = !options.dry_run && lock::at_work(&mut db.client, &db.server)?;
-    let history = match goal {
+    let mut history = match goal {
         Goal::Up { .. } => history::read_known(db)?,
         Goal::Down { .. } => history::read(db)?,
     };
+    shared_history::leave_out_others(ctx, folder, &mut history.applied);
     let selection = goal.select(folder, history)?;
     if let Goal::Down { .. } = goal {
         for migration in &selection.migrations {
@@ -87,7 +105,9 @@ pub(super) fn select_and_lock<'f>(
     }
     let lock = lock::acquire(db, options.locks, &ctx.ui)?;
     // Another run may have changed the history while this one waited.
-    let locked = goal.select(folder, history::read(db)?)?;
+    let mut history = history::read(db)?;
+    folder.leave_out_others(&mut history.applied);
+    let locked = goal.select(folder, history)?;
     if let Goal::Down { scope, .. } = goal {
         // What this rollback undoes was decided above, and shown.
         plan::check_unchanged(
