@@ -33,6 +33,7 @@ mod proof;
 mod proxy;
 mod prune;
 mod read_only;
+mod repair;
 mod report;
 mod restore;
 mod restore_race;

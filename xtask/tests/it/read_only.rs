@@ -25,7 +25,7 @@ const OTHERS: [&str; 11] = [
 ];
 
 /// What must not change anything.
-const READERS: [&str; 14] = [
+const READERS: [&str; 15] = [
     "db-status",
     "db-status --check",
     "db-status --format json",
@@ -40,6 +40,7 @@ const READERS: [&str; 14] = [
     "db-rollback --dry-run --all",
     "db-rollback --dry-run --to 0",
     "db-baseline --dry-run",
+    "db-repair --dry-run",
 ];
 
 /// Runs each reader and compares everything before and after. Each exits with 0, but for those that are

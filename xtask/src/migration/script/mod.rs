@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use check::{Check, decode};
 pub(crate) use check::{Problem, Role};
 pub(crate) use directives::{Directives, NO_TRANSACTION};
+pub(crate) use rules::plain_sql;
 use transactions::{TransactionControl, transaction_control};
 
 use super::effects::{self, Effect, ObjectName};

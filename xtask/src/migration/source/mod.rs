@@ -21,6 +21,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub(crate) use file::File;
+use file_name::{FileKind, FileName};
 use files::{Files, list};
 pub(crate) use migration::{Direction, Migration};
 
@@ -129,6 +130,12 @@ impl Folder {
             .binary_search_by_key(&version, |migration| migration.version);
         Some(&self.migrations[index.ok()?])
     }
+}
+
+/// The version that a file of this name would apply, if it is one that is applied.
+pub(crate) fn version_of(file_name: &str) -> Option<i64> {
+    let name = FileName::parse(file_name).ok()?;
+    (name.kind != FileKind::Down).then_some(name.version)
 }
 
 fn cannot_read(shown_as: &Path, error: &io::Error) -> Failure {
