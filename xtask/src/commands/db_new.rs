@@ -15,7 +15,7 @@ use crate::error::{Failure, Result};
 use crate::hint::Hint;
 use crate::migration::scaffold::{self, Draft, Form};
 use crate::migration::source::new_files;
-use crate::tools::git_tree;
+use crate::tools::git;
 
 /// Arguments of `db-new`.
 #[derive(Args, Debug)]
@@ -90,7 +90,7 @@ pub(crate) fn run(ctx: &Context, flags: &New) -> Result {
     let (form, given) = flags.change.form();
     let drafts = scaffold::drafts(&flags.name, form, given, flags.own_name.as_deref())?;
     let theirs = match &flags.against {
-        Some(reference) => new_files::names_by_version(git_tree::names_in(dir, reference)?),
+        Some(reference) => new_files::names_by_version(git::names_in(dir, reference)?),
         None => Names::new(),
     };
     // From here on no other command chooses a version.

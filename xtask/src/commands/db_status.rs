@@ -127,7 +127,10 @@ fn state(state: State) -> &'static str {
 
 fn next(report: &Report<'_>) -> Option<Hint> {
     if report.missing > 0 || report.divergent > 0 {
-        Some("bring the files back as they were applied: git log -- migrations".into())
+        Some(Hint::to(
+            "see what was applied, and how to go on",
+            "db-repair",
+        ))
     } else if report.failed > 0 {
         Some(Hint::to("this says what to do", "db-migrate"))
     } else if report.pending > 0 {

@@ -47,6 +47,7 @@ pub struct Verify {
 pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
     let (folder, mut db) = flags.history.open(ctx, LOOK_WAIT)?;
     let mut applied = history::read_known(&mut db)?.applied;
+    let scripts = plan::applied_scripts(&folder, &applied);
     shared_history::leave_out_others(ctx, &folder, &mut applied);
     let states = plan::states(&folder, &applied);
 
@@ -69,7 +70,6 @@ pub(crate) fn run(ctx: &Context, flags: &Verify) -> Result {
         check,
         ok: false,
     };
-    let scripts = plan::applied_scripts(&folder, &applied);
     match indexes::differing(&mut db, scripts, []) {
         Ok(differing) => {
             checks.extend(differing.iter().map(|found| of_indexes(found.one_line())));

@@ -14,6 +14,7 @@ mod db_migrate;
 mod db_new;
 mod db_psql;
 mod db_redo;
+mod db_repair;
 mod db_restore;
 mod db_rollback;
 mod db_seed;
@@ -244,6 +245,18 @@ only move forward.")]
 --against also reads the migrations of another branch: the new version is greater than theirs, and a
 version that both have under different names is named.")]
     DbNew(db_new::New),
+    /// Applied files that were edited: show what changed, and record it if it is the same SQL
+    ///
+    /// What was applied is found in git by the checksum in the history. If the file now differs only in
+    /// comments, white space, line ends or the case of unquoted words, its new checksum can be recorded. Any
+    /// other difference is shown and refused (exit 3), as are files that are gone, with the command that
+    /// brings back what was applied. A first line `-- no-transaction` and `-- xtask:` lines are no comments.
+    #[command(after_help = "Examples:
+  cargo xtask db-repair --dry-run         show what changed, record nothing
+  cargo xtask db-repair                   show what changed, ask, record
+  cargo xtask db-repair 20251231143000 --yes
+  cargo xtask db-repair --dry-run --format json | jq '.refused[].why'")]
+    DbRepair(db_repair::Repair),
     /// Add development users, by the seed file
     #[command(after_help = "Examples:
   cargo xtask db-seed                     1,200 users
@@ -282,6 +295,7 @@ impl Command {
             Command::DbRollback(flags) => &flags.run.output,
             Command::DbRedo(flags) => &flags.output,
             Command::DbVerify(flags) => &flags.output,
+            Command::DbRepair(flags) => &flags.output,
             Command::DbBackup(flags) => &flags.output,
             Command::DbNew(flags) => &flags.output,
             Command::DbSetup(_)
@@ -315,6 +329,7 @@ impl Command {
             Command::DbRestore(flags) => db_restore::run(ctx, flags),
             Command::DbBaseline(flags) => db_baseline::run(ctx, flags),
             Command::DbNew(flags) => db_new::run(ctx, flags),
+            Command::DbRepair(flags) => db_repair::run(ctx, flags),
             Command::DbSeed(flags) => db_seed::run(ctx, flags),
             Command::DbPsql(flags) => db_psql::run(ctx, flags),
             Command::DbCompletions(flags) => db_completions::run(ctx, flags),
@@ -340,6 +355,7 @@ impl Command {
             Command::DbRestore(_) => "db-restore",
             Command::DbBaseline(_) => "db-baseline",
             Command::DbNew(_) => "db-new",
+            Command::DbRepair(_) => "db-repair",
             Command::DbSeed(_) => "db-seed",
             Command::DbPsql(_) => "db-psql",
             Command::DbCompletions(_) => "db-completions",

@@ -10,7 +10,8 @@ use postgres::Client;
 use postgres::types::Type;
 
 use super::{Database, Server, USERS_PATH};
-use crate::error::Result;
+use crate::error::{Failure, Result};
+use crate::hint::Hint;
 use crate::migration::history::Applied;
 use crate::migration::quote::{quote_if_needed, quote_literal};
 use crate::migration::source::Migration;
@@ -210,6 +211,47 @@ fn key(migration: &Migration) -> String {
         quote_literal(&migration.name),
         crate::hex::encode(&migration.checksum),
     )
+}
+
+/// Gives applied migrations other checksums, (version, old, new), in one transaction.
+///
+/// # Errors
+/// If a row is not there exactly once with the old one, or the server says no; nothing is changed then.
+pub(crate) fn restamp(
+    client: &mut Client,
+    table: &str,
+    checksums: &[(i64, &[u8], &[u8])],
+) -> Result {
+    let mut transaction = client.transaction()?;
+    for (version, old, new) in checksums {
+        let rows = transaction
+            .query_typed(
+                &format!(
+                    "UPDATE {table} SET checksum = $3
+                     WHERE version = $1 AND checksum = $2 AND success RETURNING version"
+                ),
+                &[
+                    (version, Type::INT8),
+                    (old, Type::BYTEA),
+                    (new, Type::BYTEA),
+                ],
+            )
+            .with_context(|| format!("cannot write the history table `{table}`"))?;
+        if rows.len() != 1 {
+            return Err(Failure::finding(format!(
+                "the history of `{version}` is not what it was when the files were compared"
+            ))
+            .cause(format!(
+                "{} rows have this version and checksum and would be changed, not one",
+                rows.len()
+            ))
+            .state("nothing was changed")
+            .hint(Hint::run("db-status"))
+            .hint(Hint::again("then"))
+            .into());
+        }
+    }
+    Ok(transaction.commit()?)
 }
 
 /// The statement that forgets a migration.

@@ -37,6 +37,7 @@ impl AffectedTables {
         let mut names = FormerNames::new(schema);
         let mut foresight = Foresight::default();
         for script in scripts {
+            foresight.begin_script();
             affected.add_backups(script, &names, &foresight);
             for (statement, effects) in script.effects() {
                 for effect in &effects {

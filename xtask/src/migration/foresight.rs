@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::effects::{self, Effect, ObjectName, SearchPath};
+use super::effects::{self, Effect, ObjectName};
 use super::script::Script;
 use super::sql::Statement;
 
@@ -18,25 +18,35 @@ pub(crate) struct Foresight {
     dropped: bool,
     /// Whether names without a schema may be looked up elsewhere.
     path_changed: bool,
-    /// Whether anything may have happened, or what belongs to others may be ours now.
+    /// Whether what belongs to others may be ours now.
+    role_changed: bool,
+    /// Whether anything may have happened.
     anything: bool,
 }
 
 impl Foresight {
+    /// Each migration begins in a session that is as new.
+    pub(crate) fn begin_script(&mut self) {
+        self.path_changed = false;
+        self.role_changed = false;
+    }
+
     /// Notes what a statement may change.
     pub(crate) fn note(&mut self, script: &Script, statement: &Statement, effects: &[Effect]) {
         let words = statement.words(&script.text);
         let has_any = |wanted: &[&str]| words.iter().any(|word| wanted.contains(&word.as_str()));
         let word = |at: usize| words.get(at).map_or("", String::as_str);
         self.dropped |= word(0) == "drop";
+        let sets_path = script.sets_search_path(statement);
         self.anything |= match (word(0), word(1)) {
-            ("select", "pg_catalog") if word(2) == "set_config" => false,
+            ("select", "pg_catalog") if word(2) == "set_config" && sets_path => false,
             ("alter", "schema") => true,
             ("grant", _) => !has_any(&["on"]),
-            ("set" | "reset", _) => has_any(&["role", "authorization"]),
+            ("set" | "reset", _) => false,
             _ => effects.contains(&Effect::Opaque),
         };
-        self.path_changed |= SearchPath::set_by(script, statement).is_some();
+        self.path_changed |= sets_path;
+        self.role_changed |= sets_path && has_any(&["role", "authorization"]);
         let added_to = effects.iter().find_map(|effect| match effect {
             Effect::AlterTable { table, .. } if !has_any(&MOVES) => Some(&table.name),
             Effect::CreateIndex { table, .. } => Some(&table.name),
@@ -60,14 +70,16 @@ impl Foresight {
 
     /// Whether what this name stands for is not known at all.
     pub(crate) fn is_lost(&self, table: &ObjectName) -> bool {
-        self.anything || self.path_changed && table.schema.is_none()
+        self.anything || self.role_changed || self.path_changed && table.schema.is_none()
     }
 
     /// Whether an earlier statement names it, or something that it may belong to: `users_id_seq` and
     /// `users_pkey` come with `users`.
     fn may_have_made(&self, name: &str) -> bool {
         let mut owners = name.match_indices('_').map(|(at, _)| &name[..at]);
-        self.mentioned.contains(name)
+        // A name that the server has cut off may belong to any.
+        name.len() >= 63
+            || self.mentioned.contains(name)
             || owners.any(|owner| self.mentioned.contains(owner) || self.added_to.contains(owner))
     }
 }

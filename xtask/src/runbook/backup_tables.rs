@@ -52,8 +52,13 @@ pub(crate) fn default_names(
     folder: &Folder,
     pending: &AffectedTables,
 ) -> Result<Vec<String>> {
-    if !pending.backup.is_empty() {
-        return Ok(pending.backup.iter().map(ToString::to_string).collect());
+    let if_there = catalog::existing(db, &pending.backup_if_exists)?;
+    let named = pending.backup.iter().map(ToString::to_string);
+    let named: Vec<String> = named
+        .chain(if_there.iter().map(Relation::qualified))
+        .collect();
+    if !named.is_empty() {
+        return Ok(named);
     }
     let directives = folder.migrations.iter().flat_map(Migration::directives);
     let written = directives.flat_map(|directives| directives.backup);

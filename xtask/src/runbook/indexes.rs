@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::database::Database;
-use crate::database::catalog::{self, IndexState, Relation};
+use crate::database::catalog::{self, IndexState};
 use crate::error::{Failure, Result};
 use crate::failures;
 use crate::hint::Hint;
-use crate::migration::effects::{self, Effect, IndexShape, ObjectName, SearchPath};
+use crate::migration::effects::{self, Effect, IndexShape, ObjectName};
 use crate::migration::script::Script;
 use crate::migration::sql::Statement;
 
@@ -23,8 +23,8 @@ pub(super) struct ExpectedIndex {
     pub(super) changed_before: bool,
     /// Whether a later one may.
     pub(super) changed_after: bool,
-    /// Where the script looks for the table, if it says so itself.
-    path: Option<SearchPath>,
+    /// Whether the script has its own search path, by which only its session finds the table.
+    pub(super) has_own_path: bool,
 }
 
 impl ExpectedIndex {
@@ -50,38 +50,8 @@ impl ExpectedIndex {
             definition,
             changed_before: false,
             changed_after: false,
-            path: None,
+            has_own_path: false,
         })
-    }
-
-    /// Its table, where the script finds it.
-    ///
-    /// # Errors
-    /// If the catalog cannot be asked.
-    pub(super) fn find_table(&self, db: &mut Database) -> Result<Option<Relation>> {
-        let (None, Some(SearchPath::Schemas(schemas))) = (&self.table.schema, &self.path) else {
-            return catalog::find(db, &self.table);
-        };
-        for schema in schemas {
-            let schema = match schema.as_str() {
-                "$user" => db.server.user.clone(),
-                _ => schema.clone(),
-            };
-            let table = ObjectName {
-                schema: Some(schema),
-                name: self.table.name.clone(),
-            };
-            if let Some(found) = catalog::find(db, &table)? {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether its name means now what it will mean when its script runs, or has meant since it ran.
-    fn is_found_by_name(&self) -> bool {
-        let by_session = matches!(self.path, None | Some(SearchPath::Default));
-        self.table.schema.is_some() || by_session
     }
 
     /// Whether an index with the definition that is `there` is certainly another one.
@@ -91,6 +61,12 @@ impl ExpectedIndex {
         let there = tail.and_then(|tail| IndexShape::parse(unique, tail));
         let wanted = IndexShape::parse(self.unique, &self.definition);
         matches!((wanted, there), (Some(wanted), Some(there)) if wanted.differs(&there))
+    }
+
+    /// Whether it was written in PostgreSQL's form, and is the one that is there.
+    fn is_as_written(&self, there: &IndexState) -> bool {
+        let same = catalog::nameless(&there.definition) == self.as_written();
+        same && there.table_name == self.table.name
     }
 
     /// The definition in PostgreSQL's form, if it was written in that form; if not, PostgreSQL has to
@@ -119,9 +95,9 @@ fn final_indexes<'a>(scripts: impl IntoIterator<Item = Option<&'a Script>>) -> V
             changes.anything();
             continue;
         };
-        let mut path = None;
+        let mut has_own_path = false;
         for (statement, effects) in script.effects() {
-            path = SearchPath::set_by(script, statement).or(path);
+            has_own_path |= script.sets_search_path(statement);
             let index = effects
                 .iter()
                 .find_map(|effect| ExpectedIndex::of(script, statement, effect));
@@ -131,7 +107,7 @@ fn final_indexes<'a>(scripts: impl IntoIterator<Item = Option<&'a Script>>) -> V
             changes.add(script, statement, &effects);
             if let Some(mut index) = index {
                 index.changed_before = changed_before;
-                index.path.clone_from(&path);
+                index.has_own_path = has_own_path && index.table.schema.is_none();
                 made.insert(index.name.clone(), (changes.statements, index));
             }
         }
@@ -179,7 +155,8 @@ impl Changes {
         let another_table = match word(0) {
             "drop" => true,
             "alter" => word(1) != "table" || has_any(&TABLE_ACTIONS),
-            "create" => word(1) == "table",
+            // Also a temporary one, which stands before the one that is there.
+            "create" => words.iter().take(5).any(|word| word == "table"),
             _ => false,
         };
         for name in effects::identifiers(statement.text(&script.text)) {
@@ -217,6 +194,38 @@ pub(super) fn indexes_of(script: &Script) -> Vec<ExpectedIndex> {
     final_indexes([Some(script)])
 }
 
+/// What is there under the name of an index that a script makes: an index is in the schema of its table.
+pub(super) enum Found {
+    /// The table is not there, or not ours to see.
+    NoTable,
+    Index(Option<IndexState>),
+    /// Only the script's session knows which of several tables it means. These are their indexes of that name.
+    OneOf(Vec<IndexState>),
+}
+
+/// Looks for an index that a script makes.
+///
+/// # Errors
+/// If the catalog cannot be asked.
+pub(super) fn find(db: &mut Database, wanted: &ExpectedIndex) -> Result<Found> {
+    if !wanted.has_own_path {
+        return catalog::index_on(db, &wanted.table, &wanted.name.name).map(|found| match found {
+            None => Found::NoTable,
+            Some(state) => Found::Index(state),
+        });
+    }
+    let mut states = Vec::new();
+    let tables = catalog::tables_named(db, &wanted.table.name)?;
+    for table in &tables {
+        states.extend(catalog::index_on(db, table, &wanted.name.name)?.flatten());
+    }
+    Ok(match tables.len() {
+        0 => Found::NoTable,
+        1 => Found::Index(states.pop()),
+        _ => Found::OneOf(states),
+    })
+}
+
 /// The failure that this is another index than is wanted, where the server is asked if need be: it makes
 /// the wanted one on an empty table, and drops it.
 ///
@@ -228,53 +237,38 @@ pub(super) fn differs(
     state: &IndexState,
 ) -> Result<Option<Failure>> {
     let there = catalog::nameless(&state.definition);
-    let as_written = there == wanted.as_written() && state.table_name == wanted.table.name;
-    if !state.usable() || as_written || db.server.in_recovery || db.server.read_only {
+    let cannot_ask = db.server.in_recovery || db.server.read_only;
+    if !state.usable() || wanted.is_as_written(state) || cannot_ask {
         return Ok(None);
     }
-    if let Some(failure) = certainly_differs(db, wanted, state)? {
+    if let Some(failure) = certainly_differs(wanted, state) {
         return Ok(Some(failure));
     }
-    let Some(table) = wanted
-        .find_table(db)?
-        .filter(|table| table.oid == state.table)
-    else {
-        return Ok(None);
-    };
-    match catalog::index_definition(db, &table, wanted.unique, &wanted.definition) {
+    match catalog::index_definition(db, state, wanted.unique, &wanted.definition) {
         Ok(asked) => Ok((there != asked).then(|| different(state, &there, &asked))),
-        // On a column that is yet to be added it is not the one that is there.
-        Err(error) if is_undefined(&error) => {
+        // On a column that is yet to be added it is not the one that is there: 42703 undefined_column.
+        Err(error) if failures::sqlstate(&error).as_deref() == Some("42703") => {
             Ok(Some(different(state, &there, &wanted.as_written())))
         }
+        // What it names may be found by the script's own path alone.
+        Err(error) if wanted.has_own_path && failures::sqlstate(&error).is_some() => Ok(None),
         Err(error) => Err(error),
     }
 }
 
 /// The same, by what can be told from the two definitions alone: nothing is made. An index that is not
 /// usable is told elsewhere.
-fn certainly_differs(
-    db: &mut Database,
-    wanted: &ExpectedIndex,
-    state: &IndexState,
-) -> Result<Option<Failure>> {
+fn certainly_differs(wanted: &ExpectedIndex, state: &IndexState) -> Option<Failure> {
+    if !state.usable() {
+        return None;
+    }
+    if state.table_name != wanted.table.name {
+        let asked = format!("an index on {}", wanted.table);
+        return Some(different(state, &state.definition, &asked));
+    }
     let there = catalog::nameless(&state.definition);
     let another_shape = wanted.has_another_shape(&there);
-    if !state.usable() || !another_shape && state.table_name == wanted.table.name {
-        return Ok(None);
-    }
-    let Some(table) = wanted.find_table(db)? else {
-        return Ok(None);
-    };
-    if state.name.schema.as_deref() != Some(table.schema.as_str()) {
-        // One of that name in another schema is in nobody's way.
-        return Ok(None);
-    }
-    if state.table != table.oid {
-        let asked = format!("an index on {}", table.qualified());
-        return Ok(Some(different(state, &state.definition, &asked)));
-    }
-    Ok(another_shape.then(|| different(state, &there, &wanted.as_written())))
+    another_shape.then(|| different(state, &there, &wanted.as_written()))
 }
 
 fn different(state: &IndexState, there: &str, asked: &str) -> Failure {
@@ -291,12 +285,6 @@ fn different(state: &IndexState, there: &str, asked: &str) -> Failure {
     .hint(Hint::again("then"))
 }
 
-/// 42703 undefined_column, 42704 undefined_object, 42883 undefined_function.
-fn is_undefined(error: &anyhow::Error) -> bool {
-    let code = failures::sqlstate(error);
-    code.is_some_and(|code| ["42703", "42704", "42883"].contains(&code.as_str()))
-}
-
 /// Refuses, before anything runs, what would be refused in the midst of it.
 ///
 /// # Errors
@@ -310,12 +298,8 @@ pub(super) fn foresee<'a>(
         return Ok(());
     }
     let found = db.without_waiting(|db| {
-        let names: Vec<&ObjectName> = wanted.iter().map(|wanted| &wanted.name).collect();
-        let states = catalog::index_states(db, &names)?;
-        for (wanted, state) in wanted.iter().zip(&states) {
-            if let Some(state) = state
-                && let Some(failure) = differs(db, wanted, state)?
-            {
+        for (wanted, state) in existing(db, &wanted)? {
+            if let Some(failure) = differs(db, wanted, &state)? {
                 return Ok(Some(failure));
             }
         }
@@ -335,7 +319,7 @@ pub(super) fn foresee<'a>(
 /// The indexes that scripts make, whose names mean now what they will mean then.
 fn foreseeable<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Vec<ExpectedIndex> {
     let mut wanted = final_indexes(scripts.into_iter().map(Some));
-    wanted.retain(|wanted| !wanted.changed_before && wanted.is_found_by_name());
+    wanted.retain(|wanted| !wanted.changed_before && !wanted.has_own_path);
     wanted
 }
 
@@ -351,33 +335,35 @@ pub(crate) fn differing<'a>(
     pending: impl IntoIterator<Item = &'a Script>,
 ) -> Result<Vec<Failure>> {
     let mut current = final_indexes(applied);
-    current.retain(|made| !made.changed_after && made.is_found_by_name());
+    current.retain(|made| !made.changed_after && !made.has_own_path);
     for wanted in foreseeable(pending) {
         current.retain(|earlier| earlier.name != wanted.name);
         current.push(wanted);
     }
     db.without_waiting(|db| {
-        let names: Vec<&ObjectName> = current.iter().map(|wanted| &wanted.name).collect();
-        let states = catalog::index_states(db, &names)?;
-        let mut differing = Vec::new();
-        for (wanted, state) in current.iter().zip(&states) {
-            if let Some(state) = state {
-                differing.extend(certainly_differs(db, wanted, state)?);
-            }
-        }
-        Ok(differing)
+        let found = existing(db, &current)?;
+        let differing = found
+            .iter()
+            .filter_map(|(wanted, state)| certainly_differs(wanted, state));
+        Ok(differing.collect())
     })
 }
 
-/// What is there under the name of an index that a migration makes: an index is made in the schema of
-/// its table, wherever else the search path leads.
-pub(super) fn state(db: &mut Database, wanted: &ExpectedIndex) -> Result<Option<IndexState>> {
-    let Some(table) = wanted.find_table(db)? else {
-        return Ok(None);
-    };
-    let name = ObjectName {
-        schema: Some(table.schema),
-        name: wanted.name.name.clone(),
-    };
-    catalog::index_state(db, &name)
+/// Those of these indexes that are there, in two round trips: of that name, and in the schema of their table.
+fn existing<'w>(
+    db: &mut Database,
+    wanted: &'w [ExpectedIndex],
+) -> Result<Vec<(&'w ExpectedIndex, IndexState)>> {
+    let names: Vec<&ObjectName> = wanted.iter().map(|wanted| &wanted.name).collect();
+    let states = catalog::index_states(db, &names)?;
+    let there = wanted.iter().zip(states);
+    let there: Vec<_> = there
+        .filter_map(|(wanted, state)| Some((wanted, state?)))
+        .collect();
+    let tables: Vec<&ObjectName> = there.iter().map(|(wanted, _)| &wanted.table).collect();
+    let schemas = catalog::schemas_of(db, &tables)?;
+    // One of that name in another schema is in nobody's way.
+    let in_place = there.into_iter().zip(schemas);
+    let in_place = in_place.filter(|((_, state), schema)| state.name.schema == *schema);
+    Ok(in_place.map(|(found, _)| found).collect())
 }

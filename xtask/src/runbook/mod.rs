@@ -13,6 +13,7 @@ mod losses;
 mod outcome;
 pub(crate) mod plan;
 pub(crate) mod preflight;
+pub(crate) mod repair;
 pub(crate) mod report;
 pub(crate) mod restore;
 mod run;

@@ -40,8 +40,8 @@ pub(crate) struct WatchedPsql<'a> {
     state: State,
     /// What the session remembers of what it has run.
     pub(super) memory: Memory,
-    /// Valid indexes that were there before the script under the names of those that it makes, and are others.
-    pub(super) other_indexes: Vec<u32>,
+    /// Whether the server has said of something that it was there already, and was not made.
+    pub(super) was_there: bool,
     /// Whether a proxy keeps startup options to itself, so that only statements set them.
     options_lost: bool,
     /// Who waited too long for the last statement, which was cancelled for it.
@@ -95,7 +95,7 @@ impl<'a> WatchedPsql<'a> {
             locks,
             state: State::Ended,
             memory: Memory::default(),
-            other_indexes: Vec::new(),
+            was_there: false,
             options_lost: false,
             stalled: None,
             cleaning: false,
@@ -260,6 +260,8 @@ impl<'a> WatchedPsql<'a> {
             let _ = self.db.wait_for_locks_again();
         }
         if let Ok(reply) = &outcome {
+            let mut notices = reply.notices.iter();
+            self.was_there |= notices.any(|notice| notice.sqlstate.as_deref() == Some("42P07"));
             self.state = State::Open(session);
             self.warn_of_standby(reply);
         }

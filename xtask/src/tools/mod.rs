@@ -1,7 +1,7 @@
-//! psql and pg_dump: where they are, which version, how they are run, what their errors mean.
-//! The only place that starts database programs, and git.
+//! psql and pg_dump: where they are, which version, how they are run, what their errors mean; and git.
+//! The only place that starts database programs.
 
-pub(crate) mod git_tree;
+pub(crate) mod git;
 pub(crate) mod pg_dump;
 pub(crate) mod psql;
 pub(crate) mod sql_error;

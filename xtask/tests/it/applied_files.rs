@@ -291,6 +291,13 @@ fn a_misnamed_verify_file_does_not_let_its_migration_run_unchecked() {
         .says("migrations/verify/7_addit.sql: has the version 7, as has `7_add_it`")
         .says("rename it to `verify/7_add_it.sql`");
     assert_eq!(project.value("SELECT to_regclass('seven')"), "");
+    // Once it is applied, its checks are made under whatever name.
+    project.write(
+        "migrations/verify/6_other.sql",
+        "SELECT 'six' AS check, false AS ok;\n",
+    );
+    std::fs::remove_file(project.path("migrations/7_add_it.up.sql")).expect("removes");
+    project.xtask(&["db-verify"]).exits(3).shows("six");
 }
 
 #[test]

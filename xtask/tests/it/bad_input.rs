@@ -480,7 +480,7 @@ fn an_applied_file_that_was_edited_is_told() {
         error: cannot migrate: the files and the history disagree
         caused by: `migrations/20251231143000_add_users_last_login_at.up.sql` was edited after it was applied (SHA-384 `cee98d49…` in the history, `f74a6d64…` now)
 
-        hint: put `migrations/20251231143000_add_users_last_login_at.up.sql` back as it was applied (`git log -p -- 'migrations/20251231143000_add_users_last_login_at.up.sql'`), and make the change a migration of its own
+        hint: see what changed; only comments and white space can be recorded, any other change is a migration of its own: cargo xtask db-repair
     "#]]);
     project.fails(&["db-rollback", "--yes"], 3);
     let status = project.xtask(&["db-status", "--check"]).exits(3);
@@ -501,7 +501,7 @@ fn an_applied_file_that_is_gone_is_told() {
         error: cannot migrate: the files and the history disagree
         caused by: `20251231143100` (index users last login at) was applied on [INSTANT] and its file is gone
 
-        hint: merge the branch that applied `20251231143100`, or find its file with `git log --all --stat -- 'migrations/20251231143100_*'`
+        hint: see which branch or commit has it: cargo xtask db-repair
         hint: or, if another folder with the same history has it: cargo xtask db-migrate --ignore-missing
     "#]]);
     project.fails(&["db-rollback", "--yes"], 3);

@@ -219,6 +219,29 @@ fn db_verify_db_backup_db_backups_and_db_doctor_have_their_shapes() {
 }
 
 #[test]
+fn db_repair_has_its_shape() {
+    let project = Project::empty();
+    project.write("migrations/1_a.up.sql", "SELECT 1;\r\n");
+    project.xtask(&["db-migrate"]).succeeds();
+    project.write("migrations/1_a.up.sql", "SELECT 1;\n");
+    let json = ["db-repair", "--format", "json"];
+    let asked = project.xtask(&json).exits(2);
+    assert_eq!(shape_of(&asked), ERROR);
+    let run = project.xtask(&[&json[..], &["--yes"]].concat()).succeeds();
+    assert_eq!(
+        shape_of(&run),
+        "{dry_run: bool, refused: [], repaired: [{from: text, to: text, version: int}]}"
+    );
+    project.write("migrations/1_a.up.sql", "SELECT 2;\n");
+    project.write("migrations/2_b.up.sql", "SELECT 1;\n");
+    let run = project.xtask(&json).exits(3);
+    assert_eq!(
+        shape_of(&run),
+        "{dry_run: bool, refused: [{found_in: text, version: int, why: text}], repaired: []}"
+    );
+}
+
+#[test]
 fn a_command_that_finds_something_exits_3_with_its_report() {
     let project = Project::seeded();
     // The report is the one document; what was found is said once more on stderr.

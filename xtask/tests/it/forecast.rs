@@ -97,6 +97,26 @@ fn what_earlier_statements_make_move_or_find_elsewhere_is_for_the_server_to_judg
             "DROP VIEW v; CREATE TABLE v (b int)",
         ),
         (
+            "on a function in another schema",
+            "CREATE TABLE t (a text, b text); CREATE FUNCTION f(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT lower($1)'",
+            "CREATE INDEX IF NOT EXISTS i ON t (public.f(a)); CREATE INDEX IF NOT EXISTS j ON t (b, pg_catalog.lower(a))",
+        ),
+        (
+            "a function that gets another schema",
+            "CREATE SCHEMA ext; CREATE TABLE t (a text); CREATE FUNCTION f(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT lower($1)'; CREATE INDEX i ON t (f(a))",
+            "ALTER FUNCTION f SET SCHEMA ext; CREATE INDEX IF NOT EXISTS i ON t ((ext.f(a)))",
+        ),
+        (
+            "a temporary table of the same name as a table",
+            "CREATE TABLE t (a int, b int); CREATE INDEX i ON t (b)",
+            "CREATE TEMPORARY TABLE t (a int); CREATE INDEX i ON t (a); DROP TABLE pg_temp.t",
+        ),
+        (
+            "a condition that names its table",
+            "CREATE TABLE t (a int, b int); CREATE INDEX i ON t (a) WHERE b > 0",
+            "CREATE INDEX IF NOT EXISTS i ON t (a) WHERE t.b > 0",
+        ),
+        (
             "an index and a constraint renamed as tables are",
             "CREATE TABLE t (a int)",
             "CREATE INDEX idx_a ON t (a); ALTER TABLE idx_a RENAME TO idx_b; ALTER TABLE t ADD CONSTRAINT u2 UNIQUE (a); ALTER TABLE u2 RENAME TO u3",
@@ -149,44 +169,94 @@ fn what_no_statement_could_have_made_true_is_refused_before_anything_runs() {
     }
 }
 
+/// What an interrupted build of the unique index `i` on `t` leaves.
+fn unfinished(project: &Project, schema: &str) {
+    project.sql(&format!(
+        "CREATE SCHEMA IF NOT EXISTS {schema}; CREATE TABLE {schema}.t (a int, b int);
+         INSERT INTO {schema}.t VALUES (1), (1)"
+    ));
+    let build = format!("CREATE UNIQUE INDEX CONCURRENTLY i ON {schema}.t (a)");
+    let failed = project.client().batch_execute(&build);
+    failed.expect_err("there are duplicates");
+}
+
+fn invalid(project: &Project) -> String {
+    project.value(
+        "SELECT coalesce(string_agg(n.nspname, ',' ORDER BY n.nspname), '') FROM pg_index
+         JOIN pg_class c ON c.oid = indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relname = 'i' AND NOT indisvalid",
+    )
+}
+
+/// Scripts that say themselves where their tables are looked up.
+const PATHS: [&str; 5] = [
+    "SET search_path = other;\n",
+    "SET LOCAL search_path = other;\n",
+    "SET search_path = other;\nDISCARD ALL;\n",
+    "SET search_path TO \"$user\", public, other;\n",
+    "DO $$ BEGIN PERFORM set_config('search_path', 'other', false); END $$;\n",
+];
+
+fn with_path(path: &str, column: &str) -> String {
+    format!(
+        "-- no-transaction\n-- xtask: lossless\n{path}CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t ({column});\n"
+    )
+}
+
 #[test]
-fn an_index_is_looked_for_where_the_script_itself_looks() {
-    let file = |path: &str| {
-        format!(
-            "-- no-transaction\nSET search_path = {path};\nCREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (a);\n"
-        )
-    };
-    for (path, schema) in [("other", "other"), ("\"$user\", nowhere, public", "public")] {
+fn what_an_interrupted_build_has_left_is_repaired_where_there_is_one_table_of_that_name() {
+    for path in [PATHS[0], PATHS[3], PATHS[4]] {
         let project = Project::empty();
-        // Of the same name in both, and INVALID in both.
-        for schema in ["other", "public"] {
-            project.sql(&format!(
-                "CREATE SCHEMA IF NOT EXISTS other; CREATE TABLE {schema}.t (a int);
-                 INSERT INTO {schema}.t VALUES (1), (1)"
-            ));
-            let build = format!("CREATE UNIQUE INDEX CONCURRENTLY i ON {schema}.t (a)");
-            project
-                .client()
-                .batch_execute(&build)
-                .expect_err("duplicates");
-        }
-        project.write(UP, file(path));
-        project.xtask(&["db-migrate"]).succeeds().says(&format!(
-            "index `{schema}.i` is INVALID, left by an interrupted build"
-        ));
-        let valid = "SELECT string_agg(indexrelid::regclass::text, ',') FROM pg_index
-                     JOIN pg_class c ON c.oid = indexrelid WHERE c.relname = 'i' AND indisvalid";
-        let name = if schema == "public" { "i" } else { "other.i" };
-        assert_eq!(project.value(valid), name);
-        // Another one there is as wrong as anywhere.
-        project.sql(&format!(
-            "DROP INDEX {schema}.i; CREATE INDEX i ON {schema}.t ((a + 1)); DELETE FROM _sqlx_migrations"
-        ));
+        unfinished(&project, "other");
+        project.write(UP, with_path(path, "a"));
+        project
+            .xtask(&["db-migrate"])
+            .succeeds()
+            .says("index `other.i` is INVALID, left by an interrupted build");
+        assert_eq!(invalid(&project), "");
+    }
+}
+
+/// Which of two tables a script means, only its own session knows: nobody's index is dropped, and none is
+/// accepted that is not valid, or another one.
+#[test]
+fn where_a_script_may_mean_another_table_nothing_is_dropped_and_nothing_accepted() {
+    for path in PATHS {
+        let project = Project::empty();
+        unfinished(&project, "other");
+        unfinished(&project, "public");
+        project.write(UP, with_path(path, "a"));
+        project
+            .xtask(&["db-migrate"])
+            .exits(1)
+            .says(".i` is INVALID")
+            .says("REINDEX INDEX CONCURRENTLY");
+        assert_eq!(invalid(&project), "other,public");
+        assert_eq!(project.value("SELECT count(*) FROM _sqlx_migrations"), "0");
+
+        let project = Project::empty();
+        project.sql(
+            "CREATE SCHEMA other; CREATE TABLE other.t (a int, b int); CREATE INDEX i ON other.t (a);
+             CREATE TABLE t (a int, b int); CREATE INDEX i ON t (a)",
+        );
+        project.write(UP, with_path(path, "b"));
         project
             .xtask(&["db-migrate"])
             .exits(3)
             .says("exists with a different definition");
     }
+    let project = Project::empty();
+    unfinished(&project, "a");
+    project.sql("CREATE SCHEMA b; CREATE TABLE b.t (a int)");
+    let index = "CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (a);\n";
+    project.write(
+        UP,
+        format!("-- no-transaction\nSET search_path = a;\n{index}SET search_path = b;\n{index}"),
+    );
+    project
+        .xtask(&["db-migrate"])
+        .exits(1)
+        .says("`a.i` is INVALID");
 }
 
 /// Another index under the name, whatever stands around the statement that would make the right one.
@@ -199,6 +269,14 @@ fn a_wrong_index_is_never_accepted_for_what_stands_around_it() {
         format!("ALTER TABLE t DROP COLUMN z;\n{index}\nALTER TABLE t DROP COLUMN y;\n"),
         format!("DO $$ BEGIN END $$;\n{index}\nDO $$ BEGIN END $$;\n"),
         format!("{index}\nCOMMENT ON INDEX i IS 'x';\n"),
+        format!("SET client_min_messages = warning;\nDO $$ BEGIN END $$;\n{index}\n"),
+        format!(
+            "ALTER TABLE t DROP COLUMN y, ALTER COLUMN a TYPE bigint;\n{index}\nALTER TABLE t DROP COLUMN z;\n"
+        ),
+        format!("ALTER TABLE t RENAME TO u;\nALTER TABLE u RENAME TO t;\n{index}\n"),
+        format!(
+            "ALTER INDEX i RENAME TO j;\nALTER INDEX j RENAME TO i;\n{index}\nCOMMENT ON INDEX i IS 'x';\n"
+        ),
     ] {
         for head in ["", "-- no-transaction\n-- xtask: lossless\n"] {
             let project = Project::empty();
@@ -212,6 +290,23 @@ fn a_wrong_index_is_never_accepted_for_what_stands_around_it() {
     }
 }
 
+#[test]
+fn another_object_under_the_name_is_no_index() {
+    for before in [
+        "ALTER TABLE t DROP COLUMN z",
+        "DO $$ BEGIN END $$",
+        "SELECT 1",
+    ] {
+        let project = Project::empty();
+        project.sql("CREATE TABLE t (a int, z int); CREATE VIEW i AS SELECT 1");
+        project.write(UP, with_path(&format!("{before};\n"), "a"));
+        project
+            .xtask(&["db-migrate", "--no-backup", "--yes"])
+            .exits(1)
+            .says("index `i` does not exist");
+    }
+}
+
 /// Outside a transaction the forecast is the only guard: what it finds is backed up, whatever was said before.
 #[test]
 fn outside_a_transaction_no_earlier_statement_hides_a_loss() {
@@ -222,8 +317,8 @@ fn outside_a_transaction_no_earlier_statement_hides_a_loss() {
             "v",
         ),
         (
-            "CREATE SCHEMA s; CREATE TABLE s.t (id int); CREATE TABLE t (id int, x text); INSERT INTO t VALUES (1, 'precious')",
-            "SET search_path = s; ALTER TABLE t ADD COLUMN x text; SET search_path = public; ALTER TABLE t DROP COLUMN x",
+            "CREATE TABLE t (x text); INSERT INTO t VALUES ('precious')",
+            "DROP INDEX IF EXISTS nothing; CREATE TEMP TABLE t (id int); DELETE FROM public.t",
             "t",
         ),
     ] {
@@ -240,6 +335,60 @@ fn outside_a_transaction_no_earlier_statement_hides_a_loss() {
             .xtask(&["db-migrate", "--yes"])
             .succeeds()
             .says(&format!("Backed up public.{saved}"));
+    }
+}
+
+/// Its own search path is the session's alone: what is destroyed must say its schema.
+#[test]
+fn what_a_script_with_a_search_path_destroys_names_its_schema() {
+    for file in [
+        "SET search_path = s; CREATE TABLE t (id int); SET search_path = public; DROP TABLE t",
+        "SET search_path = s; ALTER TABLE t RENAME TO u; SET search_path = public; DROP TABLE u",
+        "SET search_path = s; DELETE FROM t",
+        "SET search_path = s; ALTER TABLE t ADD COLUMN y text; ALTER TABLE t DROP COLUMN x",
+    ] {
+        for directive in ["lossless", "backup t"] {
+            let project = Project::empty();
+            project.sql(
+                "CREATE SCHEMA s; CREATE TABLE s.w (a int); CREATE TABLE t (id int, x text);
+                 INSERT INTO t VALUES (1, 'precious')",
+            );
+            project.write(
+                UP,
+                format!(
+                    "-- no-transaction\n-- xtask: {directive}\n{};\n",
+                    file.replace("; ", ";\n")
+                ),
+            );
+            project
+                .xtask(&["db-migrate", "--yes"])
+                .exits(2)
+                .says("names no schema")
+                .says("write the schema before the name");
+            assert_eq!(project.value("SELECT x FROM t"), "precious");
+        }
+    }
+}
+
+#[test]
+fn each_file_begins_with_the_sessions_own_path_and_role() {
+    for first in [
+        "SET LOCAL search_path = public",
+        "SET LOCAL ROLE CURRENT_USER",
+    ] {
+        let project = Project::empty();
+        project.sql("CREATE TABLE users (id int)");
+        project.write(UP, format!("{first};\nCREATE TABLE one (a int);\n"));
+        for second in [
+            "-- xtask: backup usres\nALTER TABLE users ADD a int;\n",
+            "ALTER TABLE nowhere ADD a int;\n",
+        ] {
+            project.write("migrations/2_c.up.sql", second);
+            for arguments in [&["db-migrate", "--dry-run"][..], &["db-migrate"]] {
+                project.xtask(arguments).exits(1).says("there is no table");
+            }
+        }
+        assert_eq!(project.value("SELECT to_regclass('one')"), "");
     }
 }
 

@@ -34,6 +34,7 @@ mod proof;
 mod proxy;
 mod prune;
 mod read_only;
+mod repair;
 mod report;
 mod restore;
 mod restore_race;

@@ -25,7 +25,7 @@ const OTHERS: [&str; 11] = [
 ];
 
 /// What must not change anything.
-const READERS: [&str; 16] = [
+const READERS: [&str; 17] = [
     "db-status",
     "db-status --check",
     "db-status --format json",
@@ -42,6 +42,7 @@ const READERS: [&str; 16] = [
     "db-baseline --dry-run",
     "db-new change_it --dry-run --column users.phone:text",
     "db-new change_it --dry-run --unique users(email)",
+    "db-repair --dry-run",
 ];
 
 /// Runs each reader and compares everything before and after. Each exits with 0, but for those that are

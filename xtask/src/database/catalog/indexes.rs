@@ -3,10 +3,10 @@
 use postgres::types::Type;
 use serde::Serialize;
 
-use super::Relation;
 use crate::database::{Database, USERS_PATH, set_search_path};
 use crate::error::Result;
 use crate::migration::effects::ObjectName;
+use crate::migration::quote::quote_identifier;
 
 /// An index that PostgreSQL does not use, or does not maintain.
 #[derive(Clone, Debug, Serialize)]
@@ -52,7 +52,6 @@ pub(crate) fn invalid_indexes(db: &mut Database) -> Result<Vec<InvalidIndex>> {
 /// What is there under an index's name.
 #[derive(Clone, Debug)]
 pub(crate) struct IndexState {
-    pub(crate) oid: u32,
     pub(crate) name: ObjectName,
     /// Its table's oid and name; an index is in the schema of its table.
     pub(crate) table: u32,
@@ -86,6 +85,79 @@ pub(crate) fn index_state(db: &mut Database, name: &ObjectName) -> Result<Option
     Ok(index_states(db, &[name])?.pop().flatten())
 }
 
+/// The index of this name in the schema of a table, which is found by its schema or through the search path.
+/// `None` if there is no such table.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn index_on(
+    db: &mut Database,
+    table: &ObjectName,
+    index: &str,
+) -> Result<Option<Option<IndexState>>> {
+    let row = db.client.query_typed(
+        &format!(
+            "{USERS_PATH}
+             SELECT {STATE}
+             FROM path CROSS JOIN pg_catalog.pg_class AS t
+             LEFT JOIN (pg_catalog.pg_class AS c JOIN pg_catalog.pg_index AS i ON i.indexrelid = c.oid)
+               ON c.relnamespace = t.relnamespace AND c.relname = $3::text
+             WHERE t.oid = pg_catalog.to_regclass(CASE WHEN path.was_set THEN $2::text END)"
+        ),
+        &[
+            (&db.server.search_path, Type::TEXT),
+            (&table.to_string(), Type::TEXT),
+            (&index, Type::TEXT),
+        ],
+    )?;
+    Ok(row.first().map(state_of))
+}
+
+/// The tables of this name that this role can use, in any schema but those of temporary ones.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn tables_named(db: &mut Database, name: &str) -> Result<Vec<ObjectName>> {
+    let rows = db.client.query_typed(
+        "SELECT n.nspname::text, c.relname::text
+         FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE c.relname = $1::text AND c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't'
+           AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')",
+        &[(&name, Type::TEXT)],
+    )?;
+    let named = rows.iter().map(|row| ObjectName {
+        schema: row.get(0),
+        name: row.get(1),
+    });
+    Ok(named.collect())
+}
+
+/// The schema of each of these relations, `None` where there is none.
+///
+/// # Errors
+/// If the query fails.
+pub(crate) fn schemas_of(db: &mut Database, names: &[&ObjectName]) -> Result<Vec<Option<String>>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let written: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let rows = db.client.query_typed(
+        &format!(
+            "{USERS_PATH}
+             SELECT (SELECT n.nspname::text FROM pg_catalog.pg_class AS c
+                     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                     WHERE c.oid = pg_catalog.to_regclass(CASE WHEN path.was_set THEN w.name END))
+             FROM path CROSS JOIN unnest($2::text[]) WITH ORDINALITY AS w (name, position)
+             ORDER BY w.position"
+        ),
+        &[
+            (&db.server.search_path, Type::TEXT),
+            (&written, Type::TEXT_ARRAY),
+        ],
+    )?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// What is there under each of these names, in one round trip however many they are. Of the catalogs only
 /// two are joined, since a session that has just begun must first learn what each looks like.
 ///
@@ -106,74 +178,80 @@ pub(crate) fn index_states(
                  SELECT ARRAY(SELECT pg_catalog.to_regclass(CASE WHEN path.was_set THEN name END)::oid
                               FROM path CROSS JOIN unnest($2::text[]) WITH ORDINALITY AS w (name, position)
                               ORDER BY position))
-             SELECT array_positions(oids, i.indexrelid), {index}, i.indrelid, {table},
-                    i.indisvalid, i.indisready, c.relkind = 'I',
-                    pg_catalog.pg_get_indexdef(i.indexrelid), i.indexrelid
+             SELECT {STATE}, array_positions(oids, i.indexrelid)
              FROM wanted CROSS JOIN pg_catalog.pg_index AS i
              JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
-             WHERE i.indexrelid = ANY (oids)",
-            index = names_of("i.indexrelid"),
-            table = names_of("i.indrelid"),
+             WHERE i.indexrelid = ANY (oids)"
         ),
-        &[(&db.server.search_path, Type::TEXT), (&written, Type::TEXT_ARRAY)],
+        &[
+            (&db.server.search_path, Type::TEXT),
+            (&written, Type::TEXT_ARRAY),
+        ],
     )?;
     for row in rows {
-        // Both are asked for by what is there now, not when the query began: somebody may have dropped it.
-        let (Some([schema, name]), Some(definition)) = (schema_and_name(&row, 1), row.get(7))
-        else {
+        // Somebody may have dropped it since the query began.
+        let Some(state) = state_of(&row) else {
             continue;
         };
-        let state = IndexState {
-            oid: row.get(8),
-            name: ObjectName {
-                schema: Some(schema),
-                name,
-            },
-            table: row.get(2),
-            table_name: schema_and_name(&row, 3).map_or_else(String::new, |[_, name]| name),
-            valid: row.get(4),
-            ready: row.get(5),
-            partitioned: row.get(6),
-            definition,
-        };
-        for position in row.get::<_, Vec<i32>>(0) {
+        for position in row.get::<_, Vec<i32>>(COLUMNS) {
             states[position as usize - 1] = Some(state.clone());
         }
     }
     Ok(states)
 }
 
-/// An expression for the schema and the name of the relation with this id.
-fn names_of(oid: &str) -> String {
-    format!(
-        "(pg_catalog.pg_identify_object_as_address('pg_catalog.pg_class'::pg_catalog.regclass, {oid}, 0)).object_names"
-    )
+/// What is known of an index `i` whose relation is `c`. Its names and its definition are asked for by what is
+/// there now, not when the query began.
+const STATE: &str = "
+    (pg_catalog.pg_identify_object_as_address('pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid, 0)).object_names,
+    (pg_catalog.pg_identify_object_as_address('pg_catalog.pg_class'::pg_catalog.regclass, i.indrelid, 0)).object_names,
+    i.indisvalid, i.indisready, c.relkind = 'I', pg_catalog.pg_get_indexdef(i.indexrelid), i.indrelid";
+/// How many columns that is.
+const COLUMNS: usize = 7;
+
+fn state_of(row: &postgres::Row) -> Option<IndexState> {
+    let names = |column: usize| -> Option<[String; 2]> {
+        row.get::<_, Option<Vec<String>>>(column)?.try_into().ok()
+    };
+    let ([schema, name], [_, table_name]) = (names(0)?, names(1)?);
+    Some(IndexState {
+        name: ObjectName {
+            schema: Some(schema),
+            name,
+        },
+        table: row.get(6),
+        table_name,
+        valid: row.get(2),
+        ready: row.get(3),
+        partitioned: row.get(4),
+        definition: row.get::<_, Option<String>>(5)?,
+    })
 }
 
-fn schema_and_name(row: &postgres::Row, column: usize) -> Option<[String; 2]> {
-    row.get::<_, Option<Vec<String>>>(column)?.try_into().ok()
-}
-
-/// The definition that PostgreSQL would give an index, without names: the index is made on an empty
-/// temporary table of the same columns, asked for, and rolled back.
+/// The definition that PostgreSQL would give another index on the table of this one, without names: it is
+/// made on an empty temporary table of the same name and columns, asked for, and rolled back.
 ///
 /// # Errors
 /// If the definition is not valid for this table.
 pub(crate) fn index_definition(
     db: &mut Database,
-    table: &Relation,
+    of_its_table: &IndexState,
     unique: bool,
     definition: &str,
 ) -> Result<String> {
+    let like = ObjectName {
+        schema: of_its_table.name.schema.clone(),
+        name: of_its_table.table_name.clone(),
+    };
+    let name = quote_identifier(&of_its_table.table_name);
     let unique = if unique { "UNIQUE " } else { "" };
     let mut transaction = db.client.transaction()?;
     // The definition is the migration's, and means what it does there.
     transaction.batch_execute(&format!(
         "{};
-         CREATE TEMPORARY TABLE xtask_like (LIKE {});
-         CREATE {unique}INDEX xtask_index ON pg_temp.xtask_like {definition}",
+         CREATE TEMPORARY TABLE {name} (LIKE {like});
+         CREATE {unique}INDEX xtask_index ON pg_temp.{name} {definition}",
         set_search_path(&db.server.search_path),
-        table.qualified()
     ))?;
     let row = transaction.query_typed_one(
         "SELECT pg_catalog.pg_get_indexdef('pg_temp.xtask_index'::pg_catalog.regclass)",

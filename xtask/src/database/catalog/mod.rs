@@ -11,8 +11,8 @@ pub(crate) use columns::{
 };
 pub(crate) use identity::{Identity, WalPosition, identity, wal_position};
 pub(crate) use indexes::{
-    IndexState, InvalidIndex, index_definition, index_state, index_states, invalid_indexes,
-    nameless,
+    IndexState, InvalidIndex, index_definition, index_on, index_state, index_states,
+    invalid_indexes, nameless, schemas_of, tables_named,
 };
 pub(crate) use restore::{
     UniqueIndex, firing_triggers, primary_key, primary_key_equality, unique_indexes,

@@ -1,6 +1,6 @@
 //! A cursor over tokens: reads keywords and names one after the other.
 
-use squawk_lexer::{LiteralKind, TokenKind};
+use squawk_lexer::TokenKind;
 
 use super::name::ObjectName;
 use crate::migration::quote::is_reserved;
@@ -218,21 +218,6 @@ impl<'a> Cursor<'a> {
         let name = identifier(self.text, self.tokens.first()?)?;
         self.skip();
         Some(name)
-    }
-
-    /// A plain string's content.
-    pub(super) fn string(&mut self) -> Option<String> {
-        let token = self.tokens.first()?;
-        let TokenKind::Literal {
-            kind: LiteralKind::Str { terminated: true },
-        } = token.kind
-        else {
-            return None;
-        };
-        let written = token.text(self.text);
-        let content = written[1..written.len() - 1].replace("''", "'");
-        self.skip();
-        Some(content)
     }
 
     /// A column, which `ALTER INDEX` and similar statements may give by its number.

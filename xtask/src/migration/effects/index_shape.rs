@@ -144,7 +144,7 @@ fn column(written: &mut Cursor<'_>) -> Option<String> {
         Some(mut inside) => inside.identifier().filter(|_| inside.at_end()),
         None => ahead
             .identifier()
-            .filter(|_| !ahead.at_kind(TokenKind::OpenParen)),
+            .filter(|_| !ahead.at_kind(TokenKind::OpenParen) && !ahead.at_kind(TokenKind::Dot)),
     };
     if column.is_some() {
         *written = ahead;
@@ -191,6 +191,8 @@ mod tests {
             ("((a))", "USING btree (a)"),
             ("(( (a) ))", "USING btree (a)"),
             ("(a int4_ops)", "USING btree (a)"),
+            ("(public.f(a))", "USING btree (f(a))"),
+            ("(b, pg_catalog.lower(a))", "USING btree (b, lower(a))"),
             ("(a COLLATE \"C\")", "USING btree (a)"),
             ("(a) WHERE true", "USING btree (a)"),
             ("(a) NULLS DISTINCT", "USING btree (a)"),

@@ -8,7 +8,6 @@ mod effect;
 mod index_shape;
 mod name;
 mod read;
-mod search_path;
 
 #[cfg(test)]
 mod tests;
@@ -19,4 +18,3 @@ pub(crate) use effect::Effect;
 pub(crate) use index_shape::IndexShape;
 pub(crate) use name::ObjectName;
 pub(crate) use read::{index_definition, of};
-pub(crate) use search_path::SearchPath;

@@ -46,15 +46,12 @@ fn read(mut cursor: Cursor<'_>) -> Option<Vec<Effect>> {
 fn create(mut cursor: Cursor<'_>) -> Option<Vec<Effect>> {
     cursor.eat_all(&["or", "replace"]);
     let unique = cursor.eat("unique");
-    while cursor.eat_any(&[
-        "global",
-        "local",
-        "temp",
-        "temporary",
-        "unlogged",
-        "foreign",
-    ]) {}
+    cursor.eat_any(&["global", "local"]);
+    let temporary = cursor.eat_any(&["temp", "temporary"]);
+    while cursor.eat_any(&["unlogged", "foreign"]) {}
     match cursor.next_word()?.as_str() {
+        // Nobody else sees it, and it is gone with the session.
+        "table" if temporary => Some(Vec::new()),
         "table" => create_table(cursor),
         "index" => create_index(cursor, unique),
         // CREATE SCHEMA may contain further CREATE commands.
@@ -283,7 +280,10 @@ fn select(mut cursor: Cursor<'_>) -> Option<Vec<Effect>> {
     }
     while !cursor.at_end() {
         if cursor.eat("into") {
-            while cursor.eat_any(&["temp", "temporary", "unlogged", "table"]) {}
+            if cursor.eat_any(&["temp", "temporary"]) {
+                return Some(Vec::new());
+            }
+            while cursor.eat_any(&["unlogged", "table"]) {}
             return Some(vec![Effect::CreateTable {
                 table: cursor.name()?,
                 if_not_exists: false,

@@ -230,7 +230,8 @@ fn reads_what_statements_do() {
             "SELECT 1; SELECT a FROM b WHERE c IN (1) AND EXISTS (SELECT 1)",
             &["other", "other"],
         ),
-        ("SELECT * INTO TEMP x FROM y", &["create x"]),
+        ("SELECT * INTO TEMP x FROM y", &["other"]),
+        ("CREATE TEMP TABLE x (a int)", &["other"]),
         ("SELECT pg_catalog.set_config('a', 'b', false)", &["opaque"]),
         ("SELECT \"F\"(1)", &["opaque"]),
         (

@@ -10,5 +10,6 @@ mod up;
 mod tests;
 
 pub(crate) use down::{RollbackScope, check_unchanged, down, newest_not_run};
+pub(crate) use obstacles::check_known;
 pub(crate) use state::{Entry, State, applied_scripts, states};
 pub(crate) use up::up;

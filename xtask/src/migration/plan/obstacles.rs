@@ -37,11 +37,7 @@ impl Obstacles {
                         "`{version}` ({}) was applied on {} and its file is gone",
                         row.description, row.installed_on
                     ),
-                    format!(
-                        "merge the branch that applied `{version}`, or find its file with `git log \
-                     --all --stat -- '{}'`",
-                        folder.shown_as.join(format!("{version}_*")).display()
-                    ),
+                    Hint::to("see which branch or commit has it", "db-repair"),
                 );
                 self.hint(Hint::again_with(
                     "or, if another folder with the same history has it",
@@ -55,10 +51,9 @@ impl Obstacles {
                     abbreviated(&row.checksum),
                     abbreviated(&migration.checksum)
                 ),
-                format!(
-                    "put `{0}` back as it was applied (`git log -p -- '{0}'`), and make the change \
-                     a migration of its own",
-                    migration.up.path.display()
+                Hint::to(
+                    "see what changed; only comments and white space can be recorded, any other change is a migration of its own",
+                    "db-repair",
                 ),
             ),
             _ => {}
@@ -125,7 +120,7 @@ impl Obstacles {
 }
 
 /// Checks that this version is on disk or in the history.
-pub(super) fn check_known(version: i64, folder: &Folder, applied: &BTreeSet<i64>) -> Result {
+pub(crate) fn check_known(version: i64, folder: &Folder, applied: &BTreeSet<i64>) -> Result {
     if folder.get(version).is_none() && !applied.contains(&version) {
         let nor = match folder.shares_history {
             true => "nor, with a file there, in the history",

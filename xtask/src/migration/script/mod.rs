@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use check::{Check, decode};
 pub(crate) use check::{Problem, Role};
 pub(crate) use directives::{Directives, NO_TRANSACTION};
+pub(crate) use rules::plain_sql;
 use transactions::{TransactionControl, transaction_control};
 
 use super::effects::{self, Effect, ObjectName};
@@ -94,6 +95,28 @@ impl Script {
             first.as_deref() == Some("set") && statement.has_word(&self.text, parameter)
         };
         self.statements.iter().any(|statement| sets(&statement))
+    }
+
+    /// Whether a statement may set where names without a schema are looked up, as far as its text says.
+    pub(crate) fn sets_search_path(&self, statement: &Statement) -> bool {
+        let words = statement.words(&self.text);
+        let mut words = words.iter().map(String::as_str);
+        match words.next() {
+            Some("set" | "reset") => {
+                let name = words.find(|word| !matches!(*word, "session" | "local"));
+                matches!(
+                    name,
+                    Some("search_path" | "schema" | "all" | "role" | "authorization")
+                )
+            }
+            Some("discard") => true,
+            // A function that has a path of its own sets none here.
+            Some("create" | "alter") => false,
+            _ => {
+                let text = statement.text(&self.text).to_ascii_lowercase();
+                text.contains("search_path")
+            }
+        }
     }
 
     /// Whether it may leave something behind in its session: a setting, a role, a temporary table.

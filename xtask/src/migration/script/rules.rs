@@ -1,8 +1,10 @@
 //! Which statements a file may contain.
 
+use std::path::Path;
+
 use squawk_lexer::TokenKind;
 
-use super::check::{Check, Role};
+use super::check::{Check, Role, decode};
 use super::directives::NO_TRANSACTION;
 use super::transactions::{TransactionControl, transaction_control};
 use crate::migration::sql::{self, Statement};
@@ -44,15 +46,7 @@ impl Check<'_> {
     /// Without `standard_conforming_strings` a backslash in a string is an escape, and the file means
     /// something else.
     fn quoting_changed(&mut self, statement: &Statement, words: &[&str]) {
-        // Also in a string, for example in dynamic SQL: from then on psql and this tool would disagree
-        // about what is quoted.
-        let text = statement.text(self.text).to_ascii_lowercase();
-        let kept_on = matches!(
-            *words,
-            ["set", "standard_conforming_strings", "on"]
-                | ["set", "standard_conforming_strings", "to", "on"]
-        );
-        if text.contains("standard_conforming_strings") && !kept_on {
+        if changes_quoting(statement.text(self.text), words) {
             self.problem(
                 statement.range.start,
                 "changes how quotes are read in the rest of the run",
@@ -106,4 +100,34 @@ impl Check<'_> {
             "add the missing `COMMIT;`",
         );
     }
+}
+
+/// Also in a string, for example in dynamic SQL: from then on psql and this tool would disagree about what
+/// is quoted.
+fn changes_quoting(statement: &str, words: &[&str]) -> bool {
+    let kept_on = matches!(
+        *words,
+        ["set", "standard_conforming_strings", "on"]
+            | ["set", "standard_conforming_strings", "to", "on"]
+    );
+    let text = statement.to_ascii_lowercase();
+    text.contains("standard_conforming_strings") && !kept_on
+}
+
+/// A file's text, if it means what its tokens say: nothing in it is for psql, or changes what is quoted.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn plain_sql(path: &Path, bytes: &[u8]) -> Result<String, String> {
+    let text = decode(path, bytes.to_vec()).map_err(|problem| problem.what)?;
+    for statement in sql::split(&text).map_err(|error| error.what)? {
+        let words = statement.words(&text);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        if changes_quoting(statement.text(&text), &words) {
+            return Err(
+                "it changes `standard_conforming_strings`, and so what is quoted".to_owned(),
+            );
+        }
+    }
+    Ok(text)
 }

@@ -186,7 +186,7 @@ impl<'a> Files<'a> {
                 Some(migration) if migration.stem == stem => {
                     migration.verify = Some(self.file(&file, Role::Verify));
                 }
-                // It would be passed over, and the migration applied unchecked.
+                // It checks what was applied; before that, whose file it is must be clear.
                 Some(migration) => {
                     let what = format!(
                         "has the version {}, as has `{}`",
@@ -195,6 +195,8 @@ impl<'a> Files<'a> {
                     let hint = format!("rename it to `verify/{}.sql`", migration.stem);
                     let problem = self.problem(&file, what, hint);
                     migration.misnamed_up.push(problem);
+                    let file = self.file(&file, Role::Verify);
+                    migration.verify.get_or_insert(file);
                 }
                 None => {
                     let ignored = self.problem(

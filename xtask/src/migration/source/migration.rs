@@ -92,7 +92,8 @@ impl Migration {
         names.iter().chain(inside).collect()
     }
 
-    fn up_bytes(&self) -> &[u8] {
+    /// Of the up file, as its checksum was computed.
+    pub(crate) fn up_bytes(&self) -> &[u8] {
         // It was read to make the checksum.
         self.up.bytes().unwrap_or_default()
     }

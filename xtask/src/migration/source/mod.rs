@@ -22,6 +22,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub(crate) use file::File;
+use file_name::{FileKind, FileName};
 use files::{Files, list};
 pub(crate) use migration::{Direction, Migration};
 
@@ -130,6 +131,12 @@ impl Folder {
             .binary_search_by_key(&version, |migration| migration.version);
         Some(&self.migrations[index.ok()?])
     }
+}
+
+/// The version that a file of this name would apply, if it is one that is applied.
+pub(crate) fn version_of(file_name: &str) -> Option<i64> {
+    let name = FileName::parse(file_name).ok()?;
+    (name.kind != FileKind::Down).then_some(name.version)
 }
 
 fn cannot_read(shown_as: &Path, error: &io::Error) -> Failure {

@@ -15,7 +15,7 @@ use crate::migration::effects::Effect;
 use crate::migration::history::lock_id;
 use crate::migration::script::Script;
 use crate::runbook::build_watch::BuildWatch;
-use crate::runbook::indexes::{ExpectedIndex, differs, indexes_of, state};
+use crate::runbook::indexes::{ExpectedIndex, Found, differs, find, indexes_of};
 use crate::runbook::lock_wait::LOOK_EVERY;
 use crate::runbook::watched_psql::WatchedPsql;
 use crate::tools::psql::Chunk;
@@ -44,9 +44,9 @@ pub(super) fn accepts_any(script: &Script) -> bool {
 /// # Errors
 /// If a leftover cannot be dropped, or the definitions differ.
 pub(super) fn before(psql: &mut WatchedPsql<'_>, script: &Script) -> Result {
-    psql.other_indexes.clear();
+    psql.was_there = false;
     for wanted in indexes_of(script) {
-        let Some(mut found) = state(psql.db, &wanted)? else {
+        let Found::Index(Some(mut found)) = find(psql.db, &wanted)? else {
             continue;
         };
         if !found.usable() {
@@ -57,55 +57,85 @@ pub(super) fn before(psql: &mut WatchedPsql<'_>, script: &Script) -> Result {
                 "left by an interrupted build: dropping it to build it again",
             )?;
             // Whoever built it may have ended well.
-            let Some(built) = state(psql.db, &wanted)? else {
+            let Found::Index(Some(built)) = find(psql.db, &wanted)? else {
                 continue;
             };
             found = built;
         }
-        match differs(psql.db, &wanted, &found)? {
-            Some(_) if wanted.changed_before => psql.other_indexes.push(found.oid),
-            Some(failure) => return Err(failure.into()),
-            None => {}
+        if wanted.changed_before {
+            continue;
+        }
+        match differs(psql.db, &wanted, &found) {
+            Ok(None) => {}
+            Ok(Some(failure)) => return Err(failure.into()),
+            // What cannot be asked now is asked afterwards.
+            Err(error) if failures::sqlstate(&error).is_some() => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
 }
 
-/// After a script ran: its indexes are there, valid and ready, and the ones it makes.
+/// After a script ran: its indexes are valid and ready; and they are the ones that it makes, where the server
+/// has said that something was there already, so that perhaps nothing was made.
 ///
 /// # Errors
 /// If one is not.
 pub(super) fn after(psql: &mut WatchedPsql<'_>, script: &Script) -> Result {
+    // Without the notices nobody knows.
+    let may_be_others = psql.was_there || script.sets("client_min_messages");
     for wanted in indexes_of(script) {
-        let failure = match state(psql.db, &wanted)? {
-            // The script may have looked elsewhere, or taken it away again with its table.
-            None if wanted.changed_before || wanted.changed_after => continue,
-            // A temporary table is not ours to see.
-            None if wanted.find_table(psql.db)?.is_none() => continue,
-            None => Failure::failed(format!("index `{}` does not exist", wanted.name))
-                .cause("another object has its name, or somebody has just dropped it"),
-            Some(state) if !state.usable() => {
-                Failure::failed(format!("index `{}` is INVALID", state.name))
-                    .cause("its build failed; the next run drops it and builds it again")
+        let found = match find(psql.db, &wanted)? {
+            // A temporary table, or one that is gone again.
+            Found::NoTable => continue,
+            Found::Index(None) if !may_be_others || wanted.changed_after => continue,
+            Found::Index(None) => {
+                return Err(
+                    Failure::failed(format!("index `{}` does not exist", wanted.name))
+                        .cause("another object has its name, or somebody has just dropped it")
+                        .hint(Hint::again(""))
+                        .into(),
+                );
             }
-            // What came after it may have made it another one; but not one that was there before.
-            Some(state) if wanted.changed_after && !psql.other_indexes.contains(&state.oid) => {
-                continue;
-            }
-            Some(state) => match differs(psql.db, &wanted, &state)? {
-                None => {
-                    if state.is_incomplete() {
-                        psql.ui.warn(format_args!(
-                            "index `{}` stays INVALID until the index of every partition is attached to it: ALTER INDEX {} ATTACH PARTITION …",
-                            state.name, state.name
-                        ));
-                    }
-                    continue;
-                }
-                Some(failure) => return Err(failure.into()),
-            },
+            Found::Index(Some(state)) => vec![state],
+            Found::OneOf(states) => states,
         };
-        return Err(failure.hint(Hint::again("")).into());
+        for state in found {
+            judge(psql, script, &wanted, &state, may_be_others)?;
+        }
+    }
+    Ok(())
+}
+
+fn judge(
+    psql: &mut WatchedPsql<'_>,
+    script: &Script,
+    wanted: &ExpectedIndex,
+    state: &IndexState,
+    may_be_another: bool,
+) -> Result {
+    if !state.usable() {
+        let failure = Failure::failed(format!("index `{}` is INVALID", state.name));
+        let rebuild = format!("REINDEX INDEX CONCURRENTLY {}", state.name);
+        return Err(match script.transactional || wanted.has_own_path {
+            false => failure
+                .cause("its build failed; the next run drops it and builds it again")
+                .hint(Hint::again("")),
+            true => failure
+                .cause("an interrupted build has left it")
+                .hint(Hint::psql("rebuild it", &rebuild))
+                .hint(Hint::again("then")),
+        }
+        .into());
+    }
+    if may_be_another && let Some(failure) = differs(psql.db, wanted, state)? {
+        return Err(failure.into());
+    }
+    if state.is_incomplete() {
+        psql.ui.warn(format_args!(
+            "index `{}` stays INVALID until the index of every partition is attached to it: ALTER INDEX {} ATTACH PARTITION …",
+            state.name, state.name
+        ));
     }
     Ok(())
 }
@@ -158,9 +188,12 @@ pub(super) fn leftovers(db: &mut Database, script: &Script) -> Vec<String> {
 }
 
 fn drop_if_invalid(psql: &mut WatchedPsql<'_>, wanted: &ExpectedIndex, why: &str) -> Result {
-    let Some(state) = state(psql.db, wanted)?.filter(|state| !state.usable()) else {
+    let Found::Index(Some(state)) = find(psql.db, wanted)? else {
         return Ok(());
     };
+    if state.usable() {
+        return Ok(());
+    }
     let index = &state.name.to_string();
     psql.ui
         .info("Repair", format_args!("index `{index}` is INVALID, {why}"));

@@ -34,6 +34,8 @@ pub(crate) enum When {
     Restore,
     /// `db-baseline` has connected.
     Baseline,
+    /// `db-repair` is about to ask whether it may write.
+    Repair,
 }
 
 /// How a check looks, by what it needs for that. An error is its finding: what is wrong, and what to do.

@@ -25,7 +25,7 @@ pub(super) const CONNECTION: Check = Check {
 /// The server is one that this works with, and may be written to.
 pub(super) const SERVER: Check = Check {
     name: "server",
-    before: &[When::Run, When::Restore, When::Baseline],
+    before: &[When::Run, When::Restore, When::Baseline, When::Repair],
     look: Look::Server(|_, db| {
         check_supported(&db.server)?;
         Ok(Found::ok(format!(

@@ -150,12 +150,13 @@ pub(crate) fn examine(
 /// The run that `db-migrate` would be now.
 fn pending<'f>(db: &mut Database, folder: &'f Folder) -> Result<Planned<'f>> {
     let mut applied = database::history::read_known(db)?.applied;
+    let scripts_applied = plan::applied_scripts(folder, &applied);
     folder.leave_out_others(&mut applied);
     let pending = plan::up(folder, &applied, None, true)?;
     let scripts = folder.scripts(&pending, Direction::Up)?;
     let mut planned = Planned::of(&db.server, scripts);
     planned.has_history = folder.shares_history || !applied.is_empty();
-    planned.applied = Some(plan::applied_scripts(folder, &applied));
+    planned.applied = Some(scripts_applied);
     // One that is not there is found by the check of the tables.
     let names = backup_tables::default_names(db, folder, &planned.affected)?;
     planned.backups = backup_tables::find_all(db, &names).unwrap_or_default();

@@ -4,6 +4,7 @@ use super::check::{Check, Found, Look, When};
 use crate::database::history;
 use crate::error::{Failure, Result};
 use crate::hint::Hint;
+use crate::migration::effects::Effect;
 use crate::migration::script::Script;
 use crate::runbook::losses;
 use crate::ui;
@@ -42,6 +43,7 @@ pub(super) const READABLE: Check = Check {
         }
         for script in &planned.scripts {
             readable(script)?;
+            names_what_it_destroys(script)?;
         }
         Ok(Found::ok(
             "what pending migrations destroy is known before it takes effect",
@@ -76,6 +78,50 @@ fn history_stays(scripts: &[&Script]) -> Result {
                 .into(),
         ),
         None => Ok(()),
+    }
+}
+
+/// # Errors
+/// If a script that runs outside a transaction sets its search path, and then destroys something without naming
+/// its schema: what is counted and backed up before it takes effect might be something else.
+fn names_what_it_destroys(script: &Script) -> Result {
+    if script.transactional {
+        return Ok(());
+    }
+    let mut path_was_set = false;
+    for (statement, effects) in script.effects() {
+        path_was_set |= script.sets_search_path(statement);
+        if !path_was_set || !effects.iter().any(destroys_without_schema) {
+            continue;
+        }
+        let path = script.path.display();
+        return Err(
+            Failure::usage(format!("`{path}` may destroy what is in no backup"))
+                .cause(format!(
+                    "it runs outside a transaction, sets its search path, and {} names no schema",
+                    losses::place(script, statement)
+                ))
+                .state("nothing was changed")
+                .hint(Hint::again_with(
+                    "write the schema before the name; then",
+                    "--dry-run",
+                ))
+                .into(),
+        );
+    }
+    Ok(())
+}
+
+fn destroys_without_schema(effect: &Effect) -> bool {
+    match effect {
+        Effect::DropTable { table, .. }
+        | Effect::DropColumn { table, .. }
+        | Effect::AlterColumnType { table, .. }
+        | Effect::RenameTable { table, .. }
+        | Effect::Truncate { table }
+        | Effect::Delete { table }
+        | Effect::Update { table } => table.schema.is_none(),
+        _ => false,
     }
 }
 
