@@ -292,13 +292,13 @@ const EDITS: [Edit<'static>; 20] = [
         "a byte order mark",
         b"SELECT 15;",
         b"\xEF\xBB\xBFSELECT 15;",
-        Some("now it begins with a byte order mark"),
+        Some("it begins with a byte order mark"),
     ),
     (
         "another encoding",
         b"SELECT 16; -- \xC3\xA9",
         b"SELECT 16; -- \xE9",
-        Some("now it is not UTF-8"),
+        Some("it is not UTF-8"),
     ),
     (
         "what ends nowhere",

@@ -119,7 +119,7 @@ fn changes_quoting(statement: &str, words: &[&str]) -> bool {
 /// # Errors
 /// Why not.
 pub(crate) fn plain_sql(path: &Path, bytes: &[u8]) -> Result<String, String> {
-    let text = decode(path, bytes.to_vec()).map_err(|problem| problem.what)?;
+    let text = decode(path, bytes.to_vec()).map_err(|problem| format!("it {}", problem.what))?;
     for statement in sql::split(&text).map_err(|error| error.what)? {
         let words = statement.words(&text);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
