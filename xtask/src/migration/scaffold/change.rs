@@ -116,7 +116,7 @@ pub(super) fn index(form: &mut Cursor<'_>) -> Option<Change> {
     let unique = if form.eat("unique") { "UNIQUE " } else { "" };
     let table = form.name()?;
     let definition = form.rest().to_owned();
-    let shape = IndexShape::parse(unique != "", &definition)?;
+    let shape = IndexShape::parse(!unique.is_empty(), &definition)?;
     let has_settings = form.contains("with") || form.contains("tablespace");
     if form.eat("using") {
         form.identifier()?;
