@@ -11,6 +11,7 @@ mod db_destroy;
 mod db_doctor;
 mod db_man;
 mod db_migrate;
+mod db_new;
 mod db_psql;
 mod db_redo;
 mod db_repair;
@@ -224,6 +225,26 @@ only move forward.")]
   cargo xtask db-baseline                 compare, then record the migrations marked as baseline
   cargo xtask db-baseline 20251201000000  record everything up to this version")]
     DbBaseline(db_baseline::Baseline),
+    /// Write the files of a new migration: up, down and verify
+    ///
+    /// Each change has the form that does not keep readers and writers waiting; where that takes two
+    /// transactions, it is two migrations. The version is the time now, or follows the newest one. No database
+    /// is needed, and no file is overwritten.
+    #[command(after_help = "Examples:
+  cargo xtask db-new add_users_last_login_at --column users.last_login_at:timestamptz
+  cargo xtask db-new index_users_last_login_at --index 'users(last_login_at DESC NULLS LAST)'
+  cargo xtask db-new index_tags --index 'posts USING gin(tags) WHERE published' --as posts_tags
+  cargo xtask db-new unique_orders --unique 'orders(user_id, number)'
+  cargo xtask db-new check_numbers --constraint 'orders CHECK (number > 0)'
+  cargo xtask db-new reference_users --foreign-key 'orders(user_id) REFERENCES users(id)'
+  cargo xtask db-new add_locale --column users.locale:text
+  cargo xtask db-new require_number --not-null orders.number
+  cargo xtask db-new add_phone --column users.phone:text --against origin/main
+  cargo xtask db-new move_totals          files to be written by hand; they do not run as they are
+
+--against also reads the migrations of another branch: the new version is greater than theirs, and a
+version that both have under different names is named.")]
+    DbNew(db_new::New),
     /// Applied files that were edited: show what changed, and record it if it is the same SQL
     ///
     /// What was applied is found in git by the checksum in the history. If the file now differs only in
@@ -276,6 +297,7 @@ impl Command {
             Command::DbVerify(flags) => &flags.output,
             Command::DbRepair(flags) => &flags.output,
             Command::DbBackup(flags) => &flags.output,
+            Command::DbNew(flags) => &flags.output,
             Command::DbSetup(_)
             | Command::DbStart
             | Command::DbStop
@@ -306,6 +328,7 @@ impl Command {
             Command::DbBackups(flags) => db_backups::run(ctx, flags),
             Command::DbRestore(flags) => db_restore::run(ctx, flags),
             Command::DbBaseline(flags) => db_baseline::run(ctx, flags),
+            Command::DbNew(flags) => db_new::run(ctx, flags),
             Command::DbRepair(flags) => db_repair::run(ctx, flags),
             Command::DbSeed(flags) => db_seed::run(ctx, flags),
             Command::DbPsql(flags) => db_psql::run(ctx, flags),
@@ -331,6 +354,7 @@ impl Command {
             Command::DbBackups(_) => "db-backups",
             Command::DbRestore(_) => "db-restore",
             Command::DbBaseline(_) => "db-baseline",
+            Command::DbNew(_) => "db-new",
             Command::DbRepair(_) => "db-repair",
             Command::DbSeed(_) => "db-seed",
             Command::DbPsql(_) => "db-psql",

@@ -43,7 +43,7 @@ pub(crate) fn printable_literal(text: &str) -> String {
 
 /// The keywords that cannot be the name of a table or a column without quotes, from
 /// `src/include/parser/kwlist.h` of PostgreSQL 18 (RESERVED_KEYWORD and TYPE_FUNC_NAME_KEYWORD).
-pub(super) fn is_reserved(word: &str) -> bool {
+pub(crate) fn is_reserved(word: &str) -> bool {
     const RESERVED: &str = "\
         all analyse analyze and any array as asc asymmetric authorization binary both case cast \
         check collate collation column concurrently constraint create cross current_catalog \

@@ -318,11 +318,15 @@ fn a_missing_or_empty_folder_is_told() {
     );
     project.write("migrations/README.md", "None yet.\n");
     let empty = project.fails(&["db-migrate"], 2);
-    empty.reads("", expect![[r#"
-        error: the migrations folder `migrations` holds no migration
+    empty.reads(
+        "",
+        expect![[r#"
+            error: the migrations folder `migrations` holds no migration
 
-        hint: write the first one, `<version>_<name>.up.sql`, or name another folder: cargo xtask db-migrate --migrations DIR
-    "#]]);
+            hint: name another folder: cargo xtask db-migrate --migrations DIR
+            hint: or write the first one: cargo xtask db-new NAME
+        "#]],
+    );
     let named = project.fails(&["db-migrate", "--migrations", "elsewhere"], 2);
     assert!(named.report.contains("elsewhere"), "{}", named.report);
 }

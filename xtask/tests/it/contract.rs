@@ -550,6 +550,21 @@ fn a_webhooks_address_is_never_repeated() {
 }
 
 #[test]
+fn db_new_has_the_shape_that_scripts_read() {
+    let project = Project::new();
+    let arguments = ["db-new", "a", "--unique", "users(role)", "--format", "json"];
+    let run = project.xtask(&arguments).succeeds();
+    assert_eq!(
+        shape_of(&run),
+        "{dry_run: bool, migrations: [{files: [text], name: text, version: int}]}"
+    );
+    let run = project
+        .xtask(&["db-new", "a/b", "--format", "json"])
+        .exits(2);
+    assert_eq!(shape_of(&run), ERROR);
+}
+
+#[test]
 fn every_command_explains_itself_with_an_example() {
     let project = Project::new();
     let commands = commands();

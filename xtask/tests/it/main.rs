@@ -25,6 +25,7 @@ mod indexes;
 mod interrupt;
 mod kill;
 mod lock_then_look;
+mod new;
 mod newer_servers;
 mod noon;
 mod one_writer;

@@ -25,7 +25,7 @@ const OTHERS: [&str; 11] = [
 ];
 
 /// What must not change anything.
-const READERS: [&str; 15] = [
+const READERS: [&str; 17] = [
     "db-status",
     "db-status --check",
     "db-status --format json",
@@ -40,6 +40,8 @@ const READERS: [&str; 15] = [
     "db-rollback --dry-run --all",
     "db-rollback --dry-run --to 0",
     "db-baseline --dry-run",
+    "db-new change_it --dry-run --column users.phone:text",
+    "db-new change_it --dry-run --unique users(email)",
     "db-repair --dry-run",
 ];
 

@@ -54,54 +54,62 @@ fn identifier(text: &str, token: &Token) -> Option<String> {
     Some(name[..name.floor_char_boundary(63)].to_owned())
 }
 
-pub(super) fn significant(text: &str) -> Vec<Token> {
+pub(crate) fn significant(text: &str) -> Vec<Token> {
     sql::lex(text).filter(|token| !token.is_trivia()).collect()
 }
 
 /// The tokens still to be read.
 #[derive(Clone)]
-pub(super) struct Cursor<'a> {
+pub(crate) struct Cursor<'a> {
     text: &'a str,
     tokens: &'a [Token],
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn new(text: &'a str, tokens: &'a [Token]) -> Self {
+    pub(crate) fn new(text: &'a str, tokens: &'a [Token]) -> Self {
         Cursor { text, tokens }
     }
 
-    pub(super) fn at_end(&self) -> bool {
+    pub(crate) fn at_end(&self) -> bool {
         self.tokens.is_empty()
     }
 
+    /// What is still to be read, as it is written.
+    pub(crate) fn rest(&self) -> &'a str {
+        match (self.tokens.first(), self.tokens.last()) {
+            (Some(first), Some(last)) => &self.text[first.range.start..last.range.end],
+            _ => "",
+        }
+    }
+
     /// Skips one token; `false` at the end.
-    pub(super) fn skip(&mut self) -> bool {
+    pub(crate) fn skip(&mut self) -> bool {
         let any = !self.at_end();
         self.tokens = self.tokens.get(1..).unwrap_or_default();
         any
     }
 
     /// The next token in lowercase, if it is an unquoted word.
-    pub(super) fn word(&self) -> Option<String> {
+    pub(crate) fn word(&self) -> Option<String> {
         self.tokens.first()?.word(self.text)
     }
 
-    pub(super) fn next_word(&mut self) -> Option<String> {
+    pub(crate) fn next_word(&mut self) -> Option<String> {
         let word = self.word()?;
         self.skip();
         Some(word)
     }
 
-    pub(super) fn eat(&mut self, word: &str) -> bool {
+    pub(crate) fn eat(&mut self, word: &str) -> bool {
         self.eat_all(&[word])
     }
 
-    pub(super) fn eat_any(&mut self, words: &[&str]) -> bool {
+    pub(crate) fn eat_any(&mut self, words: &[&str]) -> bool {
         words.iter().any(|word| self.eat(word))
     }
 
     /// Skips these words if all of them come next; otherwise skips nothing.
-    pub(super) fn eat_all(&mut self, words: &[&str]) -> bool {
+    pub(crate) fn eat_all(&mut self, words: &[&str]) -> bool {
         let matches = words.len() <= self.tokens.len()
             && words.iter().zip(self.tokens).all(|(word, token)| {
                 token.kind == TokenKind::Ident && token.text(self.text).eq_ignore_ascii_case(word)
@@ -112,7 +120,7 @@ impl<'a> Cursor<'a> {
         matches
     }
 
-    pub(super) fn eat_kind(&mut self, kind: TokenKind) -> bool {
+    pub(crate) fn eat_kind(&mut self, kind: TokenKind) -> bool {
         let matches = self.at_kind(kind);
         if matches {
             self.skip();
@@ -121,13 +129,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// Whether this unquoted word occurs anywhere.
-    pub(super) fn contains(&self, word: &str) -> bool {
+    pub(crate) fn contains(&self, word: &str) -> bool {
         let mut words = self.tokens.iter().filter_map(|token| token.word(self.text));
         words.any(|found| found == word)
     }
 
     /// Whether these unquoted words occur anywhere, one directly after the other.
-    pub(super) fn contains_phrase(&self, words: &[&str]) -> bool {
+    pub(crate) fn contains_phrase(&self, words: &[&str]) -> bool {
         let mut ahead = self.clone();
         while !ahead.at_end() {
             if ahead.eat_all(words) {
@@ -139,7 +147,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Whether a table constraint comes next, in a place where a column could be defined.
-    pub(super) fn at_constraint(&self) -> bool {
+    pub(crate) fn at_constraint(&self) -> bool {
         let mut ahead = self.clone();
         match ahead.next_word().as_deref() {
             Some("constraint" | "check" | "unique" | "primary" | "foreign" | "not") => true,
@@ -150,7 +158,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Whether a function is called: a name that is not a keyword, directly before a parenthesis.
-    pub(super) fn calls_function(&self) -> bool {
+    pub(crate) fn calls_function(&self) -> bool {
         self.tokens.windows(2).any(|pair| {
             let name = &pair[0];
             let callable = match name.kind {
@@ -166,12 +174,12 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    pub(super) fn at_kind(&self, kind: TokenKind) -> bool {
+    pub(crate) fn at_kind(&self, kind: TokenKind) -> bool {
         self.tokens.first().is_some_and(|token| token.kind == kind)
     }
 
     /// Takes what is in the parentheses that come next, and skips these.
-    pub(super) fn take_parenthesized(&mut self) -> Option<Cursor<'a>> {
+    pub(crate) fn take_parenthesized(&mut self) -> Option<Cursor<'a>> {
         let mut depth = 0_usize;
         let end = self.tokens.iter().position(|token| {
             match token.kind {
@@ -187,7 +195,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes everything up to the next comma outside parentheses, and skips the comma.
-    pub(super) fn take_list_item(&mut self) -> Cursor<'a> {
+    pub(crate) fn take_list_item(&mut self) -> Cursor<'a> {
         let mut depth = 0_usize;
         let end = self.tokens.iter().position(|token| {
             match token.kind {
@@ -206,14 +214,14 @@ impl<'a> Cursor<'a> {
     }
 
     /// A name without a schema.
-    pub(super) fn identifier(&mut self) -> Option<String> {
+    pub(crate) fn identifier(&mut self) -> Option<String> {
         let name = identifier(self.text, self.tokens.first()?)?;
         self.skip();
         Some(name)
     }
 
     /// A column, which `ALTER INDEX` and similar statements may give by its number.
-    pub(super) fn identifier_or_number(&mut self) -> Option<String> {
+    pub(crate) fn identifier_or_number(&mut self) -> Option<String> {
         if let Some(Token {
             kind: TokenKind::Literal { .. },
             ..
@@ -227,7 +235,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// `name`, `schema.name`, or `database.schema.name`, where the database can only be the current one.
-    pub(super) fn name(&mut self) -> Option<ObjectName> {
+    pub(crate) fn name(&mut self) -> Option<ObjectName> {
         let mut name = ObjectName {
             schema: None,
             name: self.identifier()?,
@@ -240,7 +248,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A table, with or without its child tables: `name`, `ONLY name`, `ONLY (name)`, `name *`.
-    pub(super) fn relation(&mut self) -> Option<ObjectName> {
+    pub(crate) fn relation(&mut self) -> Option<ObjectName> {
         let only = self.eat("only");
         let parenthesis = only && self.eat_kind(TokenKind::OpenParen);
         let name = self.name()?;
@@ -252,7 +260,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// `a, b.c, ONLY d`.
-    pub(super) fn names(&mut self) -> Option<Vec<ObjectName>> {
+    pub(crate) fn names(&mut self) -> Option<Vec<ObjectName>> {
         let mut names = vec![self.relation()?];
         while self.eat_kind(TokenKind::Comma) {
             names.push(self.relation()?);

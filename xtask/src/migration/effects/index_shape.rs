@@ -68,6 +68,22 @@ impl IndexShape {
                 ours.len() != theirs.len() || ours.iter().zip(theirs).any(|(a, b)| a.differs(b))
             })
     }
+
+    /// What `pg_get_indexdef` says of it after `USING`, without quotes, as a pattern for `LIKE`.
+    pub(crate) fn pattern(&self) -> String {
+        let list = |keys: &[Key]| keys.iter().map(Key::pattern).collect::<Vec<_>>().join(", ");
+        let mut pattern = format!("{} ({})", self.method, list(&self.keys));
+        if !self.included.is_empty() {
+            pattern += &format!(" INCLUDE ({})", list(&self.included));
+        }
+        if self.nulls_not_distinct {
+            pattern += " NULLS NOT DISTINCT";
+        }
+        if self.partial {
+            pattern += "% WHERE %";
+        }
+        pattern
+    }
 }
 
 fn keys(mut list: Cursor<'_>) -> Vec<Key> {
@@ -94,6 +110,21 @@ impl Key {
             column,
             descending,
             nulls_first,
+        }
+    }
+
+    fn pattern(&self) -> String {
+        // PostgreSQL does not write a class that is the default.
+        let class = if self.has_class { "%" } else { "" };
+        let order = match (self.descending, self.nulls_first) {
+            (false, false) => "",
+            (false, true) => " NULLS FIRST",
+            (true, true) => " DESC",
+            (true, false) => " DESC NULLS LAST",
+        };
+        match &self.column {
+            Some(column) => format!("{column}{class}{order}"),
+            None => format!("%{order}"),
         }
     }
 
@@ -124,6 +155,28 @@ fn column(written: &mut Cursor<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_pg_get_indexdef_shows_is_known_of_plain_columns_only() {
+        for (written, pattern) in [
+            ("(a)", "btree (a)"),
+            ("(a ASC)", "btree (a)"),
+            ("(a NULLS LAST)", "btree (a)"),
+            ("(a asc nulls first)", "btree (a NULLS FIRST)"),
+            ("(a DESC)", "btree (a DESC)"),
+            ("(a DESC NULLS FIRST)", "btree (a DESC)"),
+            ("(\"A b\" DESC NULLS LAST)", "btree (A b DESC NULLS LAST)"),
+            ("(a text_ops, b)", "btree (a%, b)"),
+            ("(a COLLATE \"C\" desc)", "btree (a% DESC)"),
+            ("(lower(a) desc, (b))", "btree (% DESC, b)"),
+            ("using gin (a) include (b)", "gin (a) INCLUDE (b)"),
+            ("(a) nulls not distinct", "btree (a) NULLS NOT DISTINCT"),
+            ("(a) where b > 0", "btree (a)% WHERE %"),
+        ] {
+            let shape = IndexShape::parse(false, written).expect("parses");
+            assert_eq!(shape.pattern(), pattern, "{written}");
+        }
+    }
 
     #[test]
     fn what_is_certainly_another_index_is_told() {

@@ -12,7 +12,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use cursor::{identifiers, split_names};
+pub(crate) use cursor::{Cursor, identifiers, significant, split_names};
 pub(crate) use destructive::{destroys_nothing, shows_what_it_destroys};
 pub(crate) use effect::Effect;
 pub(crate) use index_shape::IndexShape;

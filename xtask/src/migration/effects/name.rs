@@ -5,7 +5,7 @@ use std::fmt;
 use crate::migration::quote::quote_if_needed;
 
 /// A name as the server looks it up: without quotes, lowercase unless it was quoted.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ObjectName {
     /// `None`: the first one in the search path.
     pub(crate) schema: Option<String>,

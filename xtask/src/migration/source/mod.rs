@@ -1,5 +1,5 @@
 //! The migrations folder: file names as in sqlx 0.9 (`sqlx-core/src/migrate/source.rs`), and our `verify/`
-//! folder. The only part of `migration` that reads the disk.
+//! folder. The only part of `migration` that uses the disk.
 //!
 //! sqlx reads `<version>_<name>.up.sql`, `.down.sql` and the irreversible `<version>_<name>.sql`,
 //! the name split at its first `_`, and ignores every other file. A `.sql` file that is never run is a
@@ -13,6 +13,7 @@ mod file;
 mod file_name;
 mod files;
 mod migration;
+pub(crate) mod new_files;
 
 #[cfg(test)]
 mod tests;
@@ -162,10 +163,9 @@ fn no_migrations(shown_as: &Path, ignored: &[Problem]) -> Failure {
     for problem in ignored {
         failure = failure.cause(problem.to_string());
     }
-    failure.hint(Hint::again_with(
-        "write the first one, `<version>_<name>.up.sql`, or name another folder",
-        "--migrations DIR",
-    ))
+    failure
+        .hint(Hint::again_with("name another folder", "--migrations DIR"))
+        .hint(Hint::to("or write the first one", "db-new NAME"))
 }
 
 /// The failure that these problems are in the way, each with its hint.
